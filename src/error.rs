@@ -1,0 +1,36 @@
+//! Every way the codec can fail. `Display` is the text a user sees.
+
+use std::fmt;
+
+/// What went wrong. The Python side turns it into an exception in one place, `python::error`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// An AES key of a length, in bytes, that AES does not have.
+    KeySize(usize),
+    /// An initialization vector that is not 16 bytes long: an encrypted entry cut off in its first bytes.
+    IvSize(usize),
+    /// A zlib stream that is damaged, incomplete or followed by something else.
+    Zlib(&'static str),
+    /// A pickle that is damaged or incomplete.
+    Pickle(&'static str),
+}
+
+/// The codec's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeySize(bytes) => write!(
+                f,
+                "Invalid key size ({}) for AES. An AES encryption key must be 16, 24 or 32 bytes long.",
+                bytes * 8
+            ),
+            Self::IvSize(bytes) => write!(f, "Invalid IV size ({bytes}) for CFB8."),
+            Self::Zlib(what) => write!(f, "The compressed data is damaged: {what}."),
+            Self::Pickle(what) => write!(f, "The pickled data is damaged: {what}."),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

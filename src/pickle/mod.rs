@@ -1,0 +1,1 @@
+//! Pickles, as CPython's C implementation writes and reads them.
