@@ -2,16 +2,21 @@
 //!
 //! The crate in the order in which a value walks through it:
 //!
-//! - `key`: a base key becomes the full cache key under which everything is stored.
+//! - [`key`]: a base key becomes the full cache key under which everything is stored.
 //! - [`pickle`]: an item becomes a protocol 0 pickle; back, a stream of pickles is cut into items.
-//! - `zlib`: pickles are deflated with stock zlib's exact bytes, and inflated fast.
-//! - `cipher`: AES-CFB8, as Djblets encrypts.
-//! - `chunk`: the stream is cut into pieces that fit into a cache.
-//! - `large`: the pipe that joins the rooms, in both directions.
+//! - [`zlib`]: pickles are deflated with stock zlib's exact bytes, and inflated fast.
+//! - [`cipher`]: AES-CFB8, as Djblets encrypts.
+//! - [`chunk`]: the stream is cut into pieces that fit into a cache.
+//! - [`large`]: the pipe that joins the rooms, in both directions.
 //! - [`error`]: what can go wrong in any of them.
 //! - `python`: the table of what Python sees, and the walk over Python's objects. Feature `python`.
 
+pub mod chunk;
+pub mod cipher;
 pub mod error;
+pub mod key;
+pub mod large;
 pub mod pickle;
 #[cfg(feature = "python")]
 mod python;
+pub mod zlib;

@@ -1,15 +1,39 @@
-//! What Python sees of the codec: a table.
+//! What Python sees of the codec: a table. No logic of caching is here, and nothing of Django.
+
+mod crypto;
+mod error;
+mod key;
+mod large;
 
 use pyo3::prelude::*;
 
 /// fastblets' codec. Private: `fastblets.cache.backend` and `fastblets.secrets.crypto` are the way in.
-#[pymodule]
-#[pyo3(name = "_native")]
+#[pymodule(name = "_native")]
 mod native {
-    use pyo3::prelude::*;
+    #[pymodule_export]
+    use super::crypto::{Decryptor, Encryptor, decrypt, encrypt};
+    #[pymodule_export]
+    use super::key::make_full_key;
+    #[pymodule_export]
+    use super::large::{LargeReader, LargeWriter};
 
-    #[pymodule_init]
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-        Ok(())
+    #[pymodule_export]
+    const AES_BLOCK_SIZE: usize = crate::cipher::BLOCK_SIZE;
+    #[pymodule_export]
+    const CACHE_CHUNK_SIZE: usize = crate::chunk::CHUNK_SIZE;
+    #[pymodule_export]
+    const MAX_KEY_SIZE: usize = crate::key::MAX_KEY_SIZE;
+}
+
+/// Below this many bytes the GIL is kept: giving it up and getting it back costs more than the work that it would let
+/// others do meanwhile.
+const GIL_RELEASE_SIZE: usize = 2048;
+
+/// Runs pure work on bytes, with the GIL released if there is enough of it.
+fn run<T: Send>(py: Python<'_>, size: usize, work: impl FnOnce() -> T + Send) -> T {
+    if size < GIL_RELEASE_SIZE {
+        work()
+    } else {
+        py.detach(work)
     }
 }

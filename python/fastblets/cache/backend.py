@@ -1,0 +1,225 @@
+"""Memoizing values and iterables in Django's cache, as Djblets does.
+
+What is stored, and under which keys, is to the byte what Djblets 6.1 stores.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, TypeVar
+
+from fastblets import _native
+from fastblets.cache.entry import DEFAULT_EXPIRATION_TIME, UNSET, Entry, Unset
+from fastblets.cache.keys import (
+    get_default_encryption_key as _get_default_encryption_key,
+)
+from fastblets.cache.keys import get_key_prefix, make_full_key, resolve_encryption_key
+from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from fastblets.protect.locks import CacheLock
+
+
+__all__ = [
+    'CACHE_CHUNK_SIZE',
+    'DEFAULT_EXPIRATION_TIME',
+    'MAX_KEY_SIZE',
+    # Private, but Djblets' tests import it.
+    '_get_default_encryption_key',
+    'cache_memoize',
+    'cache_memoize_iter',
+    'make_cache_key',
+]
+
+
+_T = TypeVar('_T')
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger = logging.getLogger('djblets.cache.backend')
+
+
+#: The size in bytes of a large entry's chunks: just under the largest item that memcached takes by default.
+CACHE_CHUNK_SIZE: int = _native.CACHE_CHUNK_SIZE
+
+#: The longest full cache key, in characters. memcached takes 250 bytes.
+MAX_KEY_SIZE: int = _native.MAX_KEY_SIZE
+
+
+@keyword_only
+def cache_memoize(
+    key: str | Sequence[str],
+    lookup_callable: Callable[[], _T],
+    *,
+    expiration: int | None | Unset = UNSET,
+    force_overwrite: bool = False,
+    large_data: bool = False,
+    compress_large_data: bool = True,
+    use_generator: bool = False,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    lock: CacheLock | None = None,
+) -> _T:
+    """Return a value from the cache, or compute and store it.
+
+    An entry that can't be read counts as missing. A cache that fails costs no more than the computation: its errors
+    are logged.
+
+    Args:
+        key: The base key, as for :func:`make_cache_key`.
+        lookup_callable: Computes the value.
+        expiration: Seconds for which to keep the value, None for ever. Default: ``CACHE_EXPIRATION_TIME``, else
+            :data:`DEFAULT_EXPIRATION_TIME`.
+        force_overwrite: Whether to compute and store the value even if there is one.
+        large_data: Whether to store the value in chunks, since it may be too large for one item of the cache.
+        compress_large_data: Whether the chunks are compressed.
+        use_generator: Ignored, deprecated.
+        use_encryption: Whether key and value are encrypted. Default: ``DJBLETS_CACHE_FORCE_ENCRYPTION``.
+        encryption_key: An AES key of 16, 24 or 32 bytes. Default: ``DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY``, else
+            :func:`~fastblets.secrets.crypto.get_default_aes_encryption_key`.
+        lock: A lock to hold while a missing value is computed and stored, so that of many callers only one does it.
+
+    Raises:
+        Exception: What ``lookup_callable`` raised.
+    """
+    if use_generator:
+        warnings.warn(
+            'use_generator is deprecated and will be removed in Djblets 8.',
+            RemovedInDjblets80Warning,
+            stacklevel=3,
+        )
+
+    entry = Entry(
+        key,
+        expiration=expiration,
+        compress=compress_large_data,
+        use_encryption=use_encryption,
+        encryption_key=encryption_key,
+        lock=lock,
+    )
+
+    try:
+        if not force_overwrite:
+            found = entry.read(entry.load_only_item if large_data else entry.load)
+
+            if found is not UNSET:
+                return found
+
+        value = lookup_callable()
+
+        if large_data:
+            for _ in entry.store_items([value], overwrite=force_overwrite):
+                pass
+        else:
+            _store_small(entry, value)
+
+        return value
+    finally:
+        entry.release_lock()
+
+
+def _store_small(entry: Entry, value: object) -> None:
+    if isinstance(value, str) and len(value) >= CACHE_CHUNK_SIZE:
+        logger.warning(
+            'Cache data for key "%s" (length %s) may be too big for the cache.',
+            entry.full_key,
+            len(value),
+        )
+
+    try:
+        entry.store(value)
+    except Exception:
+        # It has been logged, and the caller has the value.
+        pass
+
+
+@keyword_only
+def cache_memoize_iter(
+    key: str | Sequence[str],
+    items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T],
+    *,
+    expiration: int | None | Unset = UNSET,
+    force_overwrite: bool = False,
+    compress_large_data: bool = True,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    lock: CacheLock | None = None,
+) -> Iterator[_T]:
+    """Yield items from the cache, or compute and store them on the way.
+
+    A generator: nothing happens before its first ``next()``. If the items have to be computed, each is yielded before
+    the next one is asked for, and they are stored once the last one has been. Items that can't be stored are yielded
+    all the same.
+
+    Args:
+        key: The base key, as for :func:`make_cache_key`.
+        items_or_callable: An iterable, or a callable that returns one.
+
+    The options are those of :func:`cache_memoize`; the data is always stored in chunks.
+
+    Raises:
+        TypeError: What should be an iterable is none.
+        Exception: What the callable or the iterable raised, after the items before it.
+    """
+    entry = Entry(
+        key,
+        expiration=expiration,
+        compress=compress_large_data,
+        use_encryption=use_encryption,
+        encryption_key=encryption_key,
+        lock=lock,
+    )
+
+    try:
+        items = UNSET if force_overwrite else entry.read(entry.load_items)
+
+        if items is UNSET:
+            items = items_or_callable() if callable(items_or_callable) else items_or_callable
+            items = entry.store_items(_checked_iterable(items), overwrite=force_overwrite)
+
+        yield from items
+    finally:
+        entry.release_lock()
+
+
+def _checked_iterable(items: Iterable[_T]) -> Iterable[_T]:
+    try:
+        iter(items)
+    except TypeError:
+        raise TypeError(
+            f'cache_memoize_iter() needs an iterable or a callable that returns one, but got '
+            f'"{type(items)}".'
+        ) from None
+
+    return items
+
+
+@keyword_only
+def make_cache_key(
+    key: str | Sequence[str],
+    *,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+) -> str:
+    """Return the full cache key for a base key.
+
+    It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters and
+    spaces are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest.
+
+    Args:
+        key: A string, which is taken as it is, or a sequence of strings. Those may come from users: where there are
+            several, they are escaped, so that no two sequences give the same key.
+        use_encryption: Whether to return an HMAC of the key, which tells nothing of it. Default:
+            ``DJBLETS_CACHE_FORCE_ENCRYPTION``.
+        encryption_key: The key to encrypt with. Default: as for :func:`cache_memoize`.
+
+    Raises:
+        AssertionError: The encryption key is not of type ``bytes``.
+        TypeError: The base key is neither a string nor a sequence of strings.
+    """
+    return make_full_key(
+        key, resolve_encryption_key(use_encryption, encryption_key), get_key_prefix()
+    )

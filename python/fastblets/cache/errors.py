@@ -1,0 +1,7 @@
+"""Errors of the caching functions."""
+
+from __future__ import annotations
+
+
+class MissingChunkError(Exception):
+    """A chunk of a large entry is not in the cache, so that the whole entry is worthless."""

@@ -1,0 +1,138 @@
+"""Telling other processes, through the cache, that state has changed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from django.core.cache import cache
+
+from fastblets.cache.backend import make_cache_key
+from fastblets.deprecation import keyword_only
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger = logging.getLogger('djblets.cache.synchronizer')
+
+
+class GenerationSynchronizer:
+    """A generation number that processes share through their cache.
+
+    A process that has changed the state calls :meth:`mark_updated`. The others see by :meth:`is_expired` that theirs
+    is old, load the state again, and call :meth:`refresh`.
+
+    No method raises an error of the cache: each is logged. While the cache can't be read, all state is expired.
+
+    Attributes:
+        cache_expiration_secs: Seconds for which the number is kept in the cache.
+        cache_key: The full cache key of the number.
+        sync_gen: The generation number that this instance last saw or made.
+    """
+
+    #: For how long, in seconds, the number is kept by default: a year.
+    DEFAULT_EXPIRATION_SECS: Final[int] = 60 * 60 * 24 * 365
+
+    cache_expiration_secs: int
+    cache_key: str
+    sync_gen: int | None
+
+    @keyword_only
+    def __init__(
+        self,
+        cache_key: str | Sequence[str],
+        *,
+        normalize_cache_key: bool = True,
+        cache_expiration_secs: int = DEFAULT_EXPIRATION_SECS,
+    ) -> None:
+        """Fetch the generation number, or make one.
+
+        Args:
+            cache_key: The base key of the number, as for :func:`~fastblets.cache.backend.make_cache_key`.
+            normalize_cache_key: Whether to make a full key of the base key. If not, it must be a string, and is the
+                full key.
+            cache_expiration_secs: Seconds for which to keep the number in the cache.
+
+        Raises:
+            ValueError: A sequence was given for a key that is not to be normalized.
+        """
+        if normalize_cache_key:
+            cache_key = make_cache_key(cache_key)
+        elif not isinstance(cache_key, str):
+            raise ValueError(
+                'cache_key must be a string if setting normalize_cache_key=False.'
+            )
+
+        self.cache_expiration_secs = cache_expiration_secs
+        self.cache_key = cache_key
+        self.sync_gen = None
+
+        try:
+            self._fetch_or_create_sync_gen()
+        except Exception as e:
+            self._log_error('checking for initial state in cached synchronization state key "%s"', e)
+
+    def is_expired(self) -> bool:
+        """Return whether the state has changed since this instance last saw it."""
+        try:
+            sync_gen = self._get_latest_sync_gen()
+        except Exception as e:
+            self._log_error('checking for expiration in cached synchronization state key "%s"', e)
+
+            return True
+
+        # Anything but the very number last seen, a missing or damaged one too, means that the state may be old.
+        return type(sync_gen) is not int or sync_gen != self.sync_gen
+
+    def refresh(self) -> None:
+        """Take over the latest generation number, once the latest state has been loaded."""
+        try:
+            self._fetch_or_create_sync_gen()
+        except Exception as e:
+            self._log_error('refreshing cached synchronization state from key "%s"', e)
+
+    def clear(self) -> None:
+        """Remove the generation number, so that every process finds its state expired."""
+        try:
+            cache.delete(self.cache_key)
+        except Exception as e:
+            self._log_error('clearing cached synchronization state key "%s"', e)
+
+    def mark_updated(self) -> None:
+        """Tell the other processes that the state has changed."""
+        try:
+            try:
+                self._increment_sync_gen()
+            except ValueError:
+                # The number fell out of the cache.
+                self._fetch_or_create_sync_gen()
+        except Exception as e:
+            self._log_error('marking cached synchronization state key "%s" as updated', e)
+
+    def _increment_sync_gen(self) -> None:
+        self.sync_gen = cache.incr(self.cache_key)
+
+    def _fetch_or_create_sync_gen(self) -> None:
+        # In microseconds, where Djblets' numbers are in seconds: a number that was lost and made again, or counted up
+        # meanwhile, must not come out the same.
+        sync_gen = time.time_ns() // 1000
+
+        try:
+            stored = cache.add(self.cache_key, sync_gen, timeout=self.cache_expiration_secs)
+        except Exception:
+            self.sync_gen = sync_gen
+            raise
+
+        self.sync_gen = sync_gen if stored else self._get_latest_sync_gen()
+
+    def _get_latest_sync_gen(self) -> int | None:
+        return cache.get(self.cache_key)
+
+    def _log_error(self, doing: str, error: Exception) -> None:
+        logger.exception(
+            f'Unexpected error {doing}. Is the cache server down? Error = %s', self.cache_key, error
+        )

@@ -1,0 +1,313 @@
+"""A lock that is kept in the cache."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from django.core.cache import cache
+
+from fastblets.cache.backend import make_cache_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from typing_extensions import Self
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger = logging.getLogger('djblets.protect.locks')
+
+
+class CacheLock:
+    """A lock shared by processes and servers through their cache.
+
+    Use it as a context manager, or pass it to :func:`~fastblets.cache.backend.cache_memoize` or
+    :func:`~fastblets.cache.backend.cache_memoize_iter`, so that only one of many callers computes a missing value. It
+    has the interface of :class:`threading.Lock`.
+
+    It is a soft lock: a cache may drop it at any time, and it ends by itself after ``lock_expiration_secs``. Two owners
+    at once are unlikely, not impossible. An instance must not be shared by threads.
+
+    Attributes:
+        acquired: Whether this instance holds the lock.
+        full_cache_key: The cache key of the lock. If empty, it must be set before the lock is acquired; the memoize
+            functions derive it from their own key.
+        token: A random text that tells whose the lock in the cache is.
+    """
+
+    acquired: bool
+    blocking: bool
+    full_cache_key: str
+    lock_expiration_secs: float
+    retry_secs: float
+    timeout_secs: float
+    token: str
+
+    #: When the lock ends by itself, on the monotonic clock.
+    _lock_expires_time: float
+
+    #: Asked while waiting whether there is nothing left to wait for. See :meth:`acquire_unless`.
+    _is_needless: Callable[[], bool] | None
+
+    def __init__(
+        self,
+        key: str | Sequence[str] = '',
+        *,
+        blocking: bool = True,
+        lock_expiration_secs: float = 30,
+        retry_secs: float = 0.25,
+        timeout_secs: float = -1,
+    ) -> None:
+        """Make a lock, not yet acquired.
+
+        Args:
+            key: The lock's base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
+            blocking: Whether :meth:`acquire` waits for the lock.
+            lock_expiration_secs: Seconds after which the lock ends by itself.
+            retry_secs: Seconds between two attempts. Up to a quarter is added at random, so that waiting processes
+                don't ask in step.
+            timeout_secs: Seconds to wait for the lock, -1 for as long as it takes.
+
+        Raises:
+            ValueError: One of the times is not positive.
+        """
+        # Before anything can fail, since __del__ looks at it.
+        self.acquired = False
+
+        if timeout_secs != -1 and timeout_secs <= 0:
+            raise ValueError('timeout_secs must be -1 or a positive value.')
+
+        if retry_secs <= 0:
+            raise ValueError('retry_secs must be a positive value.')
+
+        if lock_expiration_secs <= 0:
+            raise ValueError('lock_expiration_secs must be a positive value.')
+
+        self.blocking = blocking
+        self.lock_expiration_secs = lock_expiration_secs
+        self.retry_secs = retry_secs
+        self.timeout_secs = timeout_secs
+        self.full_cache_key = make_cache_key(key) if key else ''
+        self.token = ''
+        self._lock_expires_time = 0
+        self._is_needless = None
+
+    def __del__(self) -> None:
+        """Log an error if the lock was never released."""
+        if self.acquired:
+            logger.error(
+                'Cache lock "%s" was garbage collected without being released! The caller must '
+                'be careful to keep this lock around until it is released.',
+                self.full_cache_key,
+            )
+
+    def locked(self) -> bool:
+        """Return whether this instance holds the lock."""
+        return self.acquired
+
+    def acquire(
+        self,
+        blocking: bool | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Acquire the lock, waiting for it if need be.
+
+        Args:
+            blocking: Whether to wait. Default: as the lock was made.
+            timeout: Seconds to wait, -1 for as long as it takes. Default: as the lock was made.
+
+        Returns:
+            Whether the lock was acquired. False only if it is not to be waited for.
+
+        Raises:
+            RuntimeError: This instance holds the lock already.
+            TimeoutError: The lock was not to be had in time. Also raised after ``lock_expiration_secs`` without a
+                trace of another owner: then it is the cache that doesn't work.
+            ValueError: The lock has no key.
+        """
+        key = self.full_cache_key
+
+        if not key:
+            raise ValueError('A cache key for the lock must be provided.')
+
+        if self.acquired:
+            raise RuntimeError(
+                f'acquire() is not reentrant for {type(self).__name__} instance {id(self)}'
+            )
+
+        if blocking is None:
+            blocking = self.blocking
+
+        if timeout is None:
+            timeout = self.timeout_secs
+
+        self.token = token = str(uuid4())
+        start = time.monotonic()
+        owner = last_owner = None
+
+        while not cache.add(key, token, self.lock_expiration_secs):
+            if not blocking:
+                return False
+
+            waited = time.monotonic() - start
+
+            if timeout != -1 and waited >= timeout:
+                self._time_out(timeout)
+
+            owner = cache.get(key)
+            last_owner = owner or last_owner
+
+            if last_owner is None and waited >= self.lock_expiration_secs:
+                self._time_out(self.lock_expiration_secs)
+
+            time.sleep(self.retry_secs + random.uniform(0, self.retry_secs * 0.25))
+
+            # What is being waited for is stored before its owner lets go of the lock. So the time to look for it is
+            # when the lock has changed hands, and before queueing for it: else all who wait would pass one by one.
+            if self._is_needless is not None and cache.get(key) != owner and self._is_needless():
+                return False
+
+        self.acquired = True
+        self._set_expires_time(
+            self.lock_expiration_secs,
+            'Acquired cache lock "%s" with token "%s" for %s seconds (monotonic expiration = %s, '
+            'estimated timestamp = %s)',
+        )
+
+        return True
+
+    def acquire_unless(self, is_needless: Callable[[], bool]) -> bool:
+        """Acquire the lock, unless it turns out to be needless while waiting for it.
+
+        Args:
+            is_needless: Called whenever the lock has changed hands while waiting. If it returns True, so that there
+                is nothing left to do for an owner of the lock, the wait ends without the lock.
+
+        Returns:
+            Whether the lock was acquired.
+
+        Raises:
+            RuntimeError: As for :meth:`acquire`.
+            TimeoutError: As for :meth:`acquire`.
+            ValueError: As for :meth:`acquire`.
+        """
+        self._is_needless = is_needless
+
+        try:
+            return self.acquire()
+        finally:
+            self._is_needless = None
+
+    def update_expiration(self, lock_expiration_secs: float | None = None) -> None:
+        """Let the lock end later, or sooner.
+
+        A lock that was lost meanwhile is not taken again: a warning is logged.
+
+        Args:
+            lock_expiration_secs: Seconds from now. Default: as the lock was made.
+
+        Raises:
+            AssertionError: This instance does not hold the lock.
+        """
+        if not self.acquired:
+            raise AssertionError('Cannot extend a lock that has not been acquired.')
+
+        if lock_expiration_secs is None:
+            lock_expiration_secs = self.lock_expiration_secs
+
+        if self._is_owner() and cache.touch(self.full_cache_key, lock_expiration_secs):
+            self._set_expires_time(
+                lock_expiration_secs,
+                'Extended cache lock "%s" (token "%s") to %s seconds (monotonic expiration = %s, '
+                'estimated timestamp = %s)',
+            )
+        else:
+            logger.warning(
+                'Cache lock "%s" (token "%s") fell out of cache. The lock is no longer valid.',
+                self.full_cache_key,
+                self.token,
+            )
+
+    def release(self) -> None:
+        """Release the lock. If another owner has it by now, it is left alone.
+
+        Raises:
+            RuntimeError: This instance does not hold the lock.
+        """
+        if not self.acquired:
+            raise RuntimeError('Cannot release a lock that was not acquired.')
+
+        self.acquired = False
+        expired = time.monotonic() > self._lock_expires_time
+
+        if not expired and self._is_owner():
+            # The lock may end at any moment. Touching it first makes sure that between the check that it is still
+            # ours and its removal nobody else gets it.
+            expired = not cache.touch(self.full_cache_key, self.lock_expiration_secs)
+
+            if not expired and self._is_owner():
+                cache.delete(self.full_cache_key)
+
+        logger.debug(
+            'Released cache lock "%s" (token "%s"), which already expired from cache'
+            if expired
+            else 'Released cache lock "%s" (token "%s")',
+            self.full_cache_key,
+            self.token,
+        )
+
+    def __enter__(self) -> Self:
+        """Acquire the lock, as :meth:`acquire` does."""
+        self.acquire()
+
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        """Release the lock, if it was acquired.
+
+        An error of the cache is logged, not raised: it must neither hide an exception of the block nor lose its
+        result, and the lock ends by itself.
+        """
+        if self.acquired:
+            try:
+                self.release()
+            except Exception as e:
+                logger.exception('Error releasing cache lock "%s": %s', self.full_cache_key, e)
+
+    def __repr__(self) -> str:
+        """Return the lock's key and token."""
+        return (
+            f'<{type(self).__name__}(blocking={self.blocking!r},'
+            f' full_cache_key={self.full_cache_key!r},'
+            f' token={self.token!r})>'
+        )
+
+    def _is_owner(self) -> bool:
+        return cache.get(self.full_cache_key) == self.token
+
+    def _set_expires_time(self, lock_expiration_secs: float, message: str) -> None:
+        self._lock_expires_time = time.monotonic() + lock_expiration_secs
+
+        logger.debug(
+            message,
+            self.full_cache_key,
+            self.token,
+            lock_expiration_secs,
+            self._lock_expires_time,
+            time.time() + lock_expiration_secs,
+        )
+
+    def _time_out(self, secs: float) -> NoReturn:
+        logger.warning(
+            'Timed out waiting for cache lock "%s" (token "%s") for %s seconds',
+            self.full_cache_key,
+            self.token,
+            secs,
+        )
+
+        raise TimeoutError(f'Timed out waiting for lock: {self.full_cache_key}')

@@ -1,0 +1,263 @@
+//! AES-CFB8: AES as a stream cipher with an 8-bit shift register (NIST SP 800-38A, section 6.3).
+//!
+//! Each byte of keystream is the first byte of the encryption of the 16 bytes of ciphertext before it. So encrypting
+//! is one block after the other, while decrypting, where all of the ciphertext is there, can go many blocks at a time.
+//! Keys and initialization vectors are arguments: there is no randomness here.
+
+use aes::cipher::{Array, BlockCipherEncrypt, BlockModeEncrypt, InnerIvInit, KeyInit, consts::U16};
+use aes::{Aes128, Aes192, Aes256};
+
+use crate::error::{Error, Result};
+
+/// The size in bytes of AES' block, and so of an initialization vector.
+pub const BLOCK_SIZE: usize = 16;
+
+/// How many blocks are decrypted at a time. More than any processor works on at once, few enough for the first cache.
+const BATCH: usize = 64;
+
+type Block = Array<u8, U16>;
+
+/// An AES key of 16, 24 or 32 bytes, with its round keys.
+#[derive(Clone)]
+pub struct Key(Aes);
+
+#[derive(Clone)]
+enum Aes {
+    Aes128(Aes128),
+    Aes192(Aes192),
+    Aes256(Aes256),
+}
+
+impl Key {
+    /// Takes the bytes of a key.
+    pub fn new(bytes: &[u8]) -> Result<Self> {
+        let invalid = |_| Error::KeySize(bytes.len());
+        Ok(Self(match bytes.len() {
+            16 => Aes::Aes128(Aes128::new_from_slice(bytes).map_err(invalid)?),
+            24 => Aes::Aes192(Aes192::new_from_slice(bytes).map_err(invalid)?),
+            32 => Aes::Aes256(Aes256::new_from_slice(bytes).map_err(invalid)?),
+            size => return Err(Error::KeySize(size)),
+        }))
+    }
+}
+
+/// Takes the bytes of an initialization vector.
+pub fn iv(bytes: &[u8]) -> Result<[u8; BLOCK_SIZE]> {
+    bytes.try_into().map_err(|_| Error::IvSize(bytes.len()))
+}
+
+/// Encrypts a stream. How it is split between calls does not matter.
+pub struct Encryptor(Cfb8Encryptor);
+
+enum Cfb8Encryptor {
+    Aes128(cfb8::Encryptor<Aes128>),
+    Aes192(cfb8::Encryptor<Aes192>),
+    Aes256(cfb8::Encryptor<Aes256>),
+}
+
+impl Encryptor {
+    /// Starts a stream. An initialization vector must never serve twice with one key.
+    pub fn new(key: &Key, iv: [u8; BLOCK_SIZE]) -> Self {
+        let iv = Block::from(iv);
+        Self(match key.0.clone() {
+            Aes::Aes128(aes) => Cfb8Encryptor::Aes128(cfb8::Encryptor::inner_iv_init(aes, &iv)),
+            Aes::Aes192(aes) => Cfb8Encryptor::Aes192(cfb8::Encryptor::inner_iv_init(aes, &iv)),
+            Aes::Aes256(aes) => Cfb8Encryptor::Aes256(cfb8::Encryptor::inner_iv_init(aes, &iv)),
+        })
+    }
+
+    /// Encrypts the next bytes of the stream in place.
+    pub fn apply(&mut self, data: &mut [u8]) {
+        fn run(mode: &mut impl BlockModeEncrypt<BlockSize = aes::cipher::consts::U1>, data: &mut [u8]) {
+            mode.encrypt_blocks(Array::slice_as_chunks_mut(data).0);
+        }
+        match &mut self.0 {
+            Cfb8Encryptor::Aes128(mode) => run(mode, data),
+            Cfb8Encryptor::Aes192(mode) => run(mode, data),
+            Cfb8Encryptor::Aes256(mode) => run(mode, data),
+        }
+    }
+}
+
+/// Decrypts a stream. How it is split between calls does not matter.
+pub struct Decryptor {
+    key: Key,
+    /// The last 16 bytes of ciphertext.
+    register: [u8; BLOCK_SIZE],
+}
+
+impl Decryptor {
+    /// Starts a stream.
+    pub fn new(key: Key, iv: [u8; BLOCK_SIZE]) -> Self {
+        Self { key, register: iv }
+    }
+
+    /// Decrypts the next bytes of the stream, appending them to `output`.
+    pub fn apply(&mut self, data: &[u8], output: &mut Vec<u8>) {
+        // The register and the first bytes of data, so that every byte's block is 16 bytes in a row somewhere.
+        let (head, tail) = data.split_at(data.len().min(BLOCK_SIZE));
+        let mut joined = [0; 2 * BLOCK_SIZE];
+        let (register, room) = joined.split_at_mut(BLOCK_SIZE);
+        register.copy_from_slice(&self.register);
+        room[..head.len()].copy_from_slice(head);
+        let joined = &joined[..BLOCK_SIZE + head.len()];
+
+        output.reserve(data.len());
+        self.decrypt(joined, head, output);
+        self.decrypt(data, tail, output);
+
+        let last = if data.len() < BLOCK_SIZE { joined } else { data };
+        self.register.copy_from_slice(&last[last.len() - BLOCK_SIZE..]);
+    }
+
+    /// Decrypts `data`, of which byte i is preceded by the 16 bytes at `before[i..]`.
+    fn decrypt(&self, before: &[u8], data: &[u8], output: &mut Vec<u8>) {
+        match &self.key.0 {
+            Aes::Aes128(aes) => decrypt(aes, before, data, output),
+            Aes::Aes192(aes) => decrypt(aes, before, data, output),
+            Aes::Aes256(aes) => decrypt(aes, before, data, output),
+        }
+    }
+}
+
+fn decrypt(aes: &impl BlockCipherEncrypt<BlockSize = U16>, before: &[u8], data: &[u8], output: &mut Vec<u8>) {
+    let mut blocks = [Block::default(); BATCH];
+    let windows = before.windows(BLOCK_SIZE);
+    let mut windows = windows.take(data.len());
+    for bytes in data.chunks(BATCH) {
+        let blocks = &mut blocks[..bytes.len()];
+        for (block, window) in blocks.iter_mut().zip(&mut windows) {
+            block.copy_from_slice(window);
+        }
+        aes.encrypt_blocks(blocks);
+        output.extend(bytes.iter().zip(&*blocks).map(|(byte, block)| byte ^ block[0]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aes::cipher::BlockModeDecrypt;
+    use proptest::prelude::*;
+
+    /// The model: one byte after the other, by the book.
+    fn model(key: &[u8], iv: [u8; BLOCK_SIZE], data: &[u8], encrypt: bool) -> Vec<u8> {
+        let aes = Key::new(key).unwrap();
+        let mut register = iv;
+        let mut output = Vec::new();
+        for &byte in data {
+            let mut block = Block::from(register);
+            match &aes.0 {
+                Aes::Aes128(aes) => aes.encrypt_block(&mut block),
+                Aes::Aes192(aes) => aes.encrypt_block(&mut block),
+                Aes::Aes256(aes) => aes.encrypt_block(&mut block),
+            }
+            let result = byte ^ block[0];
+            register.rotate_left(1);
+            register[BLOCK_SIZE - 1] = if encrypt { result } else { byte };
+            output.push(result);
+        }
+        output
+    }
+
+    fn encrypt(key: &[u8], iv: [u8; BLOCK_SIZE], pieces: &[&[u8]]) -> Vec<u8> {
+        let mut encryptor = Encryptor::new(&Key::new(key).unwrap(), iv);
+        let mut output = Vec::new();
+        for piece in pieces {
+            let mut piece = piece.to_vec();
+            encryptor.apply(&mut piece);
+            output.extend(piece);
+        }
+        output
+    }
+
+    fn decrypt(key: &[u8], iv: [u8; BLOCK_SIZE], pieces: &[&[u8]]) -> Vec<u8> {
+        let mut decryptor = Decryptor::new(Key::new(key).unwrap(), iv);
+        let mut output = Vec::new();
+        for piece in pieces {
+            decryptor.apply(piece, &mut output);
+        }
+        output
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    /// NIST SP 800-38A (2001 edition), F.3.7 to F.3.12: CFB8-AES128, CFB8-AES192 and CFB8-AES256.
+    #[test]
+    fn nist_vectors() {
+        let iv = iv(&unhex("000102030405060708090a0b0c0d0e0f")).unwrap();
+        let plain = unhex("6bc1bee22e409f96e93d7e117393172aae2d");
+        for (key, encrypted) in [
+            (
+                "2b7e151628aed2a6abf7158809cf4f3c",
+                "3b79424c9c0dd436bace9e0ed4586a4f32b9",
+            ),
+            (
+                "8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
+                "cda2521ef0a905ca44cd057cbf0d47a0678a",
+            ),
+            (
+                "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+                "dc1f1a8520a64db55fcc8ac554844e889700",
+            ),
+        ] {
+            let (key, encrypted) = (unhex(key), unhex(encrypted));
+            assert_eq!(encrypt(&key, iv, &[&plain]), encrypted);
+            assert_eq!(decrypt(&key, iv, &[&encrypted]), plain);
+            assert_eq!(model(&key, iv, &plain, true), encrypted);
+            assert_eq!(model(&key, iv, &encrypted, false), plain);
+        }
+    }
+
+    #[test]
+    fn keys_and_ivs_of_other_lengths_are_refused() {
+        for size in (0..=40).filter(|size| ![16, 24, 32].contains(size)) {
+            assert_eq!(Key::new(&vec![0; size]).err(), Some(Error::KeySize(size)));
+        }
+        for size in (0..=40).filter(|&size| size != 16) {
+            assert_eq!(iv(&vec![0; size]), Err(Error::IvSize(size)));
+        }
+    }
+
+    fn key_bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![Just(16), Just(24), Just(32)].prop_flat_map(|size| prop::collection::vec(any::<u8>(), size))
+    }
+
+    proptest! {
+        #[test]
+        fn how_the_input_was_split_does_not_matter(
+            key in key_bytes(),
+            iv in any::<[u8; BLOCK_SIZE]>(),
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..8),
+        ) {
+            let plain = pieces.concat();
+            let pieces: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            let encrypted = model(&key, iv, &plain, true);
+            prop_assert_eq!(&encrypt(&key, iv, &pieces), &encrypted);
+
+            let mut rest = encrypted.as_slice();
+            let split: Vec<&[u8]> =
+                pieces.iter().map(|piece| { let (head, tail) = rest.split_at(piece.len()); rest = tail; head }).collect();
+            prop_assert_eq!(decrypt(&key, iv, &split), plain);
+        }
+
+        #[test]
+        fn decryption_is_the_models_and_the_crates(key in key_bytes(), iv in any::<[u8; BLOCK_SIZE]>(),
+                                                    data in prop::collection::vec(any::<u8>(), 0..600)) {
+            let fast = decrypt(&key, iv, &[&data]);
+            prop_assert_eq!(&fast, &model(&key, iv, &data, false));
+            if key.len() == 16 {
+                let aes = Aes128::new_from_slice(&key).unwrap();
+                let mut crates = data;
+                cfb8::Decryptor::inner_iv_init(aes, &Block::from(iv))
+                    .decrypt_blocks(Array::slice_as_chunks_mut(&mut crates).0);
+                prop_assert_eq!(fast, crates);
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! AES-CFB8 on Python's bytes.
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use super::run;
+use crate::cipher::{self, BLOCK_SIZE, Key};
+
+/// Encrypts bytes under a key, with the initialization vector in front of the result.
+#[pyfunction]
+#[pyo3(signature = (data, key, iv, /))]
+pub(super) fn encrypt<'py>(
+    py: Python<'py>,
+    data: PyBackedBytes,
+    key: &[u8],
+    iv: &[u8],
+) -> PyResult<Bound<'py, PyBytes>> {
+    let iv = cipher::iv(iv)?;
+    let mut encryptor = cipher::Encryptor::new(&Key::new(key)?, iv);
+    PyBytes::new_with(py, BLOCK_SIZE + data.len(), |output| {
+        let (head, body) = output.split_at_mut(BLOCK_SIZE);
+        head.copy_from_slice(&iv);
+        update_into(py, &mut encryptor, &data, body);
+        Ok(())
+    })
+}
+
+/// Decrypts bytes that begin with their initialization vector.
+#[pyfunction]
+#[pyo3(signature = (data, key, /))]
+pub(super) fn decrypt<'py>(py: Python<'py>, data: PyBackedBytes, key: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let key = Key::new(key)?;
+    let (head, body) = data.split_at(data.len().min(BLOCK_SIZE));
+    let mut decryptor = cipher::Decryptor::new(key, cipher::iv(head)?);
+    Ok(decrypted(py, &mut decryptor, body))
+}
+
+/// Encrypts a stream, piece by piece.
+#[pyclass]
+pub(super) struct Encryptor(cipher::Encryptor);
+
+#[pymethods]
+impl Encryptor {
+    #[new]
+    #[pyo3(signature = (key, iv, /))]
+    fn new(key: &[u8], iv: &[u8]) -> PyResult<Self> {
+        Ok(Self(cipher::Encryptor::new(&Key::new(key)?, cipher::iv(iv)?)))
+    }
+
+    /// Encrypts the next piece.
+    #[pyo3(signature = (data, /))]
+    fn update<'py>(&mut self, py: Python<'py>, data: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
+        PyBytes::new_with(py, data.len(), |output| {
+            update_into(py, &mut self.0, &data, output);
+            Ok(())
+        })
+    }
+}
+
+/// Decrypts a stream, piece by piece.
+#[pyclass]
+pub(super) struct Decryptor(cipher::Decryptor);
+
+#[pymethods]
+impl Decryptor {
+    #[new]
+    #[pyo3(signature = (key, iv, /))]
+    fn new(key: &[u8], iv: &[u8]) -> PyResult<Self> {
+        Ok(Self(cipher::Decryptor::new(Key::new(key)?, cipher::iv(iv)?)))
+    }
+
+    /// Decrypts the next piece.
+    #[pyo3(signature = (data, /))]
+    fn update<'py>(&mut self, py: Python<'py>, data: PyBackedBytes) -> Bound<'py, PyBytes> {
+        decrypted(py, &mut self.0, &data)
+    }
+}
+
+fn update_into(py: Python<'_>, encryptor: &mut cipher::Encryptor, data: &[u8], output: &mut [u8]) {
+    run(py, data.len(), || {
+        output.copy_from_slice(data);
+        encryptor.apply(output);
+    });
+}
+
+fn decrypted<'py>(py: Python<'py>, decryptor: &mut cipher::Decryptor, data: &[u8]) -> Bound<'py, PyBytes> {
+    let plain = run(py, data.len(), || {
+        let mut plain = Vec::new();
+        decryptor.apply(data, &mut plain);
+        plain
+    });
+    PyBytes::new(py, &plain)
+}
