@@ -1,0 +1,105 @@
+"""Servers, backends and determinism for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from django.core.cache.backends.base import BaseCache
+
+from tests.backends import BACKENDS, Backend, Needs, chosen, locmem_config, use_cache
+from tests.servers import AnyServer, Memcached, Redis, missing_servers
+
+IN_CI = os.environ.get("CI", "").lower() == "true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for backend in BACKENDS:
+        config.addinivalue_line("markers", f"{backend.name}: runs on that cache backend")
+
+
+def pytest_sessionstart() -> None:
+    if IN_CI and (missing := missing_servers()):
+        pytest.exit(f"Not installed, and CI tests everything: {', '.join(missing)}", returncode=1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if missing := missing_servers():
+        terminalreporter.section("NOT ALL WAS TESTED", sep="!", red=True, bold=True)
+        terminalreporter.line(
+            f"Skipped, as it isn't installed, everything that needs: {', '.join(missing)}", red=True
+        )
+        terminalreporter.line("Install with: python -m tests.servers install", red=True)
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[Callable[[AnyServer], AnyServer]]:
+    """Starts a server that lives until the end of the session."""
+    with ExitStack() as stack:
+
+        def start(server: AnyServer) -> AnyServer:
+            if server.program in missing_servers():
+                pytest.skip(f"{server.program} isn't installed")
+            return stack.enter_context(server)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def memcached(start_server: Callable[[Memcached], Memcached]) -> Memcached:
+    return start_server(Memcached())
+
+
+@pytest.fixture(scope="session")
+def redis(start_server: Callable[[Redis], Redis]) -> Redis:
+    return start_server(Redis())
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(backend, id=backend.name, marks=getattr(pytest.mark, backend.name))
+        for backend in chosen()
+    ]
+)
+def cache_backend(request: pytest.FixtureRequest, tmp_path: Path, db: None) -> Iterator[BaseCache]:
+    """Django's default cache, empty, on each of the backends."""
+    backend: Backend = request.param
+    if not backend.installed:
+        pytest.skip(f"{backend.module} isn't installed")
+    needs = Needs(
+        directory=tmp_path / "cache",
+        memcached=lambda: request.getfixturevalue("memcached"),
+        redis=lambda: request.getfixturevalue("redis"),
+    )
+    with use_cache(backend.config(needs)) as cache:
+        yield cache
+
+
+@pytest.fixture
+def locmem(db: None) -> Iterator[BaseCache]:
+    """Django's default cache, empty, in memory."""
+    with use_cache(locmem_config()) as cache:
+        yield cache
+
+
+class CountingIVs:
+    """A stand-in for `os.urandom` that never repeats itself and always starts the same."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, size: int) -> bytes:
+        self.calls += 1
+        return self.calls.to_bytes(size, "big")
+
+
+@pytest.fixture
+def fixed_iv(monkeypatch: pytest.MonkeyPatch) -> CountingIVs:
+    """The same IVs in every run; set `calls` back to 0 to have them again."""
+    ivs = CountingIVs()
+    monkeypatch.setattr(os, "urandom", ivs)
+    return ivs

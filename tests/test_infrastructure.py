@@ -1,0 +1,137 @@
+"""The tests' own tools: what they promise, the other tests rely on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from django.core.cache import cache as default_cache
+from django.core.cache.backends.base import BaseCache
+from pytest import param
+
+from tests.backends import stored_bytes, stored_entries
+from tests.conftest import CountingIVs
+from tests.servers import HOST, Memcached, Redis, Server, missing_servers
+
+PATIENCE = 10.0
+
+SERVERS = [param(Memcached, id="memcached"), param(Redis, id="redis-server")]
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@contextmanager
+def running(kind: type[Server]) -> Iterator[Server]:
+    if kind.program in missing_servers():
+        pytest.skip(f"{kind.program} isn't installed")
+    with kind() as server:
+        yield server
+
+
+def test_the_default_cache_is_the_backend_and_empty(cache_backend: BaseCache) -> None:
+    assert default_cache.get("key") is None
+    default_cache.set("key", ["value", b"\x00\xff"])
+    assert cache_backend.get("key") == ["value", b"\x00\xff"]
+    assert stored_entries(cache_backend, ["key", "other"]) == {"key": ["value", b"\x00\xff"]}
+
+
+def test_nothing_is_left_of_the_test_before(cache_backend: BaseCache) -> None:
+    assert cache_backend.get("key") is None
+
+
+def test_all_that_a_memory_cache_holds(locmem: BaseCache) -> None:
+    assert stored_bytes(locmem) == {}
+    default_cache.set_many({str(number): number for number in range(1000)})
+    assert len(stored_bytes(locmem)) == 1000
+
+
+def test_ivs_repeat_from_the_start(fixed_iv: CountingIVs) -> None:
+    first = os.urandom(16), os.urandom(16)
+    fixed_iv.calls = 0
+    assert (os.urandom(16), os.urandom(16)) == first
+    assert first[0] != first[1]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_lives_as_long_as_its_block(kind: type[Server]) -> None:
+    with running(kind) as server:
+        pid, home = server.pid, server.home
+        assert server.answers()
+    assert gone(pid)
+    assert not home.exists()
+    assert not server.answers()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_killed_server_comes_back_on_its_port(kind: type[Server]) -> None:
+    with running(kind) as server:
+        address = server.address
+        server.kill()
+        assert not server.answers()
+        server.restart()
+        assert server.address == address
+        assert server.answers()
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_frozen_server_is_silent_until_thawed(kind: type[Server]) -> None:
+    with running(kind) as server:
+        server.freeze()
+        assert not server.answers()
+        server.thaw()
+        assert eventually(server.answers)
+        server.freeze()
+        # And a frozen one is stopped like any other, at the end of the block.
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_listens_to_this_machine_only(kind: type[Server]) -> None:
+    with running(kind) as server:
+        assert server.address.startswith(f"{HOST}:")
+        assert server.options()[1] == HOST
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_dies_with_a_killed_test_run(kind: type[Server], tmp_path: Path) -> None:
+    if kind.program in missing_servers():
+        pytest.skip(f"{kind.program} isn't installed")
+    script = (
+        f"from tests.servers import {kind.__name__} as Server; import sys\n"
+        "with Server() as server: print(server.pid, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # The directory of a server whose owner was killed stays.
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        assert not gone(pid)
+        run.kill()
+        run.wait(PATIENCE)
+    assert eventually(lambda: gone(pid))
