@@ -26,8 +26,10 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"Not installed, and CI tests everything: {', '.join(missing)}", returncode=1)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    # Behind pytest's own summary, where it is seen.
+    yield
     if missing := missing_servers():
         terminalreporter.section("NOT ALL WAS TESTED", sep="!", red=True, bold=True)
         terminalreporter.line(
@@ -44,7 +46,8 @@ def start_server() -> Iterator[Callable[[AnyServer], AnyServer]]:
         def start(server: AnyServer) -> AnyServer:
             if server.program in missing_servers():
                 pytest.skip(f"{server.program} isn't installed")
-            return stack.enter_context(server)
+            stack.enter_context(server)
+            return server
 
         yield start
 

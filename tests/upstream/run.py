@@ -102,7 +102,10 @@ def by_module(outcomes: Outcomes) -> dict[str, Counter[str]]:
 
 def table(stock: Outcomes, ours: Outcomes) -> str:
     sides = by_module(stock), by_module(ours)
-    rows = [("", "stock", "", "ours", ""), ("test module", "passed", "failed", "passed", "failed")]
+    rows: list[tuple[str, ...]] = [
+        ("", "stock", "", "ours", ""),
+        ("test module", "passed", "failed", "passed", "failed"),
+    ]
     for module in sorted({*sides[0], *sides[1]}):
         counts = (side.get(module, Counter[str]()) for side in sides)
         cells = (str(count[outcome]) for count in counts for outcome in ("passed", "failed"))

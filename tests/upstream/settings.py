@@ -1,5 +1,7 @@
 """What Djblets' own tests expect of a project, for running them from the installed package."""
 
+# ruff: noqa: E402 - nothing of Djblets may be imported before it is replaced
+
 import os
 
 REPLACE = os.environ.get("FASTBLETS_REPLACE") == "1"
