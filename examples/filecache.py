@@ -19,7 +19,7 @@ class LockableFileCache(FileBasedCache):
 
     def __init__(self, dir: str, params: dict[str, Any]) -> None:
         super().__init__(dir, params)
-        self.gate = os.path.join(dir, 'add.lock')
+        self.gate = os.path.join(dir, "add.lock")
 
     def add(
         self,
@@ -28,6 +28,6 @@ class LockableFileCache(FileBasedCache):
         timeout: float | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        with open(self.gate, 'ab') as gate:
+        with open(self.gate, "ab") as gate:
             locks.lock(gate, locks.LOCK_EX)
             return super().add(key, value, timeout, version)

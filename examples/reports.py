@@ -14,19 +14,19 @@ from sources import PACKAGES, Module, parse_modules
 
 def library_report() -> list[Module]:
     """A large value: stored compressed, in chunks small enough for any cache server."""
-    return cache_memoize('library-report', lambda: list(parse_modules()), large_data=True)
+    return cache_memoize("library-report", lambda: list(parse_modules()), large_data=True)
 
 
 def library_stream() -> Iterator[Module]:
     """An iterable: each module reaches the caller at once and is stored on the way."""
-    return cache_memoize_iter('library-stream', parse_modules)
+    return cache_memoize_iter("library-stream", parse_modules)
 
 
 def private_report(encryption_key: bytes | None = None) -> list[Module]:
     """A secret: without the AES key, neither the entry's name nor its content can be read."""
     return cache_memoize(
-        'private-report',
-        lambda: list(parse_modules(['email'])),
+        "private-report",
+        lambda: list(parse_modules(["email"])),
         large_data=True,
         use_encryption=True,
         encryption_key=encryption_key,
@@ -36,7 +36,7 @@ def private_report(encryption_key: bytes | None = None) -> list[Module]:
 def busy_report() -> list[Module]:
     """A report that many processes want at once: one computes it, the others wait for it."""
     return cache_memoize(
-        'busy-report',
+        "busy-report",
         lambda: list(parse_modules(PACKAGES)),
         large_data=True,
         lock=CacheLock(),
@@ -46,7 +46,7 @@ def busy_report() -> list[Module]:
 def stampede_report() -> list[Module]:
     """The same without the lock: whoever misses computes."""
     return cache_memoize(
-        'stampede-report',
+        "stampede-report",
         lambda: list(parse_modules(PACKAGES)),
         large_data=True,
     )

@@ -11,19 +11,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CLIENTS = {'memcached': 'pymemcache', 'redis': 'redis'}
+CLIENTS = {"memcached": "pymemcache", "redis": "redis"}
 
 
 @contextmanager
 def running(kind: str, folder: str) -> Iterator[int]:
     """Start the server, hand out its port, and stop it whatever happens."""
     port = free_port()
-    command = memcached(port) if kind == 'memcached' else redis(port, folder)
+    command = memcached(port) if kind == "memcached" else redis(port, folder)
     program, client = command[0], CLIENTS[kind]
     if not shutil.which(program):
-        raise SystemExit(f'{program} is not installed. On Debian and Ubuntu: apt install {program}')
+        raise SystemExit(f"{program} is not installed. On Debian and Ubuntu: apt install {program}")
     if not importlib.util.find_spec(client):
-        raise SystemExit(f'Django talks to {kind} through {client}: pip install {client}')
+        raise SystemExit(f"Django talks to {kind} through {client}: pip install {client}")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(program, process, port)
@@ -35,18 +35,18 @@ def running(kind: str, folder: str) -> Iterator[int]:
 
 def memcached(port: int) -> list[str]:
     # As root, as in a container, it doesn't start unless told which user to be.
-    user = ['-u', 'root'] if os.geteuid() == 0 else []
-    return ['memcached', '-l', '127.0.0.1', '-p', str(port), '-m', '256', *user]
+    user = ["-u", "root"] if os.geteuid() == 0 else []
+    return ["memcached", "-l", "127.0.0.1", "-p", str(port), "-m", "256", *user]
 
 
 def redis(port: int, folder: str) -> list[str]:
-    in_memory = ['--save', '', '--appendonly', 'no', '--dir', folder]
-    return ['redis-server', '--bind', '127.0.0.1', '--port', str(port), *in_memory]
+    in_memory = ["--save", "", "--appendonly", "no", "--dir", folder]
+    return ["redis-server", "--bind", "127.0.0.1", "--port", str(port), *in_memory]
 
 
 def free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
+        probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -55,7 +55,7 @@ def wait_for(program: str, process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + 10
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
-            if probe.connect_ex(('127.0.0.1', port)) == 0:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise SystemExit(f'{program} did not start.')
+    raise SystemExit(f"{program} did not start.")

@@ -32,24 +32,24 @@ def digest(value: Any) -> str:
 def claim(is_so: bool, what: str) -> None:
     """End the demo, with exit code 1, before it prints what isn't so."""
     if not is_so:
-        raise SystemExit(f'NOT SO: {what}')
+        raise SystemExit(f"NOT SO: {what}")
 
 
 def heading(text: str) -> None:
-    print(f'\n{text}', flush=True)
+    print(f"\n{text}", flush=True)
 
 
-def line(label: str, figure: str = '', note: str = '') -> None:
-    print(f'   {label:<18} {figure:>9}  {note}'.rstrip(), flush=True)
+def line(label: str, figure: str = "", note: str = "") -> None:
+    print(f"   {label:<18} {figure:>9}  {note}".rstrip(), flush=True)
 
 
 def remark(text: str) -> None:
-    print(f'   {text}', flush=True)
+    print(f"   {text}", flush=True)
 
 
 def duration(seconds: float) -> str:
-    return f'{seconds:.2f} s' if seconds >= 1 else f'{seconds * 1000:.1f} ms'
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
 def megabytes(size: int) -> str:
-    return f'{size / 1e6:.1f} MB'
+    return f"{size / 1e6:.1f} MB"

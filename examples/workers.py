@@ -41,9 +41,9 @@ def use_library(name: str) -> None:
     """Make this a process of Djblets or of fastblets: it imports only the one."""
     global library
     # Djblets uses a cipher mode that its crypto library has deprecated; not the subject here.
-    warnings.simplefilter('ignore')
+    warnings.simplefilter("ignore")
     django.setup()
-    library = importlib.import_module(f'{name}.cache.backend')
+    library = importlib.import_module(f"{name}.cache.backend")
 
 
 def read(kind: str, key: str) -> tuple[float, str]:
@@ -59,18 +59,18 @@ def write(kind: str, key: str) -> float:
 
 def hold_report(key: str) -> int:
     """Hold the report, and its many small records as an iterable; return how many these are."""
-    report = memoize('large value', key, refuse_to_compute)
-    records = [definition for module in report for definition in module['definitions']]
-    held.update({'large value': report, 'encrypted': report, 'iterable': records})
+    report = memoize("large value", key, refuse_to_compute)
+    records = [definition for module in report for definition in module["definitions"]]
+    held.update({"large value": report, "encrypted": report, "iterable": records})
     return len(records)
 
 
 def memoize(kind: str, key: str, compute: Callable[[], Any], **options: bool) -> Any:
-    if kind == 'iterable':
+    if kind == "iterable":
         return list(library.cache_memoize_iter(key, compute, **options))
-    encrypted = kind == 'encrypted'
+    encrypted = kind == "encrypted"
     return library.cache_memoize(key, compute, large_data=True, use_encryption=encrypted, **options)
 
 
 def refuse_to_compute() -> Any:
-    raise LookupError('NOT SO: the entry was in the cache and could be read')
+    raise LookupError("NOT SO: the entry was in the cache and could be read")

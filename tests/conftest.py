@@ -32,9 +32,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     yield
     if missing := missing_servers():
         terminalreporter.section("NOT ALL WAS TESTED", sep="!", red=True, bold=True)
-        terminalreporter.line(
-            f"Skipped, as it isn't installed, everything that needs: {', '.join(missing)}", red=True
-        )
+        terminalreporter.line(f"Skipped, as it isn't installed, everything that needs: {', '.join(missing)}", red=True)
         terminalreporter.line("Install with: python -m tests.servers install", red=True)
 
 
@@ -63,10 +61,7 @@ def redis(start_server: Callable[[Redis], Redis]) -> Redis:
 
 
 @pytest.fixture(
-    params=[
-        pytest.param(backend, id=backend.name, marks=getattr(pytest.mark, backend.name))
-        for backend in chosen()
-    ]
+    params=[pytest.param(backend, id=backend.name, marks=getattr(pytest.mark, backend.name)) for backend in chosen()]
 )
 def cache_backend(request: pytest.FixtureRequest, tmp_path: Path, db: None) -> Iterator[BaseCache]:
     """Django's default cache, empty, on each of the backends."""

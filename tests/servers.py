@@ -205,10 +205,7 @@ def _as_root() -> list[str] | None:
     if os.geteuid() == 0:
         return []
     sudo = ["sudo", "-n"]
-    if (
-        shutil.which("sudo")
-        and subprocess.run([*sudo, "true"], capture_output=True).returncode == 0
-    ):
+    if shutil.which("sudo") and subprocess.run([*sudo, "true"], capture_output=True).returncode == 0:
         return sudo
     return None
 

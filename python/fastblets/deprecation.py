@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ParamSpec, TypeVar
 
-    _P = ParamSpec('_P')
-    _T = TypeVar('_T')
+    _P = ParamSpec("_P")
+    _T = TypeVar("_T")
 
 
 class RemovedInDjblets80Warning(DeprecationWarning):
@@ -26,7 +26,7 @@ def keyword_only(function: Callable[_P, _T]) -> Callable[_P, _T]:
         for name, parameter in signature(function).parameters.items()
         if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     ]
-    most = function.__code__.co_argcount  # type: ignore[attr-defined]
+    most = function.__code__.co_argcount
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -36,15 +36,14 @@ def keyword_only(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
             if len(args) > len(free):
                 raise TypeError(
-                    f'{function.__qualname__}() takes {len(names)} arguments, but '
-                    f'{len(args) + len(kwargs)} were given'
+                    f"{function.__qualname__}() takes {len(names)} arguments, but {len(args) + len(kwargs)} were given"
                 )
 
-            kwargs.update(zip(free, args))
-            moved = ', '.join(name for name in free[: len(args)] if name in names[most:])
+            kwargs.update(zip(free, args, strict=False))
+            moved = ", ".join(name for name in free[: len(args)] if name in names[most:])
             warnings.warn(
-                f'{function.__qualname__}() was given {moved} by position. Djblets 8.0 will take '
-                f'these arguments by keyword only.',
+                f"{function.__qualname__}() was given {moved} by position. Djblets 8.0 will take "
+                f"these arguments by keyword only.",
                 RemovedInDjblets80Warning,
                 stacklevel=2,
             )

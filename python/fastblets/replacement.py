@@ -9,11 +9,11 @@ from types import FunctionType, ModuleType
 
 #: The modules that are replaced, by their names below ``djblets`` and below ``fastblets``.
 MODULES = (
-    'cache.backend',
-    'cache.errors',
-    'cache.synchronizer',
-    'protect.locks',
-    'secrets.crypto',
+    "cache.backend",
+    "cache.errors",
+    "cache.synchronizer",
+    "protect.locks",
+    "secrets.crypto",
 )
 
 #: The versions of Djblets that are known: from the first, up to but without the second.
@@ -26,17 +26,17 @@ def replace() -> None:
     replaced: dict[int, object] = {}
 
     for name in MODULES:
-        djblets_name = f'djblets.{name}'
+        djblets_name = f"djblets.{name}"
 
         if _exists(djblets_name):
             old = sys.modules.get(djblets_name)
-            new = import_module(f'fastblets.{name}')
+            new = import_module(f"fastblets.{name}")
 
             if old is not None and old is not new:
                 replaced.update(_pair(old, new))
 
             sys.modules[djblets_name] = new
-            package, _, attribute = djblets_name.rpartition('.')
+            package, _, attribute = djblets_name.rpartition(".")
             setattr(import_module(package), attribute, new)
 
     if replaced:
@@ -48,7 +48,7 @@ def _check_version() -> None:
         import djblets
     except ImportError as e:
         raise ImportError(
-            'fastblets.replace_djblets() needs Djblets, which is not installed. Without Djblets, import from '
+            "fastblets.replace_djblets() needs Djblets, which is not installed. Without Djblets, import from "
             '"fastblets" what you would import from "djblets".'
         ) from e
 
@@ -56,7 +56,7 @@ def _check_version() -> None:
 
     if not first <= djblets.VERSION[:2] < end:
         raise ImportError(
-            f'fastblets.replace_djblets() knows Djblets {first[0]}.{first[1]} to {end[0] - 1}.x, but '
+            f"fastblets.replace_djblets() knows Djblets {first[0]}.{first[1]} to {end[0] - 1}.x, but "
             f'{djblets.__version__} is installed. Look for a newer fastblets, or import from "fastblets" by name.'
         )
 
@@ -74,11 +74,7 @@ def _pair(old: ModuleType, new: ModuleType) -> dict[int, object]:
     pairs: dict[int, object] = {id(old): new}
 
     for name, value in vars(old).items():
-        if (
-            isinstance(value, (FunctionType, type))
-            and value.__module__ == old.__name__
-            and hasattr(new, name)
-        ):
+        if isinstance(value, (FunctionType, type)) and value.__module__ == old.__name__ and hasattr(new, name):
             pairs[id(value)] = getattr(new, name)
 
     return pairs
@@ -87,7 +83,7 @@ def _pair(old: ModuleType, new: ModuleType) -> dict[int, object]:
 def _rebind(replaced: dict[int, object]) -> None:
     for module in list(sys.modules.values()):
         # Not vars(): a lazy module would be loaded, and not everything in there is a module.
-        names = getattr(module, '__dict__', None)
+        names = getattr(module, "__dict__", None)
 
         if not isinstance(module, ModuleType) or not isinstance(names, dict):
             continue

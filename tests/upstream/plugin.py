@@ -37,11 +37,7 @@ def _impostors() -> list[str]:
     expected = import_module("fastblets" if REPLACE else "djblets")
     assert expected.__file__ is not None
     home = Path(expected.__file__).parent
-    return [
-        f"{witness} comes from {source}"
-        for witness, source in _sources()
-        if not Path(source).is_relative_to(home)
-    ]
+    return [f"{witness} comes from {source}" for witness, source in _sources() if not Path(source).is_relative_to(home)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

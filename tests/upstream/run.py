@@ -47,9 +47,7 @@ class Run:
 
 def site_packages(python: str) -> Path:
     where = "import djblets, pathlib; print(pathlib.Path(djblets.__file__).parent.parent)"
-    found = subprocess.run(
-        [python, "-c", where], check=True, capture_output=True, text=True, timeout=60, cwd="/"
-    )
+    found = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True, timeout=60, cwd="/")
     return Path(found.stdout.strip())
 
 
@@ -114,9 +112,7 @@ def table(stock: Outcomes, ours: Outcomes) -> str:
     sums = (str(total[outcome]) for total in totals for outcome in ("passed", "failed"))
     rows.append(("all", *sums))
     width = max(len(row[0]) for row in rows)
-    return "\n".join(
-        f"{row[0]:{width}}" + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows
-    )
+    return "\n".join(f"{row[0]:{width}}" + "".join(f"{cell:>8}" for cell in row[1:]) for row in rows)
 
 
 def prepare(version: str, fastblets: Path | None) -> str:
@@ -154,9 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.upstream.run", description=__doc__)
     parser.add_argument("--version", choices=VERSIONS, default=INSTALLED)
     parser.add_argument("--all", action="store_true", help="every test of Djblets")
-    parser.add_argument(
-        "--fastblets", type=Path, help="wheel or source tree to install beside that version"
-    )
+    parser.add_argument("--fastblets", type=Path, help="wheel or source tree to install beside that version")
     options = parser.parse_args(arguments)
     python = prepare(options.version, options.fastblets)
     holds, report = compare(python, ("djblets",) if options.all else SHORT)

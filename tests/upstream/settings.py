@@ -22,9 +22,7 @@ from djblets.pipeline.settings import build_pipeline_settings
 _SCRATCH = Path(tempfile.gettempdir(), "fastblets-upstream")
 # Djblets installs without these, and can't load the apps that want them.
 _OPTIONAL = {"djblets.markdown": "markdown"}
-_DJBLETS_APPS = [
-    f"djblets.{app.name}" for app in pkgutil.iter_modules(djblets.__path__) if app.ispkg
-]
+_DJBLETS_APPS = [f"djblets.{app.name}" for app in pkgutil.iter_modules(djblets.__path__) if app.ispkg]
 
 
 def _installed(*names: str) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
@@ -24,22 +25,22 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    'CACHE_CHUNK_SIZE',
-    'DEFAULT_EXPIRATION_TIME',
-    'MAX_KEY_SIZE',
+    "CACHE_CHUNK_SIZE",
+    "DEFAULT_EXPIRATION_TIME",
+    "MAX_KEY_SIZE",
     # Private, but Djblets' tests import it.
-    '_get_default_encryption_key',
-    'cache_memoize',
-    'cache_memoize_iter',
-    'make_cache_key',
+    "_get_default_encryption_key",
+    "cache_memoize",
+    "cache_memoize_iter",
+    "make_cache_key",
 ]
 
 
-_T = TypeVar('_T')
+_T = TypeVar("_T")
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
-logger = logging.getLogger('djblets.cache.backend')
+logger = logging.getLogger("djblets.cache.backend")
 
 
 #: The size in bytes of a large entry's chunks: just under the largest item that memcached takes by default.
@@ -54,7 +55,7 @@ def cache_memoize(
     key: str | Sequence[str],
     lookup_callable: Callable[[], _T],
     *,
-    expiration: int | None | Unset = UNSET,
+    expiration: int | Unset | None = UNSET,
     force_overwrite: bool = False,
     large_data: bool = False,
     compress_large_data: bool = True,
@@ -87,7 +88,7 @@ def cache_memoize(
     """
     if use_generator:
         warnings.warn(
-            'use_generator is deprecated and will be removed in Djblets 8.',
+            "use_generator is deprecated and will be removed in Djblets 8.",
             RemovedInDjblets80Warning,
             stacklevel=3,
         )
@@ -129,11 +130,9 @@ def _store_small(entry: Entry, value: object) -> None:
             len(value),
         )
 
-    try:
+    # An error has been logged, and the caller has the value.
+    with suppress(Exception):
         entry.store(value)
-    except Exception:
-        # It has been logged, and the caller has the value.
-        pass
 
 
 @keyword_only
@@ -141,7 +140,7 @@ def cache_memoize_iter(
     key: str | Sequence[str],
     items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T],
     *,
-    expiration: int | None | Unset = UNSET,
+    expiration: int | Unset | None = UNSET,
     force_overwrite: bool = False,
     compress_large_data: bool = True,
     use_encryption: bool | None = None,
@@ -158,7 +157,7 @@ def cache_memoize_iter(
         key: The base key, as for :func:`make_cache_key`.
         items_or_callable: An iterable, or a callable that returns one.
 
-    The options are those of :func:`cache_memoize`; the data is always stored in chunks.
+    The options are those of :func:`cache_memoize`. The data is always stored in chunks.
 
     Raises:
         TypeError: What should be an iterable is none.
@@ -174,13 +173,13 @@ def cache_memoize_iter(
     )
 
     try:
-        items = UNSET if force_overwrite else entry.read(entry.load_items)
+        found = UNSET if force_overwrite else entry.read(entry.load_items)
 
-        if items is UNSET:
+        if found is UNSET:
             items = items_or_callable() if callable(items_or_callable) else items_or_callable
-            items = entry.store_items(_checked_iterable(items), overwrite=force_overwrite)
+            found = entry.store_items(_checked_iterable(items), overwrite=force_overwrite)
 
-        yield from items
+        yield from found
     finally:
         entry.release_lock()
 
@@ -190,8 +189,7 @@ def _checked_iterable(items: Iterable[_T]) -> Iterable[_T]:
         iter(items)
     except TypeError:
         raise TypeError(
-            f'cache_memoize_iter() needs an iterable or a callable that returns one, but got '
-            f'"{type(items)}".'
+            f'cache_memoize_iter() needs an iterable or a callable that returns one, but got "{type(items)}".'
         ) from None
 
     return items
@@ -220,6 +218,4 @@ def make_cache_key(
         AssertionError: The encryption key is not of type ``bytes``.
         TypeError: The base key is neither a string nor a sequence of strings.
     """
-    return make_full_key(
-        key, resolve_encryption_key(use_encryption, encryption_key), get_key_prefix()
-    )
+    return make_full_key(key, resolve_encryption_key(use_encryption, encryption_key), get_key_prefix())

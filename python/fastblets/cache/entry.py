@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+from enum import Enum
 from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from fastblets.protect.locks import CacheLock
 
 
-_T = TypeVar('_T')
+_T = TypeVar("_T")
 
 
-logger = logging.getLogger('djblets.cache.backend')
+logger = logging.getLogger("djblets.cache.backend")
 
 
 #: For how long, in seconds, entries are kept by default: 30 days. The setting ``CACHE_EXPIRATION_TIME`` changes it.
@@ -42,14 +43,13 @@ DEFAULT_EXPIRATION_TIME: Final = 60 * 60 * 24 * 30
 _FETCH_SIZE: Final = 64
 
 
-class Unset:
+class Unset(Enum):
     """The type of the sentinel for what was not given or not found, where None is a value."""
 
-    def __repr__(self) -> str:
-        return 'UNSET'
+    UNSET = "UNSET"
 
 
-UNSET: Final = Unset()
+UNSET: Final = Unset.UNSET
 
 
 class _ForeignValueError(Exception):
@@ -64,21 +64,21 @@ class Entry:
     """
 
     __slots__ = (
-        '_acquired',
-        '_compress',
-        '_encryption_key',
-        '_expiration',
-        '_key',
-        '_lock',
-        '_prefix',
-        'full_key',
+        "_acquired",
+        "_compress",
+        "_encryption_key",
+        "_expiration",
+        "_key",
+        "_lock",
+        "_prefix",
+        "full_key",
     )
 
     def __init__(
         self,
         key: str | Sequence[str],
         *,
-        expiration: int | None | Unset,
+        expiration: int | Unset | None,
         compress: bool,
         use_encryption: bool | None,
         encryption_key: bytes | None,
@@ -96,15 +96,12 @@ class Entry:
         self._lock = lock
         self._acquired = False
 
-        if isinstance(expiration, Unset):
-            expiration = get_setting('CACHE_EXPIRATION_TIME', DEFAULT_EXPIRATION_TIME)
-
-        self._expiration = expiration
+        self._expiration: int | None = (
+            get_setting("CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME) if expiration is UNSET else expiration
+        )
 
         if lock is not None and not lock.full_cache_key:
-            lock.full_cache_key = self._make_key(
-                f'_lock_:{key}' if isinstance(key, str) else ('_lock_', *key)
-            )
+            lock.full_cache_key = self._make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
 
     def read(self, load: Callable[[], Any]) -> Any:
         """Return what is found, or UNSET; then the lock is held, if there is one that could be had.
@@ -117,14 +114,17 @@ class Entry:
         lock = self._lock
 
         try:
-            value = _attempt(load)
-
-            # A lock that is held already is the caller's own business.
-            if value is UNSET and lock is not None and not lock.locked():
-                value = self._read_locked(lock, load)
+            value = load()
         except _ForeignValueError:
             # Djblets takes no lock to replace what is no entry at all, and its tests insist on it.
+            lock = None
             value = UNSET
+        except Exception:
+            value = UNSET
+
+        # A lock that is held already is the caller's own business.
+        if value is UNSET and lock is not None and not lock.locked():
+            value = self._read_locked(lock, load)
 
         if value is UNSET:
             logger.debug('Cache miss for key "%s"', self.full_key)
@@ -151,13 +151,13 @@ class Entry:
         try:
             value = aes_decrypt(value, key=self._encryption_key)
         except Exception as e:
-            logger.error('Failed to decrypt data from cache for key %s: %s.', key, e)
+            logger.error("Failed to decrypt data from cache for key %s: %s.", key, e)
             raise
 
         try:
             return pickle.loads(value)
         except Exception as e:
-            logger.warning('Failed to deserialize data from cache for key %s: %s.', key, e)
+            logger.warning("Failed to deserialize data from cache for key %s: %s.", key, e)
             raise
 
     def load_items(self) -> Iterable[Any] | Unset:
@@ -173,7 +173,7 @@ class Entry:
         except Exception as e:
             logger.error(
                 'Failed to fetch large or iterable data entry count from cache for key "%s". '
-                'Rebuilding data. Error = %s',
+                "Rebuilding data. Error = %s",
                 self.full_key,
                 e,
             )
@@ -183,12 +183,10 @@ class Entry:
             return UNSET
 
         try:
-            items = self._decode(self._fetch_chunks(_parse_count(count)))
+            items: Iterable[Any] = self._decode(self._fetch_chunks(_parse_count(count)))
         except Exception as e:
             self._log_unreadable(e)
             raise
-
-        return items
 
     def load_only_item(self) -> Any:
         """Return the one item of a large entry, or UNSET.
@@ -198,13 +196,13 @@ class Entry:
         """
         items = self.load_items()
 
-        if isinstance(items, Unset):
+        if items is UNSET:
             return UNSET
 
         first_items = list(islice(items, 2))
 
         if len(first_items) != 1:
-            error = ValueError(f'it has {"more" if first_items else "less"} than one item')
+            error = ValueError(f"it has {'more' if first_items else 'less'} than one item")
             self._log_unreadable(error)
             raise error
 
@@ -234,7 +232,12 @@ class Entry:
         Raises:
             Exception: What the items raised.
         """
-        write = _LargeWrite(self, overwrite=overwrite)
+        try:
+            write = _LargeWrite(self, self._make_writer(), overwrite=overwrite)
+        except Exception as e:
+            self.log_not_stored(e)
+            yield from items
+            return
 
         try:
             for item in items:
@@ -246,6 +249,39 @@ class Entry:
         finally:
             write.close()
 
+    def store_chunks(self, start: int, chunks: list[bytes]) -> None:
+        """Store several chunks at once, the first of which has the index ``start``."""
+        values = {self._make_chunk_key(index): [chunk] for index, chunk in enumerate(chunks, start)}
+
+        try:
+            failed = cache.set_many(values, timeout=self._expiration)
+
+            if failed:
+                raise OSError(f"the cache refused {len(failed)} of them")
+        except Exception as e:
+            logger.exception("Unable to store cached data for keys %r: %s", sorted(values.keys()), e)
+            raise
+
+        self._extend_lock()
+
+    def store_last_chunk(self, index: int, chunk: bytes) -> None:
+        """Store the last chunk."""
+        self._set(self._make_chunk_key(index), [chunk])
+        self._extend_lock()
+
+    def delete(self) -> None:
+        """Remove the entry. Chunks without a count are nothing."""
+        cache.delete(self.full_key)
+
+    def log_not_stored(self, error: Exception) -> None:
+        """Log that a large entry could not be stored."""
+        logger.error(
+            'Failed to store or retrieve large or iterable cache data for key "%s". Newly-generated data will be '
+            "returned but not cached. Error = %s",
+            self.full_key,
+            error,
+        )
+
     def release_lock(self) -> None:
         """Release the lock, if this entry acquired it. An error is logged: the lock ends by itself."""
         lock = self._lock
@@ -256,7 +292,7 @@ class Entry:
             try:
                 lock.release()
             except Exception as e:
-                logger.exception('Error releasing cache lock %r: %s', lock, e)
+                logger.exception("Error releasing cache lock %r: %s", lock, e)
 
     def _read_locked(self, lock: CacheLock, load: Callable[[], Any]) -> Any:
         value: Any = UNSET
@@ -269,12 +305,12 @@ class Entry:
 
         try:
             # Locks of Djblets' own class can't stop waiting before they have been acquired.
-            acquire_unless = getattr(lock, 'acquire_unless', None)
+            acquire_unless = getattr(lock, "acquire_unless", None)
             self._acquired = acquire_unless(is_needless) if acquire_unless else lock.acquire()
         except TimeoutError:
-            logger.error('Timeout waiting on distributed cache lock %r', lock)
+            logger.error("Timeout waiting on distributed cache lock %r", lock)
         except Exception as e:
-            logger.exception('Error acquiring cache lock %r: %s', lock, e)
+            logger.exception("Error acquiring cache lock %r: %s", lock, e)
 
             return value
 
@@ -286,11 +322,11 @@ class Entry:
 
     def _make_chunk_key(self, index: int) -> str:
         if isinstance(self._key, str):
-            return self._make_key(f'{self._key}-{index}')
+            return self._make_key(f"{self._key}-{index}")
 
         *parts, last = split_key(self._key)
 
-        return self._make_key([*parts, f'{last}-{index}'])
+        return self._make_key([*parts, f"{last}-{index}"])
 
     def _fetch_chunks(self, count: int) -> list[bytes]:
         chunks: list[bytes] = []
@@ -302,9 +338,9 @@ class Entry:
 
             if len(found) != len(keys):
                 missing = [key for key in keys if key not in found]
-                logger.debug('Cache miss for key(s): %s.', ', '.join(missing))
+                logger.debug("Cache miss for key(s): %s.", ", ".join(missing))
 
-                raise MissingChunkError(f'{len(missing)} of {count} chunks are missing')
+                raise MissingChunkError(f"{len(missing)} of {count} chunks are missing")
 
             # A chunk is stored in a list, so that no backend takes it for a string to convert.
             chunks += (found[key][0] for key in keys)
@@ -337,45 +373,14 @@ class Entry:
         try:
             return aes_encrypt(pickled, key=encryption_key)
         except Exception as e:
-            logger.error('Failed to encrypt data for cache for key %s: %s.', self.full_key, e)
+            logger.error("Failed to encrypt data for cache for key %s: %s.", self.full_key, e)
             raise
 
-    def delete(self) -> None:
-        """Remove the entry. Chunks without a count are nothing."""
-        cache.delete(self.full_key)
-
-    def make_writer(self) -> _native.LargeWriter:
-        """Return what makes chunks of items."""
+    def _make_writer(self) -> _native.LargeWriter:
         if self._encryption_key is None:
             return _native.LargeWriter(self._compress, None, None)
 
-        return _native.LargeWriter(
-            self._compress, self._encryption_key, os.urandom(AES_BLOCK_SIZE)
-        )
-
-    def store_chunks(self, start: int, chunks: list[bytes]) -> None:
-        """Store several chunks at once, the first of which has the index ``start``."""
-        values = {
-            self._make_chunk_key(index): [chunk] for index, chunk in enumerate(chunks, start)
-        }
-
-        try:
-            failed = cache.set_many(values, timeout=self._expiration)
-
-            if failed:
-                raise OSError(f'the cache refused {len(failed)} of them')
-        except Exception as e:
-            logger.exception(
-                'Unable to store cached data for keys %r: %s', sorted(values.keys()), e
-            )
-            raise
-
-        self._extend_lock()
-
-    def store_last_chunk(self, index: int, chunk: bytes) -> None:
-        """Store the last chunk."""
-        self._set(self._make_chunk_key(index), [chunk])
-        self._extend_lock()
+        return _native.LargeWriter(self._compress, self._encryption_key, os.urandom(AES_BLOCK_SIZE))
 
     def _extend_lock(self) -> None:
         lock = self._lock
@@ -384,7 +389,7 @@ class Entry:
             try:
                 lock.update_expiration()
             except Exception as e:
-                logger.exception('Error extending cache lock %r: %s', lock, e)
+                logger.exception("Error extending cache lock %r: %s", lock, e)
 
     def _set(self, key: str, value: object) -> None:
         try:
@@ -408,14 +413,13 @@ class _LargeWrite:
     last.
     """
 
-    def __init__(self, entry: Entry, *, overwrite: bool) -> None:
+    def __init__(self, entry: Entry, writer: _native.LargeWriter, *, overwrite: bool) -> None:
         self._entry = entry
-        self._writer: _native.LargeWriter | None = None
+        self._writer = writer
         self._failed = False
         self._chunk_count = 0
         #: Whether there may be a count that would be wrong if it ended here.
         self._dirty = overwrite
-        self._attempt(self._start)
 
     def add(self, item: object) -> None:
         """Pickle an item."""
@@ -445,16 +449,7 @@ class _LargeWrite:
             step(*args)
         except Exception as e:
             self._failed = True
-            self._writer = None
-            logger.error(
-                'Failed to store or retrieve large or iterable cache data for key "%s". '
-                'Newly-generated data will be returned but not cached. Error = %s',
-                self._entry.full_key,
-                e,
-            )
-
-    def _start(self) -> None:
-        self._writer = self._entry.make_writer()
+            self._entry.log_not_stored(e)
 
     def _add(self, item: object) -> None:
         self._writer.write(pickle.dumps(item, protocol=0))
@@ -489,8 +484,6 @@ class _LargeWrite:
 def _attempt(load: Callable[[], Any]) -> Any:
     try:
         return load()
-    except _ForeignValueError:
-        raise
     except Exception:
         # It has been logged.
         return UNSET
@@ -498,9 +491,6 @@ def _attempt(load: Callable[[], Any]) -> Any:
 
 def _parse_count(value: object) -> int:
     try:
-        if isinstance(value, (str, int)):
-            return int(value)
-    except ValueError:
-        pass
-
-    raise _ForeignValueError('the cache holds no count of chunks under this key')
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError, OverflowError) as e:
+        raise _ForeignValueError(str(e)) from e

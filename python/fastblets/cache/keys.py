@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from django.contrib.sites.models import SiteManager
 
 
-logger = logging.getLogger('djblets.cache.backend')
+logger = logging.getLogger("djblets.cache.backend")
 
 
 #: The domains of the sites seen so far in this process, by SITE_ID.
@@ -53,7 +53,7 @@ def split_key(key: str | Sequence[str]) -> Sequence[str]:
 
     if len(key) > 1:
         # Lazily translated strings have all methods of a string, this one to become one.
-        return [part if isinstance(part, str) else part.replace('%', '%') for part in key]
+        return [part if isinstance(part, str) else part.replace("%", "%") for part in key]
 
     return list(key)
 
@@ -69,7 +69,9 @@ def get_key_prefix() -> str | None:
     if sites is None:
         return None
 
-    site_id = get_setting('SITE_ID')
+    site_id = get_setting("SITE_ID")
+
+    domain: str | None
 
     try:
         domain = sites.get_current().domain
@@ -78,8 +80,8 @@ def get_key_prefix() -> str | None:
     except Exception as e:
         domain = _last_domains.get(site_id)
         logger.warning(
-            'Error looking up the current Site for a cache key. Going on with %s. Error = %s',
-            'no prefix' if domain is None else f'its last known domain "{domain}"',
+            "Error looking up the current Site for a cache key. Going on with %s. Error = %s",
+            "no prefix" if domain is None else f'its last known domain "{domain}"',
             e,
         )
 
@@ -87,9 +89,9 @@ def get_key_prefix() -> str | None:
             return None
 
     _last_domains[site_id] = domain
-    site_root = get_setting('SITE_ROOT')
+    site_root = get_setting("SITE_ROOT")
 
-    return f'{domain}:{site_root}' if site_root else domain
+    return f"{domain}:{site_root}" if site_root else domain
 
 
 @once
@@ -97,7 +99,7 @@ def _get_sites() -> SiteManager | None:
     # Not imported above: without the app in INSTALLED_APPS the module can't be, and not before Django is set up.
     apps.check_models_ready()
 
-    if not apps.is_installed('django.contrib.sites'):
+    if not apps.is_installed("django.contrib.sites"):
         return None
 
     from django.contrib.sites.models import Site
@@ -107,17 +109,17 @@ def _get_sites() -> SiteManager | None:
 
 def get_default_use_encryption() -> bool:
     """Return whether entries are encrypted where the caller doesn't say."""
-    return bool(get_setting('DJBLETS_CACHE_FORCE_ENCRYPTION', False))
+    return bool(get_setting("DJBLETS_CACHE_FORCE_ENCRYPTION", False))
 
 
 def get_default_encryption_key() -> bytes:
     """Return the AES key for entries where the caller gives none."""
-    key = get_setting('DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY')
+    key = get_setting("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY")
 
     if not key:
         return get_default_aes_encryption_key()
 
-    return key if isinstance(key, bytes) else key.encode('utf-8')
+    return key if isinstance(key, bytes) else key.encode("utf-8")
 
 
 def resolve_encryption_key(
@@ -139,8 +141,6 @@ def resolve_encryption_key(
         return get_default_encryption_key()
 
     if not isinstance(encryption_key, bytes):
-        raise AssertionError(
-            f'encryption_key must be of type "bytes", not "{type(encryption_key)}".'
-        )
+        raise AssertionError(f'encryption_key must be of type "bytes", not "{type(encryption_key)}".')
 
     return encryption_key

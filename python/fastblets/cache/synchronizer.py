@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
-logger = logging.getLogger('djblets.cache.synchronizer')
+logger = logging.getLogger("djblets.cache.synchronizer")
 
 
 class GenerationSynchronizer:
@@ -63,9 +63,7 @@ class GenerationSynchronizer:
         if normalize_cache_key:
             cache_key = make_cache_key(cache_key)
         elif not isinstance(cache_key, str):
-            raise ValueError(
-                'cache_key must be a string if setting normalize_cache_key=False.'
-            )
+            raise ValueError("cache_key must be a string if setting normalize_cache_key=False.")
 
         self.cache_expiration_secs = cache_expiration_secs
         self.cache_key = cache_key
@@ -130,9 +128,9 @@ class GenerationSynchronizer:
         self.sync_gen = sync_gen if stored else self._get_latest_sync_gen()
 
     def _get_latest_sync_gen(self) -> int | None:
-        return cache.get(self.cache_key)
+        sync_gen: int | None = cache.get(self.cache_key)
+
+        return sync_gen
 
     def _log_error(self, doing: str, error: Exception) -> None:
-        logger.exception(
-            f'Unexpected error {doing}. Is the cache server down? Error = %s', self.cache_key, error
-        )
+        logger.exception(f"Unexpected error {doing}. Is the cache server down? Error = %s", self.cache_key, error)

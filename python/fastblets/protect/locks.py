@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
-logger = logging.getLogger('djblets.protect.locks')
+logger = logging.getLogger("djblets.protect.locks")
 
 
 class CacheLock:
@@ -56,7 +56,7 @@ class CacheLock:
 
     def __init__(
         self,
-        key: str | Sequence[str] = '',
+        key: str | Sequence[str] = "",
         *,
         blocking: bool = True,
         lock_expiration_secs: float = 30,
@@ -80,20 +80,20 @@ class CacheLock:
         self.acquired = False
 
         if timeout_secs != -1 and timeout_secs <= 0:
-            raise ValueError('timeout_secs must be -1 or a positive value.')
+            raise ValueError("timeout_secs must be -1 or a positive value.")
 
         if retry_secs <= 0:
-            raise ValueError('retry_secs must be a positive value.')
+            raise ValueError("retry_secs must be a positive value.")
 
         if lock_expiration_secs <= 0:
-            raise ValueError('lock_expiration_secs must be a positive value.')
+            raise ValueError("lock_expiration_secs must be a positive value.")
 
         self.blocking = blocking
         self.lock_expiration_secs = lock_expiration_secs
         self.retry_secs = retry_secs
         self.timeout_secs = timeout_secs
-        self.full_cache_key = make_cache_key(key) if key else ''
-        self.token = ''
+        self.full_cache_key = make_cache_key(key) if key else ""
+        self.token = ""
         self._lock_expires_time = 0
         self._is_needless = None
 
@@ -102,7 +102,7 @@ class CacheLock:
         if self.acquired:
             logger.error(
                 'Cache lock "%s" was garbage collected without being released! The caller must '
-                'be careful to keep this lock around until it is released.',
+                "be careful to keep this lock around until it is released.",
                 self.full_cache_key,
             )
 
@@ -133,12 +133,10 @@ class CacheLock:
         key = self.full_cache_key
 
         if not key:
-            raise ValueError('A cache key for the lock must be provided.')
+            raise ValueError("A cache key for the lock must be provided.")
 
         if self.acquired:
-            raise RuntimeError(
-                f'acquire() is not reentrant for {type(self).__name__} instance {id(self)}'
-            )
+            raise RuntimeError(f"acquire() is not reentrant for {type(self).__name__} instance {id(self)}")
 
         if blocking is None:
             blocking = self.blocking
@@ -176,7 +174,7 @@ class CacheLock:
         self._set_expires_time(
             self.lock_expiration_secs,
             'Acquired cache lock "%s" with token "%s" for %s seconds (monotonic expiration = %s, '
-            'estimated timestamp = %s)',
+            "estimated timestamp = %s)",
         )
 
         return True
@@ -215,7 +213,7 @@ class CacheLock:
             AssertionError: This instance does not hold the lock.
         """
         if not self.acquired:
-            raise AssertionError('Cannot extend a lock that has not been acquired.')
+            raise AssertionError("Cannot extend a lock that has not been acquired.")
 
         if lock_expiration_secs is None:
             lock_expiration_secs = self.lock_expiration_secs
@@ -224,7 +222,7 @@ class CacheLock:
             self._set_expires_time(
                 lock_expiration_secs,
                 'Extended cache lock "%s" (token "%s") to %s seconds (monotonic expiration = %s, '
-                'estimated timestamp = %s)',
+                "estimated timestamp = %s)",
             )
         else:
             logger.warning(
@@ -240,7 +238,7 @@ class CacheLock:
             RuntimeError: This instance does not hold the lock.
         """
         if not self.acquired:
-            raise RuntimeError('Cannot release a lock that was not acquired.')
+            raise RuntimeError("Cannot release a lock that was not acquired.")
 
         self.acquired = False
         expired = time.monotonic() > self._lock_expires_time
@@ -282,13 +280,13 @@ class CacheLock:
     def __repr__(self) -> str:
         """Return the lock's key and token."""
         return (
-            f'<{type(self).__name__}(blocking={self.blocking!r},'
-            f' full_cache_key={self.full_cache_key!r},'
-            f' token={self.token!r})>'
+            f"<{type(self).__name__}(blocking={self.blocking!r},"
+            f" full_cache_key={self.full_cache_key!r},"
+            f" token={self.token!r})>"
         )
 
     def _is_owner(self) -> bool:
-        return cache.get(self.full_cache_key) == self.token
+        return bool(cache.get(self.full_cache_key) == self.token)
 
     def _set_expires_time(self, lock_expiration_secs: float, message: str) -> None:
         self._lock_expires_time = time.monotonic() + lock_expiration_secs
@@ -310,4 +308,4 @@ class CacheLock:
             secs,
         )
 
-        raise TimeoutError(f'Timed out waiting for lock: {self.full_cache_key}')
+        raise TimeoutError(f"Timed out waiting for lock: {self.full_cache_key}")

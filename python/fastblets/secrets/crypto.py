@@ -29,7 +29,7 @@ def get_default_aes_encryption_key() -> bytes:
 
     It must encode to a valid key: 16, 24 or 32 bytes of UTF-8.
     """
-    return settings.SECRET_KEY[:16].encode('utf-8')
+    return settings.SECRET_KEY[:16].encode("utf-8")
 
 
 def aes_encrypt(data: Buffer | str, *, key: bytes | None = None) -> bytes:
@@ -47,14 +47,14 @@ def aes_encrypt(data: Buffer | str, *, key: bytes | None = None) -> bytes:
         ValueError: The key has a wrong length.
     """
     if isinstance(data, str):
-        data = data.encode('utf-8')
+        data = data.encode("utf-8")
 
     return _native.encrypt(_as_bytes(data), _checked_key(key), os.urandom(AES_BLOCK_SIZE))
 
 
 def aes_encrypt_base64(data: Buffer | str, *, key: bytes | None = None) -> str:
     """Encrypt data like :func:`aes_encrypt` and return it in Base64."""
-    return base64.b64encode(aes_encrypt(data, key=key)).decode('ascii')
+    return base64.b64encode(aes_encrypt(data, key=key)).decode("ascii")
 
 
 def aes_encrypt_iter(
@@ -81,10 +81,10 @@ def aes_encrypt_iter(
 
     for piece in data_iter:
         if isinstance(piece, str):
-            piece = piece.encode('utf-8')
+            piece = piece.encode("utf-8")
 
         yield head + encryptor.update(_as_bytes(piece))
-        head = b''
+        head = b""
 
     if head:
         yield head
@@ -103,9 +103,7 @@ def aes_decrypt(encrypted_data: bytes, *, key: bytes | None = None) -> bytes:
         ValueError: The key has a wrong length, or the data is shorter than an initialization vector.
     """
     if not isinstance(encrypted_data, bytes):
-        raise TypeError(
-            f'The data to decrypt must be of type "bytes", not "{type(encrypted_data)}"'
-        )
+        raise TypeError(f'The data to decrypt must be of type "bytes", not "{type(encrypted_data)}"')
 
     return _native.decrypt(encrypted_data, _checked_key(key))
 
@@ -117,7 +115,7 @@ def aes_decrypt_base64(encrypted_data: bytes | str, *, key: bytes | None = None)
         TypeError: As for :func:`aes_decrypt`.
         ValueError: As for :func:`aes_decrypt`; or the data is not Base64, or what was encrypted is not UTF-8.
     """
-    return aes_decrypt(base64.b64decode(encrypted_data), key=key).decode('utf-8')
+    return aes_decrypt(base64.b64decode(encrypted_data), key=key).decode("utf-8")
 
 
 def aes_decrypt_iter(
@@ -139,7 +137,7 @@ def aes_decrypt_iter(
         ValueError: As for :func:`aes_decrypt`, at the first ``next()``.
     """
     pieces = iter(encrypted_iter)
-    head = b''
+    head = b""
 
     for piece in pieces:
         head += _as_bytes(piece)
@@ -159,7 +157,7 @@ def aes_decrypt_iter(
         empty = False
 
     if empty:
-        yield b''
+        yield b""
 
 
 def _checked_key(key: bytes | None) -> bytes:
@@ -177,14 +175,14 @@ def _as_bytes(data: Buffer) -> bytes:
         return data
 
     if isinstance(data, str):
-        raise TypeError('Expected bytes, not a string. Did you mean to encode it?')
+        raise TypeError("Expected bytes, not a string. Did you mean to encode it?")
 
     view = memoryview(data)
 
     if not view.contiguous:
-        raise BufferError('The buffer is not contiguous.')
+        raise BufferError("The buffer is not contiguous.")
 
     if view.itemsize != 1:
-        raise TypeError(f'Expected a buffer of bytes, not of items of {view.itemsize} bytes.')
+        raise TypeError(f"Expected a buffer of bytes, not of items of {view.itemsize} bytes.")
 
     return view.tobytes()

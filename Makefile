@@ -1,0 +1,53 @@
+# Everything that people and CI run. Each target does all the set-up it needs, in .venv and target.
+
+PYTHON ?= python3
+CACHE ?= file
+
+BIN := .venv/bin
+DEV := .venv/requirements-dev
+LINT := .venv/requirements-lint
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
+
+.PHONY: help demo test lint build servers clean
+
+help:
+	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
+	@echo "make test                               Rust and Python tests, on real caches"
+	@echo "make lint                               formatters, linters, type checkers"
+	@echo "make build                              the package, in .venv, in release mode"
+	@echo "make clean                              remove all that was made"
+
+demo: build
+	$(BIN)/python examples/demo.py $(CACHE)
+
+test: build servers
+	cargo test --locked
+	$(BIN)/python -m pytest
+
+lint: build $(LINT)
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
+
+build: $(DEV)
+	$(BIN)/maturin develop --release --locked --quiet
+
+servers: $(DEV)
+	$(BIN)/python -m tests.servers install
+
+$(DEV): requirements/dev.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("fastblets needs Python 3.10 or newer")'
+	$(PYTHON) -m venv .venv
+	$(PIP) $<
+	touch $@
+
+$(LINT): requirements/lint.txt $(DEV)
+	$(PIP) $<
+	touch $@
+
+clean:
+	rm -rf .venv target build dist
