@@ -108,8 +108,8 @@ def chosen() -> list[Backend]:
 
 
 @contextmanager
-def use_cache(config: Config) -> Iterator[BaseCache]:
-    """Make that Django's default cache, emptied.
+def use_cache(config: Config, *, empty: bool = True) -> Iterator[BaseCache]:
+    """Make that Django's default cache, emptied first if it isn't to keep what it has.
 
     Django closes and forgets its connections when CACHES changes, on the way in and out.
     """
@@ -117,7 +117,8 @@ def use_cache(config: Config) -> Iterator[BaseCache]:
         # Makes the table of a database cache, and nothing for any other.
         call_command("createcachetable", verbosity=0)
         cache = caches["default"]
-        cache.clear()
+        if empty:
+            cache.clear()
         yield cache
 
 

@@ -11,6 +11,8 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 
 from tests.backends import BACKENDS, Backend, Needs, chosen, locmem_config, use_cache
+from tests.parity import Parity
+from tests.randomness import CountingIVs
 from tests.servers import AnyServer, Memcached, Redis, missing_servers
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
@@ -84,20 +86,16 @@ def locmem(db: None) -> Iterator[BaseCache]:
         yield cache
 
 
-class CountingIVs:
-    """A stand-in for `os.urandom` that never repeats itself and always starts the same."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, size: int) -> bytes:
-        self.calls += 1
-        return self.calls.to_bytes(size, "big")
-
-
 @pytest.fixture
 def fixed_iv(monkeypatch: pytest.MonkeyPatch) -> CountingIVs:
     """The same IVs in every run; set `calls` back to 0 to have them again."""
     ivs = CountingIVs()
     monkeypatch.setattr(os, "urandom", ivs)
     return ivs
+
+
+@pytest.fixture
+def both(db: None, fixed_iv: CountingIVs) -> Parity:
+    """Runs an action through Djblets and through fastblets, and compares."""
+    pytest.importorskip("djblets", reason="Djblets isn't installed")
+    return Parity(fixed_iv)

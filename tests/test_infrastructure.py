@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.cache import cache as default_cache
@@ -17,7 +20,8 @@ from django.core.cache.backends.base import BaseCache
 from pytest import param
 
 from tests.backends import stored_bytes, stored_entries
-from tests.conftest import CountingIVs
+from tests.parity import Action, Library, Parity
+from tests.randomness import CountingIVs
 from tests.servers import HOST, Memcached, Redis, Server, missing_servers
 
 PATIENCE = 10.0
@@ -138,3 +142,72 @@ def test_a_server_dies_with_a_killed_test_run(kind: type[Server], tmp_path: Path
         run.kill()
         run.wait(PATIENCE)
     assert eventually(lambda: not orphan.answers())
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=1)
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+def _yield_and_fail(text: str) -> Iterator[str]:
+    yield text
+    raise ValueError
+
+
+DIFFERENCES: list[tuple[str, Action]] = [
+    ("type", lambda library: [] if library.name == "djblets" else ()),
+    ("result", lambda library: library.name),
+    ("result", lambda library: _yield_and_fail(library.name)),
+    ("error", lambda library: _fail(ValueError(library.name))),
+    ("error", lambda library: _fail(KeyError() if library.name == "djblets" else IndexError())),
+    ("log", lambda library: logging.getLogger("djblets.cache").debug(library.name)),
+    ("warnings", lambda library: _warn(library.name)),
+    ("cache calls", lambda library: default_cache.get(library.name)),
+    ("cache calls", lambda library: default_cache.set("key", 1, timeout=len(library.name))),
+    ("cache calls", lambda library: default_cache.get_many(["1", "2"][: len(library.name) - 7])),
+    ("entries", lambda library: default_cache.set("key", library.name)),
+]
+
+
+@pytest.mark.parametrize(("aspect", "action"), DIFFERENCES)
+def test_parity_sees_a_difference(both: Parity, aspect: str, action: Action) -> None:
+    with pytest.raises(pytest.fail.Exception, match=f"^Not the same {aspect}:"):
+        both(action)
+
+
+def test_parity_may_overlook_texts(both: Parity) -> None:
+    both(lambda library: _fail(ValueError(library.name)), texts=False)
+    both(lambda library: _fail(ValueError(library.name)), ignoring="djblets|fastblets")
+
+
+def test_parity_gives_each_an_empty_cache_and_the_same_ivs(both: Parity) -> None:
+    def action(library: Library) -> tuple[Any, bytes]:
+        found = default_cache.get("key")
+        default_cache.set("key", "value")
+        return found, os.urandom(16)
+
+    assert both(action).value == (None, (1).to_bytes(16, "big"))
+
+
+def test_parity_notes_each_call_of_the_cache_once(both: Parity) -> None:
+    def action(library: Library) -> None:
+        default_cache.set_many({"1": 1, "2": 2}, timeout=5)
+        default_cache.get_many(["1", "2"])
+
+    trial = both(action)
+    assert trial.calls == ["set_many ['1', '2'] for 5 s", "get_many ['1', '2']"]
+    assert trial.writes == trial.calls[:1]
+
+
+def test_parity_sees_what_is_computed_again(both: Parity) -> None:
+    with pytest.raises(pytest.fail.Exception, match="computes again"):
+        both.crosswise(lambda library: default_cache.set("key", "value"))
+
+
+def test_parity_sees_what_is_read_otherwise(both: Parity) -> None:
+    runs = iter(range(4))
+    with pytest.raises(pytest.fail.Exception, match="otherwise"):
+        both.crosswise(lambda library: next(runs) // 2)
