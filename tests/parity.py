@@ -255,9 +255,7 @@ class Parity:
         return trial
 
     @staticmethod
-    def compare(
-        theirs: Trial, ours: Trial, *, texts: bool = True, ignoring: str | None = None
-    ) -> None:
+    def compare(theirs: Trial, ours: Trial, *, texts: bool = True, ignoring: str | None = None) -> None:
         left, right = theirs.aspects(texts=texts), ours.aspects(texts=texts)
         for aspect in left:
             sides = left[aspect], right[aspect]

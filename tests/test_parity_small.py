@@ -96,9 +96,7 @@ def test_a_key(both: Parity, key: str | Sequence[str], encrypted: bool | None) -
 
 @pytest.mark.parametrize("site_root", ["/", "/reviews/", "/a b:c/", "", None, "/" + "r" * 300])
 @pytest.mark.parametrize("key", ["key", ["a:b", "c"], "k" * 300], ids=shorthand)
-def test_a_key_of_a_site_below_a_path(
-    both: Parity, site_root: str | None, key: str | Sequence[str]
-) -> None:
+def test_a_key_of_a_site_below_a_path(both: Parity, site_root: str | None, key: str | Sequence[str]) -> None:
     with override_settings(SITE_ROOT=site_root):
         trial = both(lambda library: library.backend.make_cache_key(key))
     assert trial.value is not None
@@ -114,16 +112,10 @@ def test_a_key_without_a_site(both: Parity, key: str | Sequence[str], encrypted:
     assert not trial.value.startswith(DOMAIN)
 
 
-@pytest.mark.parametrize(
-    "aes_key", [*AES_KEYS, *WRONG_SIZES, *EMPTY_KEYS, *WRONG_TYPES], ids=shorthand
-)
+@pytest.mark.parametrize("aes_key", [*AES_KEYS, *WRONG_SIZES, *EMPTY_KEYS, *WRONG_TYPES], ids=shorthand)
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_a_key_under_an_aes_key(both: Parity, aes_key: Any, encrypted: bool) -> None:
-    both(
-        lambda library: library.backend.make_cache_key(
-            "key", use_encryption=encrypted, encryption_key=aes_key
-        )
-    )
+    both(lambda library: library.backend.make_cache_key("key", use_encryption=encrypted, encryption_key=aes_key))
 
 
 @pytest.mark.parametrize(
@@ -208,9 +200,7 @@ def test_a_value(both: Parity, value: Any, large: bool, mode: Mode) -> None:
 
 @pytest.mark.parametrize("key", [["a:b", "c%"], ("one",), "k" * 300, "a b"], ids=shorthand)
 @pytest.mark.parametrize("mode", MODES)
-def test_a_large_value_under_an_awkward_key(
-    both: Parity, key: str | Sequence[str], mode: Mode
-) -> None:
+def test_a_large_value_under_an_awkward_key(both: Parity, key: str | Sequence[str], mode: Mode) -> None:
     both.crosswise(memoize(key, lambda: "value", large_data=True, **mode))
 
 
@@ -240,9 +230,7 @@ def text_pickled_to(size: int) -> str:
 @pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "encrypted"])
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("chunks", [1, 2, 3])
-def test_a_value_of_about_so_many_chunks(
-    both: Parity, chunks: int, more: int, encrypted: bool
-) -> None:
+def test_a_value_of_about_so_many_chunks(both: Parity, chunks: int, more: int, encrypted: bool) -> None:
     stored = chunks * CHUNK + more
     value = text_pickled_to(stored - IV if encrypted else stored)
     trial = both.crosswise(
@@ -304,9 +292,7 @@ def test_where_items_come_from(both: Parity, source: str) -> None:
         "callable": lambda: lambda: ["one", "two"],
         "generator function": lambda: generate,
     }
-    trial = both.crosswise(
-        lambda library: library.backend.cache_memoize_iter("key", sources[source]())
-    )
+    trial = both.crosswise(lambda library: library.backend.cache_memoize_iter("key", sources[source]()))
     assert trial.value == ["one", "two"]
 
 
@@ -318,16 +304,10 @@ def test_items_of_several_chunks(both: Parity, mode: Mode) -> None:
     assert len(trial.stored) > 2
 
 
-@pytest.mark.parametrize(
-    "aes_key", [*AES_KEYS, *WRONG_SIZES, *EMPTY_KEYS, *WRONG_TYPES], ids=shorthand
-)
+@pytest.mark.parametrize("aes_key", [*AES_KEYS, *WRONG_SIZES, *EMPTY_KEYS, *WRONG_TYPES], ids=shorthand)
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_memoizing_under_an_aes_key(both: Parity, aes_key: Any, large: bool) -> None:
-    both(
-        memoize(
-            "key", lambda: "value", large_data=large, use_encryption=True, encryption_key=aes_key
-        )
-    )
+    both(memoize("key", lambda: "value", large_data=large, use_encryption=True, encryption_key=aes_key))
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
@@ -434,9 +414,7 @@ SPLITS = [(), (1,), (3,), (7, 1), (0, 5), (15,), (16,), (17,), (0, 16), (100, 0,
 @pytest.mark.parametrize("options", KEY_OPTIONS, ids=shorthand)
 @pytest.mark.parametrize("sizes", SPLITS, ids=str)
 @pytest.mark.parametrize("data", [b"", b"x", EVERY_BYTE, "", LATIN_1], ids=shorthand)
-def test_encrypting_a_stream(
-    both: Parity, data: Any, sizes: tuple[int, ...], options: dict[str, Any]
-) -> None:
+def test_encrypting_a_stream(both: Parity, data: Any, sizes: tuple[int, ...], options: dict[str, Any]) -> None:
     pieces = split(data, *sizes)
     trial = both(crypto("encrypt_iter", pieces, options))
     whole = both(crypto("encrypt", data, options))
@@ -446,9 +424,7 @@ def test_encrypting_a_stream(
 @pytest.mark.parametrize("options", KEY_OPTIONS, ids=shorthand)
 @pytest.mark.parametrize("sizes", SPLITS, ids=str)
 @pytest.mark.parametrize("size", [0, 1, IV - 1, IV, IV + 1, len(ENCRYPTED)])
-def test_decrypting_a_stream(
-    both: Parity, size: int, sizes: tuple[int, ...], options: dict[str, Any]
-) -> None:
+def test_decrypting_a_stream(both: Parity, size: int, sizes: tuple[int, ...], options: dict[str, Any]) -> None:
     pieces = split(ENCRYPTED[:size], *sizes)
     trial = both(crypto("decrypt_iter", pieces, options))
     if size < IV:

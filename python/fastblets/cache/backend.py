@@ -104,7 +104,7 @@ def cache_memoize(
 
     try:
         if not force_overwrite:
-            found = entry.read(entry.load_only_item if large_data else entry.load)
+            found: _T | Unset = entry.read(entry.load_only_item if large_data else entry.load)
 
             if found is not UNSET:
                 return found
