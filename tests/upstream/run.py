@@ -67,7 +67,7 @@ def run_tests(python: str, paths: Iterable[str], *, replace: bool) -> Run:
         outcomes = Path(scratch, "outcomes.json")
         outcomes.write_text("{}")
         command = [python, "-m", "pytest", "-p", "tests.upstream.plugin"]
-        command += ["-c", str(HERE / "pytest.ini"), "--rootdir", str(base)]
+        command += ["-c", str(HERE / "upstream.ini"), "--rootdir", str(base)]
         command += ["--outcomes", str(outcomes)]
         command += [str(base / path) for path in paths if (base / path).exists()]
         done = subprocess.run(
