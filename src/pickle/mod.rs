@@ -5,6 +5,7 @@
 //! - [`scan`]: where a pickle ends, for every protocol, and which globals it names.
 //! - [`read`]: the opcodes that [`write`] writes, back into their arguments.
 
+mod find;
 pub mod memo;
 pub mod read;
 pub mod scan;

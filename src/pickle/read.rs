@@ -4,8 +4,7 @@
 //! opcodes. All of that is "unusual" here, and `None`: the reader must never understand something differently, and
 //! whoever asks has CPython's unpickler to turn to.
 
-use memchr::memchr;
-
+use super::find::find;
 use super::scan::line_end;
 
 /// One opcode of protocol 0 with its argument.
@@ -174,6 +173,18 @@ pub enum Piece<'a> {
     Character(u32),
 }
 
+/// What a hexadecimal digit is worth; more than any is worth for what is none.
+static HEX_DIGITS: [u8; 256] = {
+    let mut worth = [0x10; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        worth[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        worth[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    worth
+};
+
 /// The pieces of a str's line.
 #[derive(Debug, Clone)]
 pub struct Pieces<'a> {
@@ -188,7 +199,7 @@ impl<'a> Iterator for Pieces<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let plain = memchr(b'\\', self.rest).unwrap_or(self.rest.len());
+        let plain = find(b'\\', self.rest).unwrap_or(self.rest.len());
         if plain > 0 {
             let (raw, rest) = self.rest.split_at(plain);
             self.rest = rest;
@@ -208,10 +219,14 @@ impl Pieces<'_> {
         };
         let (escape, rest) = self.rest.split_at_checked(2 + digits)?;
         self.rest = rest;
-        let code = escape[2..]
-            .iter()
-            .try_fold(0, |code, &digit| Some(code << 4 | char::from(digit).to_digit(16)?))?;
-        (code <= u32::from(char::MAX)).then_some(code)
+        let mut code = 0;
+        let mut wrong = 0;
+        for &digit in &escape[2..] {
+            let value = HEX_DIGITS[usize::from(digit)];
+            code = code << 4 | u32::from(value);
+            wrong |= value;
+        }
+        (wrong <= 0xf && code <= u32::from(char::MAX)).then_some(code)
     }
 }
 
@@ -229,40 +244,37 @@ impl<'a> Text<'a> {
     /// Measures a str's line; `None` if an escape is unusual.
     #[inline]
     pub fn measure(line: &'a [u8]) -> Option<Self> {
-        if line.is_ascii() && memchr(b'\\', line).is_none() {
-            return Some(Self {
-                line,
-                length: line.len(),
-                bits: 0x7f,
-            });
+        let bits = if line.is_ascii() { 0x7f } else { 0xff };
+        let text = Self {
+            line,
+            length: line.len(),
+            bits,
+        };
+        if find(b'\\', line).is_some() {
+            text.measure_escapes()
+        } else {
+            Some(text)
         }
-        Self::measure_pieces(line)
     }
 
-    fn measure_pieces(line: &'a [u8]) -> Option<Self> {
-        let mut text = Self {
-            line,
-            length: 0,
-            bits: 0,
-        };
-        for piece in text.pieces() {
+    fn measure_escapes(mut self) -> Option<Self> {
+        self.length = 0;
+        for piece in self.pieces() {
             match piece? {
-                Piece::Raw(raw) => {
-                    text.length += raw.len();
-                    text.bits |= if raw.is_ascii() { 0x7f } else { 0xff };
-                }
+                Piece::Raw(raw) => self.length += raw.len(),
                 Piece::Character(code) => {
-                    text.length += 1;
-                    text.bits |= code;
+                    self.length += 1;
+                    self.bits |= code;
                 }
             }
         }
-        Some(text)
+        Some(self)
     }
 
-    /// The line, if it is the string, character for byte, in ASCII.
-    pub fn as_ascii(&self) -> Option<&'a [u8]> {
-        (self.bits <= 0x7f && self.length == self.line.len()).then_some(self.line)
+    /// The line, if it is the string, character for byte.
+    #[inline]
+    pub fn unescaped(&self) -> Option<&'a [u8]> {
+        (self.length == self.line.len()).then_some(self.line)
     }
 
     /// The line's pieces; none is `None` once the line has been measured.

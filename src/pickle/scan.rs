@@ -8,8 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use memchr::memchr;
-
+use super::find::find;
 use crate::error::{Error, Result};
 
 const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
@@ -471,23 +470,7 @@ fn little_endian(bytes: &[u8]) -> u64 {
 }
 
 /// Where the line that starts at `from` ends, its newline included.
-///
-/// Memo numbers and most keys and numbers are shorter than what `memchr` is made for.
 #[inline]
 pub(super) fn line_end(data: &[u8], from: usize) -> Option<usize> {
-    let rest = data.get(from..)?;
-    if let Some(&bytes) = rest.first_chunk::<8>() {
-        let newlines = zero_bytes(u64::from_le_bytes(bytes) ^ 0x0a0a_0a0a_0a0a_0a0a);
-        if newlines != 0 {
-            return Some(from + newlines.trailing_zeros() as usize / 8 + 1);
-        }
-        return Some(from + 8 + memchr(b'\n', &rest[8..])? + 1);
-    }
-    Some(from + memchr(b'\n', rest)? + 1)
-}
-
-/// The top bit of each zero byte, exact up to the first one.
-#[inline]
-const fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080
+    Some(from + find(b'\n', data.get(from..)?)? + 1)
 }

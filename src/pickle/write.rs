@@ -198,30 +198,33 @@ const fn is_escaped(byte: u8) -> bool {
 }
 
 #[inline]
-fn escape_latin1(mut text: &[u8], out: &mut Vec<u8>) {
-    const BLOCK: usize = 32;
-    out.reserve(text.len());
+fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
     // Whole blocks are copied as long as nothing in them is escaped: the compiler makes SIMD of this.
-    while let Some((block, rest)) = text.split_first_chunk::<BLOCK>() {
-        if block.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
-            block.iter().for_each(|&byte| escape_byte(byte, out));
-        } else {
-            out.extend_from_slice(block);
-        }
-        text = rest;
+    let (blocks, rest) = text.as_chunks::<32>();
+    out.reserve(text.len());
+    for block in blocks {
+        escape_block(block, out);
     }
-    if text.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
-        text.iter().for_each(|&byte| escape_byte(byte, out));
+    escape_block(rest, out);
+}
+
+/// Escapes up to 32 bytes.
+#[inline]
+fn escape_block(block: &[u8], out: &mut Vec<u8>) {
+    if block.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
+        block.iter().for_each(|&byte| escape_byte(byte, out));
     } else {
-        out.extend_from_slice(text);
+        out.extend_from_slice(block);
     }
 }
 
+#[inline]
 fn escape_byte(byte: u8, out: &mut Vec<u8>) {
     if is_escaped(byte) {
-        escape(u32::from(byte), b'u', 4, out)
+        let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
+        out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
     } else {
-        out.push(byte)
+        out.push(byte);
     }
 }
 

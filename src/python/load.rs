@@ -7,6 +7,9 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyStr
 use super::raw::{self, Characters, CollectorPause};
 use crate::pickle::read::{Text, Token, Tokens};
 
+/// The bits of ASCII characters.
+const ASCII: u32 = 0x7f;
+
 /// Unpickles items, one after the other.
 pub(crate) struct Loader {
     keys: Keys,
@@ -147,8 +150,8 @@ impl<'py> Build<'_, 'py> {
     fn text(&mut self, line: &[u8]) -> Option<()> {
         let text = Text::measure(line)?;
         let in_key_place = self.top().is_some_and(|top| raw::exact::<PyDict>(top).is_some());
-        let text = match text.as_ascii() {
-            Some(ascii) if in_key_place => self.keys.get(self.py, ascii)?,
+        let text = match text.unescaped() {
+            Some(ascii) if in_key_place && text.bits <= ASCII => self.keys.get(self.py, ascii)?,
             _ => raw::new_str(self.py, &text)?,
         };
         self.push(text);
@@ -156,7 +159,7 @@ impl<'py> Build<'_, 'py> {
     }
 
     fn long(&mut self, digits: &[u8]) -> Option<()> {
-        let digits = raw::new_ascii(self.py, digits)?;
+        let digits = raw::new_latin1(self.py, digits, ASCII)?;
         // Python limits the digits.
         let int = self.py.get_type::<PyInt>().call1((digits,)).ok()?;
         self.push(int);
@@ -288,7 +291,7 @@ impl Keys {
     #[inline]
     fn get<'py>(&mut self, py: Python<'py>, ascii: &[u8]) -> Option<Bound<'py, PyString>> {
         if ascii.len() > Self::LONGEST || ascii.len() < 2 {
-            return raw::new_ascii(py, ascii);
+            return raw::new_latin1(py, ascii, ASCII);
         }
         if self.slots.is_empty() {
             self.slots.resize_with(Self::SLOTS, || None);
@@ -296,12 +299,12 @@ impl Keys {
         let slot = &mut self.slots[hash(ascii) % Self::SLOTS];
         if let Some(key) = slot.as_mut().filter(|key| same(key.text.bind(py), ascii)) {
             if key.pickle == self.pickle {
-                return raw::new_ascii(py, ascii);
+                return raw::new_latin1(py, ascii, ASCII);
             }
             key.pickle = self.pickle;
             return Some(key.text.bind(py).clone());
         }
-        let text = raw::new_ascii(py, ascii)?;
+        let text = raw::new_latin1(py, ascii, ASCII)?;
         *slot = Some(Key {
             text: text.clone().unbind(),
             pickle: self.pickle,

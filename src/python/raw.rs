@@ -123,32 +123,31 @@ pub(super) fn singleton<'py>(py: Python<'py>, latin1: &[u8]) -> Option<Bound<'py
 /// A new str. `None` if memory is short or the text was not measured well.
 #[inline]
 pub(super) fn new_str<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py, PyString>> {
-    if let Some(ascii) = text.as_ascii() {
-        return new_ascii(py, ascii);
+    if let Some(latin1) = text.unescaped() {
+        return new_latin1(py, latin1, text.bits);
     }
     if text.length == 1 && text.bits <= 0xff {
-        let byte = match text.pieces().next()?? {
-            Piece::Raw(raw) => *raw.first()?,
-            Piece::Character(code) => code as u8,
+        let Piece::Character(code) = text.pieces().next()?? else {
+            return None;
         };
-        return singleton(py, &[byte]);
+        return singleton(py, &[code as u8]);
     }
     new_escaped(py, text)
 }
 
-/// A new str of ASCII characters, which the caller has checked.
+/// A new str of characters of which the widest has the bits 0x7f or 0xff.
 #[inline]
-pub(super) fn new_ascii<'py>(py: Python<'py>, ascii: &[u8]) -> Option<Bound<'py, PyString>> {
-    if ascii.len() <= 1 {
-        return singleton(py, ascii);
+pub(super) fn new_latin1<'py>(py: Python<'py>, latin1: &[u8], bits: u32) -> Option<Bound<'py, PyString>> {
+    if latin1.len() <= 1 {
+        return singleton(py, latin1);
     }
-    debug_assert!(ascii.is_ascii());
-    let length = isize::try_from(ascii.len()).ok()?;
+    debug_assert!(bits <= 0xff && (bits > 0x7f) != latin1.is_ascii());
+    let length = isize::try_from(latin1.len()).ok()?;
     // SAFETY: the new str has room for `length` characters of one byte, and nobody else has seen it yet.
     unsafe {
-        let text = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, 0x7f))?;
+        let text = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, bits))?;
         let data = ffi::PyUnicode_DATA(text.as_ptr()).cast::<u8>();
-        std::ptr::copy_nonoverlapping(ascii.as_ptr(), data, ascii.len());
+        std::ptr::copy_nonoverlapping(latin1.as_ptr(), data, latin1.len());
         Some(text.cast_into_unchecked())
     }
 }
