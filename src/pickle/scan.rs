@@ -197,7 +197,7 @@ impl Depth {
     }
 
     #[inline]
-    fn to_mark(&mut self, takes: usize, puts: usize) -> Result<()> {
+    fn collect(&mut self, takes: usize, puts: usize) -> Result<()> {
         if !self.marked {
             return Err(NO_MARK);
         }
@@ -227,7 +227,7 @@ impl Depth {
                 self.mark();
                 Ok(())
             }
-            Effect::ToMark { takes, puts } => self.to_mark(takes, puts),
+            Effect::ToMark { takes, puts } => self.collect(takes, puts),
             Effect::Pop => self.pop(),
             Effect::Stop => self.replace(1, 0),
         }
@@ -349,7 +349,7 @@ impl Scanner {
                 b's' => depth.replace(3, 1)?,
                 b'a' => depth.replace(2, 1)?,
                 b'(' => depth.mark(),
-                b'd' | b'l' | b't' => depth.to_mark(0, 1)?,
+                b'd' | b'l' | b't' => depth.collect(0, 1)?,
                 b'N' => depth.replace(0, 1)?,
                 _ => break,
             }

@@ -155,21 +155,25 @@ impl<'a> Writer<'a> {
         self.out.push(b'.');
     }
 
+    /// The commonest thing in a pickle: its bytes are moved as one number, as so few are not worth a call of `memcpy`.
     #[inline]
     fn number_line(&mut self, opcode: &[u8], mut number: u32) {
-        let mut line = [b'\n'; 11];
-        let mut start = line.len() - 1;
+        let mut line = [b'\n'; 16];
+        let mut start = 15;
         while number >= 10 {
             start -= 2;
             line[start..start + 2].copy_from_slice(&PAIRS[number as usize % 100]);
             number /= 100;
         }
-        if number > 0 || start == line.len() - 1 {
+        if number > 0 || start == 15 {
             start -= 1;
             line[start] = b'0' + number as u8;
         }
         self.out.extend_from_slice(opcode);
-        self.out.extend_from_slice(&line[start..]);
+        let end = self.out.len() + 16 - start;
+        self.out
+            .extend_from_slice(&(u128::from_le_bytes(line) >> (8 * start)).to_le_bytes());
+        self.out.truncate(end);
     }
 }
 
@@ -212,46 +216,50 @@ fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
 #[inline]
 fn escape_block(block: &[u8], out: &mut Vec<u8>) {
     if block.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
-        block.iter().for_each(|&byte| escape_byte(byte, out));
+        escape_bytes(block, out);
     } else {
         out.extend_from_slice(block);
     }
 }
 
-#[inline]
-fn escape_byte(byte: u8, out: &mut Vec<u8>) {
-    if is_escaped(byte) {
-        let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
-        out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
-    } else {
-        out.push(byte);
+/// The runs between the escapes are short: bytes are set one by one, in a place that need not ask for room.
+fn escape_bytes(block: &[u8], out: &mut Vec<u8>) {
+    let mut escaped = [0; 32 * 6];
+    let mut end = 0;
+    for &byte in block.iter().take(32) {
+        if is_escaped(byte) {
+            let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
+            escaped[end..end + 6].copy_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
+            end += 6;
+        } else {
+            escaped[end] = byte;
+            end += 1;
+        }
     }
+    out.extend_from_slice(&escaped[..end]);
 }
 
 fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
-    const BLOCK: usize = 16;
+    let (blocks, rest) = text.as_chunks::<32>();
     out.reserve(text.len());
-    for block in text.chunks(BLOCK) {
-        let mut narrow = [0; BLOCK];
-        let mut any = false;
-        for (byte, &character) in narrow.iter_mut().zip(block) {
-            let code = character.code();
-            *byte = code as u8;
-            any |= code > 0xff || is_escaped(code as u8);
-        }
-        if any {
+    for block in blocks {
+        let narrow = block.map(|character| character.code() as u8);
+        let wide = block.iter().fold(0, |bits, character| bits | character.code()) > 0xff;
+        if wide {
             block
                 .iter()
-                .for_each(|&character| escape_character(character.code(), out));
+                .for_each(|character| escape_character(character.code(), out));
         } else {
-            out.extend_from_slice(&narrow[..block.len()]);
+            escape_block(&narrow, out);
         }
     }
+    rest.iter()
+        .for_each(|character| escape_character(character.code(), out));
 }
 
 fn escape_character(code: u32, out: &mut Vec<u8>) {
     match code {
-        0..=0xff => escape_byte(code as u8, out),
+        0..=0xff => escape_block(&[code as u8], out),
         0x100..=0xffff => escape(code, b'u', 4, out),
         _ => escape(code, b'U', 8, out),
     }
@@ -432,7 +440,7 @@ mod tests {
     fn strings_escape_what_would_garble_a_line() {
         assert_eq!(
             written(|w| w.latin1(b"a\\b\0c\nd\re\x1af\x7f\x80\xff")),
-            concat!("Va\\u005cb\\u0000c\\u000ad\\u000de\\u001af\x7f\u{80}\u{ff}\n")
+            "Va\\u005cb\\u0000c\\u000ad\\u000de\\u001af\x7f\u{80}\u{ff}\n"
         );
         assert_eq!(
             written(|w| w.ucs2(&[0xe9, 0x100, 0xd800, 0x5c])),
