@@ -203,8 +203,7 @@ const fn is_escaped(byte: u8) -> bool {
 
 #[inline]
 fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
-    // Whole blocks are copied as long as nothing in them is escaped: the compiler makes SIMD of this.
-    let (blocks, rest) = text.as_chunks::<32>();
+    let (blocks, rest) = text.as_chunks::<BLOCK>();
     out.reserve(text.len());
     for block in blocks {
         escape_block(block, out);
@@ -212,35 +211,56 @@ fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
     escape_block(rest, out);
 }
 
-/// Escapes up to 32 bytes.
+const BLOCK: usize = 32;
+
+/// Escapes up to a block, which is copied whole if nothing in it is escaped: the compiler makes SIMD of this.
 #[inline]
 fn escape_block(block: &[u8], out: &mut Vec<u8>) {
-    if block.iter().fold(false, |any, &byte| any | is_escaped(byte)) {
-        escape_bytes(block, out);
+    if any_escaped(block) {
+        escape_words(block, out);
     } else {
         out.extend_from_slice(block);
     }
 }
 
-/// The runs between the escapes are short: bytes are set one by one, in a place that need not ask for room.
-fn escape_bytes(block: &[u8], out: &mut Vec<u8>) {
-    let mut escaped = [0; 32 * 6];
+#[inline]
+fn any_escaped(bytes: &[u8]) -> bool {
+    bytes.iter().fold(false, |any, &byte| any | is_escaped(byte))
+}
+
+/// The same, eight bytes at a time and then one by one, into a place that has room for the worst.
+fn escape_words(block: &[u8], out: &mut Vec<u8>) {
+    let mut escaped = [0; BLOCK * 6];
     let mut end = 0;
-    for &byte in block.iter().take(32) {
-        if is_escaped(byte) {
-            let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
-            escaped[end..end + 6].copy_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
-            end += 6;
+    let (words, rest) = block.as_chunks::<8>();
+    for word in words {
+        if any_escaped(word) {
+            escape_bytes(word, &mut escaped, &mut end);
         } else {
-            escaped[end] = byte;
-            end += 1;
+            escaped[end..end + 8].copy_from_slice(word);
+            end += 8;
         }
     }
+    escape_bytes(rest, &mut escaped, &mut end);
     out.extend_from_slice(&escaped[..end]);
 }
 
+#[inline]
+fn escape_bytes(bytes: &[u8], escaped: &mut [u8; BLOCK * 6], end: &mut usize) {
+    for &byte in bytes {
+        if is_escaped(byte) {
+            let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
+            escaped[*end..*end + 6].copy_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
+            *end += 6;
+        } else {
+            escaped[*end] = byte;
+            *end += 1;
+        }
+    }
+}
+
 fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
-    let (blocks, rest) = text.as_chunks::<32>();
+    let (blocks, rest) = text.as_chunks::<BLOCK>();
     out.reserve(text.len());
     for block in blocks {
         let narrow = block.map(|character| character.code() as u8);
