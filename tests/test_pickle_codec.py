@@ -180,12 +180,14 @@ class Instance:
 
 def test_dicts_that_share_their_keys() -> None:
     """Instances of a class share one table of keys, which holds each key once for all their dicts."""
-    instances = [Instance() for _ in range(3)]
+    class Other:
+        pass
+
+    instances = [Other() for _ in range(3)]
     for instance in instances:
         for number in range(5):
-            name = f'attribute_{number}_{len(instances)}'
-            setattr(instance, name, number)
-            del name
+            # Not through setattr(): the type's method cache would hold the name as well.
+            vars(instance)[''.join(['attribute_', str(number)])] = number
 
     check([vars(instance) for instance in instances])
     check([dict(vars(instance)) for instance in instances])
