@@ -1,23 +1,30 @@
 """The codec, in Rust. Private."""
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 __all__ = [
     "AES_BLOCK_SIZE",
     "CACHE_CHUNK_SIZE",
+    "DEBUG_BUILD",
     "MAX_KEY_SIZE",
     "Decryptor",
     "Encryptor",
-    "LargeReader",
+    "ItemStream",
     "LargeWriter",
     "decrypt",
     "encrypt",
     "make_full_key",
+    "pickle_dumps",
+    "pickle_loads",
+    "pickle_scan",
+    "read_items",
+    "use_fast_paths",
 ]
 
 AES_BLOCK_SIZE: Final[int]
 CACHE_CHUNK_SIZE: Final[int]
+DEBUG_BUILD: Final[bool]
 MAX_KEY_SIZE: Final[int]
 
 def make_full_key(prefix: str | None, parts: Sequence[str], encryption_key: bytes | None, /) -> str: ...
@@ -37,12 +44,18 @@ class Decryptor:
 @final
 class LargeWriter:
     def __new__(cls, compress: bool, key: bytes | None, iv: bytes | None, /) -> LargeWriter: ...
-    def write(self, pickle: bytes, /) -> None: ...
+    def write(self, item: object, /) -> None: ...
     def take_full_chunks(self) -> list[bytes]: ...
     def finish(self) -> None: ...
     def last_chunk(self) -> bytes | None: ...
 
 @final
-class LargeReader:
-    def __new__(cls, chunks: Sequence[bytes], compressed: bool, key: bytes | None, /) -> LargeReader: ...
-    def read_all(self) -> bytes: ...
+class ItemStream:
+    def __iter__(self) -> ItemStream: ...
+    def __next__(self) -> Any: ...
+
+def read_items(chunks: Sequence[bytes], compressed: bool, key: bytes | None, /) -> list[Any] | ItemStream: ...
+def use_fast_paths(enabled: bool, /) -> bool: ...
+def pickle_dumps(item: object, /) -> bytes | None: ...
+def pickle_loads(pickle: bytes, /) -> tuple[Any] | None: ...
+def pickle_scan(data: bytes, /) -> list[int]: ...

@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 from enum import Enum
-from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -183,7 +182,7 @@ class Entry:
             return UNSET
 
         try:
-            return self._decode(self._fetch_chunks(_parse_count(count)))
+            return self._read_items(_parse_count(count))
         except Exception as e:
             self._log_unreadable(e)
             raise
@@ -273,6 +272,13 @@ class Entry:
         """Remove the entry. Chunks without a count are nothing."""
         cache.delete(self.full_key)
 
+    def discard(self) -> None:
+        """Remove the entry, if it can be done."""
+        try:
+            self.delete()
+        except Exception as e:
+            logger.exception('Error deleting cache key "%s": %s', self.full_key, e)
+
     def log_not_stored(self, error: Exception) -> None:
         """Log that a large entry could not be stored."""
         logger.error(
@@ -347,20 +353,29 @@ class Entry:
 
         return chunks
 
-    def _decode(self, chunks: list[bytes]) -> Iterable[Any]:
-        reader = _native.LargeReader(chunks, self._compress, self._encryption_key)
-        data = reader.read_all()
-        file = BytesIO(data)
-        items = []
+    def _read_items(self, count: int) -> Iterable[Any]:
+        items = _native.read_items(self._fetch_chunks(count), self._compress, self._encryption_key)
 
-        try:
-            while file.tell() < len(data):
-                items.append(pickle.load(file))
-        except Exception as e:
-            logger.warning('Unpickle error for cache key "%s": %s.', self.full_key, e)
-            raise
+        return items if isinstance(items, list) else self._stream(items)
 
-        return items
+    def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
+        # Whole, but not yet unpickled: that may still fail.
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except Exception as e:
+                logger.error(
+                    'Failed to return large or iterable cache data for key "%s". Something went wrong when returning '
+                    "processed results to the caller. Error = %s",
+                    self.full_key,
+                    e,
+                )
+                self.discard()
+                raise
+
+            yield item
 
     def _encrypt(self, value: object, encryption_key: bytes) -> bytes:
         # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
@@ -436,10 +451,7 @@ class _LargeWrite:
     def close(self) -> None:
         """Make sure that an entry that was not stored completely is missing."""
         if self._dirty:
-            try:
-                self._entry.delete()
-            except Exception as e:
-                logger.exception('Error deleting cache key "%s": %s', self._entry.full_key, e)
+            self._entry.discard()
 
     def _attempt(self, step: Callable[..., None], *args: object) -> None:
         if self._failed:
@@ -452,7 +464,7 @@ class _LargeWrite:
             self._entry.log_not_stored(e)
 
     def _add(self, item: object) -> None:
-        self._writer.write(pickle.dumps(item, protocol=0))
+        self._writer.write(item)
 
     def _store_full_chunks(self) -> None:
         chunks = self._writer.take_full_chunks()
