@@ -95,9 +95,7 @@ class Entry:
         self._lock = lock
         self._acquired = False
 
-        self._expiration: int | None = (
-            get_setting("CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME) if expiration is UNSET else expiration
-        )
+        self._expiration = expiration
 
         if lock is not None and not lock.full_cache_key:
             lock.full_cache_key = self._make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
@@ -253,7 +251,7 @@ class Entry:
         values = {self._make_chunk_key(index): [chunk] for index, chunk in enumerate(chunks, start)}
 
         try:
-            failed = cache.set_many(values, timeout=self._expiration)
+            failed = cache.set_many(values, timeout=self._get_timeout())
 
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
@@ -391,6 +389,14 @@ class Entry:
             logger.error("Failed to encrypt data for cache for key %s: %s.", self.full_key, e)
             raise
 
+    def _get_timeout(self) -> int | None:
+        if self._expiration is not UNSET:
+            return self._expiration
+
+        timeout: int | None = get_setting("CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
+
+        return timeout
+
     def _make_writer(self) -> _native.LargeWriter:
         if self._encryption_key is None:
             return _native.LargeWriter(self._compress, None, None)
@@ -408,7 +414,7 @@ class Entry:
 
     def _set(self, key: str, value: object) -> None:
         try:
-            cache.set(key, value, timeout=self._expiration)
+            cache.set(key, value, timeout=self._get_timeout())
         except Exception as e:
             logger.exception('Error setting data in cache for key "%s": %s', key, e)
             raise
