@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from django.core.cache import cache as default_cache
 from django.core.cache.backends.base import BaseCache
-from pytest import param
 
 from tests.backends import stored_bytes, stored_entries
 from tests.parity import Action, Library, Parity
@@ -27,7 +26,7 @@ from tests.servers import HOST, Memcached, Redis, Server, missing_servers
 PATIENCE = 10.0
 ROOT = Path(__file__).parent.parent
 
-SERVERS = [param(Memcached, id="memcached"), param(Redis, id="redis-server")]
+SERVERS = [pytest.param(Memcached, id="memcached"), pytest.param(Redis, id="redis-server")]
 
 
 def gone(pid: int) -> bool:
@@ -211,3 +210,16 @@ def test_parity_sees_what_is_read_otherwise(both: Parity) -> None:
     runs = iter(range(4))
     with pytest.raises(pytest.fail.Exception, match="otherwise"):
         both.crosswise(lambda library: next(runs) // 2)
+
+
+def test_parity_allows_what_is_declared_on_our_side_only(both: Parity) -> None:
+    def withdraw_first(library: Library) -> None:
+        if library.name == extra:
+            default_cache.delete("key")
+        default_cache.set("key", 1)
+
+    extra = "fastblets"
+    both(withdraw_first)
+    extra = "djblets"
+    with pytest.raises(pytest.fail.Exception, match="cache calls"):
+        both(withdraw_first)

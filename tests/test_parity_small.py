@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
-from pytest import param
 
 from tests.parity import Action, Library, Parity
 
@@ -29,6 +28,7 @@ WRONG_TYPES: list[Any] = ["k" * 16, bytearray(16), memoryview(bytes(16)), 16, ["
 
 EVERY_BYTE = bytes(range(256))
 LATIN_1 = EVERY_BYTE.decode("latin-1")
+SURROGATES = "\ud83d\ude00 \udfff"
 AWKWARD_TEXTS = [
     "",
     "\\",
@@ -37,7 +37,6 @@ AWKWARD_TEXTS = [
     "\x00\x1a\x85\xa0",
     LATIN_1,
     "ключ 鍵 🔑 e\u0301",
-    "\ud83d\ude00 \udfff",
 ]
 
 
@@ -94,6 +93,13 @@ def test_a_key(both: Parity, key: str | Sequence[str], encrypted: bool | None) -
     both(lambda library: library.backend.make_cache_key(key, use_encryption=encrypted))
 
 
+@pytest.mark.parametrize("key", [SURROGATES, SURROGATES * 100, ["a", SURROGATES]], ids=shorthand)
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_key_that_is_no_unicode(both: Parity, key: str, encrypted: bool) -> None:
+    # The text of the error has a position, which is nobody's business.
+    both(lambda library: library.backend.make_cache_key(key, use_encryption=encrypted), texts=False)
+
+
 @pytest.mark.parametrize("site_root", ["/", "/reviews/", "/a b:c/", "", None, "/" + "r" * 300])
 @pytest.mark.parametrize("key", ["key", ["a:b", "c"], "k" * 300], ids=shorthand)
 def test_a_key_of_a_site_below_a_path(both: Parity, site_root: str | None, key: str | Sequence[str]) -> None:
@@ -142,7 +148,7 @@ def test_the_settings(both: Parity, settings: dict[str, Any], encrypted: bool | 
 
 
 MODES = [
-    param({"compress_large_data": compress, "use_encryption": encrypt}, id=f"{first}-{second}")
+    pytest.param({"compress_large_data": compress, "use_encryption": encrypt}, id=f"{first}-{second}")
     for first, compress in (("plain", False), ("compressed", True))
     for second, encrypt in (("clear", False), ("encrypted", True))
 ]
@@ -151,6 +157,7 @@ Mode = dict[str, bool]
 _SHARED = ["shared"]
 VALUES: list[Any] = [
     *AWKWARD_TEXTS,
+    SURROGATES,
     None,
     True,
     0,
@@ -266,7 +273,7 @@ ITEMS: list[list[Any]] = [
     [""],
     [[]],
     ["one"],
-    AWKWARD_TEXTS,
+    [*AWKWARD_TEXTS, SURROGATES],
     list(range(-300, 300)),
     [_SHARED, _SHARED, _SHARED],
     [("row", number, {"even": number % 2 == 0}) for number in range(2000)],
@@ -304,10 +311,28 @@ def test_items_of_several_chunks(both: Parity, mode: Mode) -> None:
     assert len(trial.stored) > 2
 
 
-@pytest.mark.parametrize("aes_key", [*AES_KEYS, *WRONG_SIZES, *EMPTY_KEYS, *WRONG_TYPES], ids=shorthand)
+@pytest.mark.parametrize("aes_key", [*AES_KEYS, *EMPTY_KEYS, *WRONG_TYPES], ids=shorthand)
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_memoizing_under_an_aes_key(both: Parity, aes_key: Any, large: bool) -> None:
     both(memoize("key", lambda: "value", large_data=large, use_encryption=True, encryption_key=aes_key))
+
+
+@pytest.mark.parametrize("aes_key", WRONG_SIZES, ids=shorthand)
+def test_a_value_under_an_aes_key_of_a_wrong_size_is_not_stored(both: Parity, aes_key: bytes) -> None:
+    trial = both(memoize("key", lambda: "value", use_encryption=True, encryption_key=aes_key))
+    assert trial.value == "value"
+    assert not trial.stored
+
+
+@pytest.mark.parametrize("aes_key", WRONG_SIZES, ids=shorthand)
+def test_djblets_loses_a_large_value_to_an_aes_key_of_a_wrong_size(both: Parity, aes_key: bytes) -> None:
+    action = memoize("key", lambda: "value", large_data=True, use_encryption=True, encryption_key=aes_key)
+    theirs, ours = (both.run(library, action) for library in both.libraries)
+    assert isinstance(theirs.error, AssertionError)
+    assert ours.value == "value"
+    for trial in (theirs, ours):
+        assert not trial.stored
+        assert any(line.startswith("ERROR") for line in trial.logs)
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
@@ -327,7 +352,7 @@ def test_an_entry_under_another_aes_key_is_not_found(both: Parity, large: bool) 
     assert both(memoize_twice).value == [16, 32]
 
 
-DATA: list[Any] = [b"", b"x", EVERY_BYTE, "", "text", *AWKWARD_TEXTS[:-1]]
+DATA: list[Any] = [b"", b"x", EVERY_BYTE, "", "text", *AWKWARD_TEXTS]
 BUFFERS: list[Callable[[], Any]] = [
     lambda: bytearray(EVERY_BYTE),
     lambda: memoryview(EVERY_BYTE),
@@ -351,7 +376,7 @@ def crypto(form: str, data: Any, options: dict[str, Any]) -> Action:
 def test_encrypting(both: Parity, form: str, data: Any, options: dict[str, Any]) -> None:
     trial = both(crypto(form, data, options))
     expected = data.encode() if isinstance(data, str) else data
-    for library in (both.djblets, both.fastblets):
+    for library in both.libraries:
         encrypted = base64.b64decode(trial.value) if "base64" in form else trial.value
         assert library.crypto.aes_decrypt(encrypted, **options) == expected
 
@@ -362,7 +387,7 @@ def test_buffers(both: Parity, form: str, make: Callable[[], Any]) -> None:
     both(crypto(form, make(), {}))
 
 
-@pytest.mark.parametrize("data", [*NO_DATA, "\ud800"], ids=shorthand)
+@pytest.mark.parametrize("data", [*NO_DATA, SURROGATES], ids=shorthand)
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_no_data(both: Parity, form: str, data: Any) -> None:
     # The texts of these errors are Python's and those of Djblets' AES, and change with them.
@@ -385,7 +410,7 @@ def test_decrypting(both: Parity, size: int, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", KEY_OPTIONS, ids=shorthand)
 @pytest.mark.parametrize("kind", [bytes, bytes.decode])
-@pytest.mark.parametrize("text", AWKWARD_TEXTS[:-1], ids=shorthand)
+@pytest.mark.parametrize("text", AWKWARD_TEXTS, ids=shorthand)
 def test_decrypting_base64(
     both: Parity, text: str, kind: Callable[[bytes], bytes | str], options: dict[str, Any]
 ) -> None:
@@ -437,7 +462,10 @@ def test_decrypting_a_stream(both: Parity, size: int, sizes: tuple[int, ...], op
 @pytest.mark.parametrize("form", ["encrypt_iter", "decrypt_iter"])
 @pytest.mark.parametrize("pieces", [[b"x" * 20, 1], [b"x" * 20, ["x"]], [None]], ids=shorthand)
 def test_streams_with_what_is_no_data(both: Parity, form: str, pieces: list[Any]) -> None:
-    assert both(crypto(form, pieces, {}), texts=False).error
+    # Djblets is a piece behind, so that what comes ahead of the error differs.
+    for library in both.libraries:
+        trial = both.run(library, crypto(form, pieces, {}))
+        assert isinstance(trial.error, TypeError), library
 
 
 @pytest.mark.parametrize("options", WRONG_KEYS, ids=shorthand)
