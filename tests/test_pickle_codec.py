@@ -245,6 +245,12 @@ def test_deep_pickles_are_read() -> None:
         read = read[0]
 
 
+def test_a_deep_key_is_not_hashed() -> None:
+    """CPython would run out of C's stack and die."""
+    assert _native.pickle_loads(b'(d' + b'(' * 1_000_000 + b't' * 1_000_000 + b'Ns.') is None
+    check({(1, (2, (3, (4, ())))): 5})
+
+
 class Text(str):
     pass
 

@@ -2,6 +2,7 @@
 
 mod dump;
 mod load;
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
 mod raw;
 
 use pyo3::exceptions::PyValueError;

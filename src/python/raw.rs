@@ -9,7 +9,9 @@ use std::slice;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
-use pyo3::types::{PyDict, PyInt, PyList, PyString};
+#[cfg(not(Py_GIL_DISABLED))]
+use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyInt, PyString};
 
 use crate::pickle::read::{Piece, Text};
 
