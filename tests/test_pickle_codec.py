@@ -174,6 +174,40 @@ def test_sharing_is_kept() -> None:
     assert read[0] is read[1]
 
 
+def test_streams_of_items() -> None:
+    """One writer and one reader see many items; nothing of one item may show in another."""
+    rng = random.Random(3)
+    shared = ['shared', ('a', 'key')]
+    objects: list[Any] = [
+        {f'key{number % 3}': number, 'key': [shared, 'key'], 'other': {'key': 'value', f'key{number}': b'ab'}}
+        for number in range(300)
+    ]
+    objects += [{'k' * length: {'k' * length: length}} for length in range(40)] * 2
+    for _ in range(2000):
+        obj = random_object(rng, [], 4)
+        if _native.pickle_dumps(obj) is not None:
+            objects.append(obj)
+    rng.shuffle(objects)
+    data = b''.join(pickle.dumps(obj, protocol=0) for obj in objects)
+
+    assert _native.pickle_dumps_all(objects) == data
+    read = _native.pickle_loads_all(data)
+    assert read is not None
+    assert b''.join(pickle.dumps(obj, protocol=0) for obj in read) == data
+    assert _native.pickle_dumps_all(read) == data
+    assert _native.pickle_loads_all(data[:-1]) is None
+    assert _native.pickle_dumps_all([*objects, Instance()]) is None
+    assert len(_native.pickle_scan(data)) == len(objects)
+
+
+def test_an_item_larger_than_what_is_kept() -> None:
+    large = [[str(number)] for number in range(100_000)]
+    objects = [large, 'small', [large[0]] * 2, large]
+    data = b''.join(pickle.dumps(obj, protocol=0) for obj in objects)
+    assert _native.pickle_dumps_all(objects) == data
+    assert _native.pickle_loads_all(data) == objects
+
+
 class Instance:
     pass
 

@@ -239,7 +239,7 @@ impl<'py> Build<'_, 'py> {
         let bytes = if function.is(self.encode) {
             latin1_encoded(arguments)?
         } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
-            PyBytes::new(self.py, b"")
+            raw::new_bytes(self.py, b"")?
         } else {
             return None;
         };
@@ -270,7 +270,7 @@ fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyB
         return None;
     }
     match raw::characters(raw::exact::<PyString>(&text)?)? {
-        Characters::Latin1(bytes) => Some(PyBytes::new(arguments.py(), bytes)),
+        Characters::Latin1(bytes) => raw::new_bytes(arguments.py(), bytes),
         Characters::Ucs2(_) | Characters::Ucs4(_) => None,
     }
 }

@@ -18,7 +18,7 @@ mod native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::{pickle_dumps, pickle_loads, pickle_scan};
+    use super::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan};
 
     #[pymodule_init]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -32,6 +32,30 @@ fn pickle_dumps<'py>(py: Python<'py>, obj: &Bound<'py, PyAny>) -> Option<Bound<'
     let mut out = Vec::new();
     let done = dump::Dumper::new(py).dump(obj, &mut out);
     done.then(|| PyBytes::new(py, &out))
+}
+
+/// The protocol 0 pickles of several objects, concatenated, or `None` if one takes `pickle.dumps`.
+#[pyfunction]
+fn pickle_dumps_all<'py>(py: Python<'py>, objects: Vec<Bound<'py, PyAny>>) -> Option<Bound<'py, PyBytes>> {
+    let mut out = Vec::new();
+    let mut dumper = dump::Dumper::new(py);
+    let done = objects.iter().all(|object| dumper.dump(object, &mut out));
+    done.then(|| PyBytes::new(py, &out))
+}
+
+/// The objects that concatenated protocol 0 pickles hold, or `None` if one takes `pickle.loads`.
+#[pyfunction]
+fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+    let mut objects = Vec::new();
+    let mut loader = load::Loader::new(py)?;
+    while !data.is_empty() {
+        let Some((object, length)) = loader.load_prefix(py, data) else {
+            return Ok(None);
+        };
+        objects.push(object);
+        data = &data[length..];
+    }
+    Ok(Some(objects))
 }
 
 /// The object that a protocol 0 pickle holds, in a tuple, or `None` if it takes `pickle.loads` to read it.
