@@ -258,11 +258,9 @@ impl Strings {
     }
 
     fn stack_global<'a>(&self, data: &'a [u8]) -> Global<'a> {
-        match &self.top {
-            [Some(module), Some(name)] if !self.lost => Global::Named {
-                module: &data[module.clone()],
-                name: &data[name.clone()],
-            },
+        let text = |span: &Span| data.get(span.clone()?);
+        match (text(&self.top[0]), text(&self.top[1])) {
+            (Some(module), Some(name)) if !self.lost => Global::Named { module, name },
             _ => Global::Unknown,
         }
     }

@@ -7,10 +7,10 @@ use crate::pickle::memo::Memo;
 
 /// Pickles items, one after the other.
 pub(crate) struct Dumper {
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "the walk needs the GIL"))]
+    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     memo: Memo,
     /// The interned string: the C pickler's own, which shares its memo number with the user's.
-    #[cfg_attr(Py_GIL_DISABLED, expect(dead_code, reason = "the walk needs the GIL"))]
+    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     latin1: Py<PyString>,
 }
 

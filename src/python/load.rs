@@ -55,13 +55,11 @@ impl Loader {
             encode: self.encode.bind(py),
         };
         let mut tokens = Tokens::new(data);
-        let pause = CollectorPause::new(py);
         let item = build.run(&mut tokens);
         let mut used = (build.stack, build.memo, build.marks);
         self.stack = recycled(&mut used.0);
         self.memo = recycled(&mut used.1);
         self.marks = recycled(&mut used.2);
-        drop(pause);
         Some((item?, tokens.consumed()))
     }
 }
@@ -92,8 +90,11 @@ struct Build<'a, 'py> {
 }
 
 impl<'py> Build<'_, 'py> {
+    const DEEPEST_KEY: usize = 16;
+
     fn run(&mut self, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
         let py = self.py;
+        let _pause = CollectorPause::new(py);
         loop {
             match tokens.next_token()? {
                 Token::Put(number) => self.put(number)?,
@@ -177,6 +178,9 @@ impl<'py> Build<'_, 'py> {
     fn set_item(&mut self) -> Option<()> {
         let value = self.pop()?;
         let key = self.pop()?;
+        if !is_shallow(&key, Self::DEEPEST_KEY) {
+            return None;
+        }
         raw::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
     }
 
@@ -235,7 +239,7 @@ impl<'py> Build<'_, 'py> {
         let bytes = if function.is(self.encode) {
             latin1_encoded(arguments)?
         } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
-            PyBytes::new(self.py, b"")
+            raw::new_bytes(self.py, b"")?
         } else {
             return None;
         };
@@ -249,6 +253,15 @@ impl<'py> Build<'_, 'py> {
     }
 }
 
+/// Whether a key can be hashed in safety: CPython hashes tuples in tuples without an eye on the stack.
+#[inline]
+fn is_shallow(key: &Bound<'_, PyAny>, depth: usize) -> bool {
+    match raw::exact::<PyTuple>(key) {
+        Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_shallow(&item, depth - 1)),
+        None => true,
+    }
+}
+
 /// What `_codecs.encode(text, 'latin1')` gives.
 fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyBytes>> {
     let text = arguments.get_item(0).ok()?;
@@ -257,7 +270,7 @@ fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyB
         return None;
     }
     match raw::characters(raw::exact::<PyString>(&text)?)? {
-        Characters::Latin1(bytes) => Some(PyBytes::new(arguments.py(), bytes)),
+        Characters::Latin1(bytes) => raw::new_bytes(arguments.py(), bytes),
         Characters::Ucs2(_) | Characters::Ucs4(_) => None,
     }
 }

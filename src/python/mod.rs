@@ -7,6 +7,7 @@ mod key;
 mod large;
 mod load;
 mod pickle;
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
 mod raw;
 
 use pyo3::prelude::*;
@@ -21,7 +22,7 @@ mod native {
     #[pymodule_export]
     use super::large::{ItemStream, LargeWriter, read_items};
     #[pymodule_export]
-    use super::pickle::{pickle_dumps, pickle_loads, pickle_scan, use_fast_paths};
+    use super::pickle::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths};
 
     #[pymodule_export]
     const AES_BLOCK_SIZE: usize = crate::cipher::BLOCK_SIZE;

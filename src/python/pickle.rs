@@ -153,6 +153,34 @@ pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> Option<Bound<'py, P
         .then(|| PyBytes::new(item.py(), &output))
 }
 
+/// The pickles of several items in a row, or None if one is for `pickle.dumps`. For tests.
+#[pyfunction]
+#[pyo3(signature = (items, /))]
+pub(super) fn pickle_dumps_all<'py>(py: Python<'py>, items: Vec<Bound<'py, PyAny>>) -> Option<Bound<'py, PyBytes>> {
+    let mut output = Vec::new();
+    let mut dumper = Dumper::new(py);
+    items
+        .iter()
+        .all(|item| dumper.dump(item, &mut output))
+        .then(|| PyBytes::new(py, &output))
+}
+
+/// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
+#[pyfunction]
+#[pyo3(signature = (data, /))]
+pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+    let mut items = Vec::new();
+    let mut loader = Loader::new(py)?;
+    while !data.is_empty() {
+        let Some((item, size)) = loader.load_prefix(py, data) else {
+            return Ok(None);
+        };
+        items.push(item);
+        data = &data[size..];
+    }
+    Ok(Some(items))
+}
+
 /// The item that a pickle holds, in a tuple, or None if it is one for `pickle.loads`. For tests.
 #[pyfunction]
 #[pyo3(signature = (pickle, /))]

@@ -9,7 +9,9 @@ use std::slice;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
-use pyo3::types::{PyDict, PyInt, PyList, PyString};
+use pyo3::types::{PyBytes, PyInt, PyString};
+#[cfg(not(Py_GIL_DISABLED))]
+use pyo3::types::{PyDict, PyList};
 
 use crate::pickle::read::{Piece, Text};
 
@@ -223,6 +225,16 @@ fn fill<C: Character>(mut place: &mut [C], text: &Text<'_>) -> Option<()> {
         place = &mut place[length..];
     }
     place.is_empty().then_some(())
+}
+
+/// New bytes; of none or one there is one object each. `None` if memory is short, where PyO3 would panic.
+pub(super) fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, PyBytes>> {
+    let length = isize::try_from(bytes.len()).ok()?;
+    // SAFETY: the pointer goes with the length, and the result is a new reference to bytes.
+    unsafe {
+        let new = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), length);
+        Some(Bound::from_owned_ptr_or_opt(py, new)?.cast_into_unchecked())
+    }
 }
 
 /// Keeps the cyclic garbage collector from running, for as long as this lives.
