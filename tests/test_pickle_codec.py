@@ -59,15 +59,14 @@ def same_singletons(a: Any, b: Any) -> bool:
         if type(a) is dict:
             if len(a) != len(b):
                 return False
-            todo += zip(a.keys(), b.keys())
-            todo += zip(a.values(), b.values())
+            todo += zip(a.keys(), b.keys(), strict=True)
+            todo += zip(a.values(), b.values(), strict=True)
         elif type(a) in {list, tuple}:
             if len(a) != len(b):
                 return False
-            todo += zip(a, b)
-        if type(a) in {str, bytes, tuple} and len(b) <= 1 and (a is b) != (b is pickle.loads(pickle.dumps(b, 2))):
-            if type(b) is not tuple:
-                return False
+            todo += zip(a, b, strict=True)
+        if type(a) in {str, bytes} and len(b) <= 1 and (a is b) != (b is pickle.loads(pickle.dumps(b, 2))):
+            return False
         if type(a) is int and -5 <= b <= 256 and a is not b:
             return False
     return True
