@@ -76,7 +76,6 @@ class Entry:
     def __init__(
         self,
         key: str | Sequence[str],
-        *,
         expiration: int | Unset | None,
         compress: bool,
         use_encryption: bool | None,

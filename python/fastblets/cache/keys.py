@@ -43,14 +43,11 @@ def make_full_key(
         TypeError: The key is neither a string nor a sequence of strings.
         UnicodeEncodeError: The key needs a digest, but has none, since it holds a lone surrogate.
     """
-    return _native.make_full_key(prefix, split_key(key), encryption_key)
+    return _native.make_full_key(prefix, key if isinstance(key, str) else split_key(key), encryption_key)
 
 
-def split_key(key: str | Sequence[str]) -> Sequence[str]:
-    """Return the parts of a base key."""
-    if isinstance(key, str):
-        return (key,)
-
+def split_key(key: Sequence[str]) -> list[str]:
+    """Return the parts of a base key that is no string."""
     if len(key) > 1:
         # Lazily translated strings have all methods of a string, this one to become one.
         return [part if isinstance(part, str) else part.replace("%", "%") for part in key]
