@@ -8,13 +8,14 @@ DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
-.PHONY: help demo test lint build servers clean
+.PHONY: help demo test lint build bench servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
 	@echo "make test                               Rust and Python tests, on real caches"
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make build                              the package, in .venv, in release mode"
+	@echo "make bench [BENCH=--help]               Djblets and fastblets side by side, for docs/performance.md"
 	@echo "make clean                              remove all that was made"
 
 demo: build
@@ -35,6 +36,9 @@ lint: build $(LINT)
 
 build: $(DEV)
 	$(BIN)/maturin develop --release --locked --quiet
+
+bench: build servers
+	$(BIN)/python -m benches.memoize $(BENCH)
 
 servers: $(DEV)
 	$(BIN)/python -m tests.servers install
