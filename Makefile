@@ -9,7 +9,7 @@ DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
-.PHONY: help demo test lint fuzz build servers clean
+.PHONY: help demo test lint fuzz build servers clean bench
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
 	@echo "make build                              the package, in .venv, in release mode"
+	@echo "make bench [BENCH=--help]               Djblets and fastblets side by side, for docs/performance.md"
 	@echo "make clean                              remove all that was made"
 
 demo: build
@@ -44,6 +45,9 @@ fuzz:
 
 build: $(DEV)
 	$(BIN)/maturin develop --release --locked --quiet
+
+bench: build servers
+	$(BIN)/python -m benches.memoize $(BENCH)
 
 servers: $(DEV)
 	$(BIN)/python -m tests.servers install

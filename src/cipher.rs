@@ -5,9 +5,13 @@
 //! Keys and initialization vectors are arguments: there is no randomness here.
 
 use aes::cipher::{Array, BlockCipherEncrypt, BlockModeEncrypt, InnerIvInit, KeyInit, consts::U16};
-use aes::{Aes128, Aes192, Aes256};
+// Decryption, too, only ever encrypts blocks.
+use aes::{Aes128Enc as Aes128, Aes192Enc as Aes192, Aes256Enc as Aes256};
 
 use crate::error::{Error, Result};
+
+#[cfg(target_arch = "x86_64")]
+mod registers;
 
 /// The size in bytes of AES' block, and so of an initialization vector.
 pub const BLOCK_SIZE: usize = 16;
@@ -19,7 +23,11 @@ type Block = Array<u8, U16>;
 
 /// An AES key of 16, 24 or 32 bytes, with its round keys.
 #[derive(Clone)]
-pub struct Key(Aes);
+pub struct Key {
+    aes: Aes,
+    #[cfg(target_arch = "x86_64")]
+    registers: Option<registers::RoundKeys>,
+}
 
 #[derive(Clone)]
 enum Aes {
@@ -32,12 +40,16 @@ impl Key {
     /// Takes the bytes of a key.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         let invalid = |_| Error::KeySize(bytes.len());
-        Ok(Self(match bytes.len() {
-            16 => Aes::Aes128(Aes128::new_from_slice(bytes).map_err(invalid)?),
-            24 => Aes::Aes192(Aes192::new_from_slice(bytes).map_err(invalid)?),
-            32 => Aes::Aes256(Aes256::new_from_slice(bytes).map_err(invalid)?),
-            size => return Err(Error::KeySize(size)),
-        }))
+        Ok(Self {
+            aes: match bytes.len() {
+                16 => Aes::Aes128(Aes128::new_from_slice(bytes).map_err(invalid)?),
+                24 => Aes::Aes192(Aes192::new_from_slice(bytes).map_err(invalid)?),
+                32 => Aes::Aes256(Aes256::new_from_slice(bytes).map_err(invalid)?),
+                size => return Err(Error::KeySize(size)),
+            },
+            #[cfg(target_arch = "x86_64")]
+            registers: registers::RoundKeys::new(bytes),
+        })
     }
 }
 
@@ -50,6 +62,8 @@ pub fn iv(bytes: &[u8]) -> Result<[u8; BLOCK_SIZE]> {
 pub struct Encryptor(Cfb8Encryptor);
 
 enum Cfb8Encryptor {
+    #[cfg(target_arch = "x86_64")]
+    Registers(registers::Encryptor),
     Aes128(cfb8::Encryptor<Aes128>),
     Aes192(cfb8::Encryptor<Aes192>),
     Aes256(cfb8::Encryptor<Aes256>),
@@ -58,8 +72,17 @@ enum Cfb8Encryptor {
 impl Encryptor {
     /// Starts a stream. An initialization vector must never serve twice with one key.
     pub fn new(key: &Key, iv: [u8; BLOCK_SIZE]) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(keys) = key.registers.clone() {
+            return Self(Cfb8Encryptor::Registers(registers::Encryptor::new(keys, iv)));
+        }
+        Self::portable(key, iv)
+    }
+
+    /// Starts a stream as on a processor of which nothing is known.
+    fn portable(key: &Key, iv: [u8; BLOCK_SIZE]) -> Self {
         let iv = Block::from(iv);
-        Self(match key.0.clone() {
+        Self(match key.aes.clone() {
             Aes::Aes128(aes) => Cfb8Encryptor::Aes128(cfb8::Encryptor::inner_iv_init(aes, &iv)),
             Aes::Aes192(aes) => Cfb8Encryptor::Aes192(cfb8::Encryptor::inner_iv_init(aes, &iv)),
             Aes::Aes256(aes) => Cfb8Encryptor::Aes256(cfb8::Encryptor::inner_iv_init(aes, &iv)),
@@ -72,6 +95,8 @@ impl Encryptor {
             mode.encrypt_blocks(Array::slice_as_chunks_mut(data).0);
         }
         match &mut self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Cfb8Encryptor::Registers(encryptor) => encryptor.apply(data),
             Cfb8Encryptor::Aes128(mode) => run(mode, data),
             Cfb8Encryptor::Aes192(mode) => run(mode, data),
             Cfb8Encryptor::Aes256(mode) => run(mode, data),
@@ -112,7 +137,7 @@ impl Decryptor {
 
     /// Decrypts `data`, of which byte i is preceded by the 16 bytes at `before[i..]`.
     fn decrypt(&self, before: &[u8], data: &[u8], output: &mut Vec<u8>) {
-        match &self.key.0 {
+        match &self.key.aes {
             Aes::Aes128(aes) => decrypt(aes, before, data, output),
             Aes::Aes192(aes) => decrypt(aes, before, data, output),
             Aes::Aes256(aes) => decrypt(aes, before, data, output),
@@ -147,7 +172,7 @@ mod tests {
         let mut output = Vec::new();
         for &byte in data {
             let mut block = Block::from(register);
-            match &aes.0 {
+            match &aes.aes {
                 Aes::Aes128(aes) => aes.encrypt_block(&mut block),
                 Aes::Aes192(aes) => aes.encrypt_block(&mut block),
                 Aes::Aes256(aes) => aes.encrypt_block(&mut block),
@@ -160,8 +185,15 @@ mod tests {
         output
     }
 
+    /// On this processor and as on any other, which must be the same.
     fn encrypt(key: &[u8], iv: [u8; BLOCK_SIZE], pieces: &[&[u8]]) -> Vec<u8> {
-        let mut encryptor = Encryptor::new(&Key::new(key).unwrap(), iv);
+        let key = Key::new(key).unwrap();
+        let output = encrypt_with(Encryptor::new(&key, iv), pieces);
+        assert_eq!(output, encrypt_with(Encryptor::portable(&key, iv), pieces));
+        output
+    }
+
+    fn encrypt_with(mut encryptor: Encryptor, pieces: &[&[u8]]) -> Vec<u8> {
         let mut output = Vec::new();
         for piece in pieces {
             let mut piece = piece.to_vec();

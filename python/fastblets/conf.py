@@ -17,7 +17,8 @@ def get_setting(name: str, default: Any = None) -> Any:
     ``getattr(settings, name, default)`` does the same, but takes ten times as long where the setting is missing, which
     most of ours mostly are: it goes through two ``__getattr__`` and an exception.
     """
-    wrapped = settings._wrapped  # type: ignore[misc]
+    # Past its own __getattribute__(), which is in Python.
+    wrapped = object.__getattribute__(settings, "_wrapped")
 
     if wrapped is empty:
         return getattr(settings, name, default)

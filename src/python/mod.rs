@@ -29,9 +29,9 @@ mod native {
     #[pymodule_export]
     const CACHE_CHUNK_SIZE: usize = crate::chunk::CHUNK_SIZE;
     #[pymodule_export]
-    const MAX_KEY_SIZE: usize = crate::key::MAX_KEY_SIZE;
-    #[pymodule_export]
     const DEBUG_BUILD: bool = cfg!(debug_assertions);
+    #[pymodule_export]
+    const MAX_KEY_SIZE: usize = crate::key::MAX_KEY_SIZE;
 }
 
 /// Below this many bytes the GIL is kept: giving it up and getting it back costs more than the work that it would let

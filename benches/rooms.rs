@@ -1,0 +1,400 @@
+//! The codec's rooms, each beside a rival or a naive model whose answer is the same: `cargo bench`.
+//!
+//! What only Python can run, pyca's OpenSSL for one, is compared in `memoize.py`.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+
+use aes::Aes128;
+use aes::cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main, measurement};
+use fastblets::chunk::{CHUNK_SIZE, Cutter};
+use fastblets::cipher::{Decryptor, Encryptor, Key};
+use fastblets::large::{Reader, Writer};
+use fastblets::pickle::read::{Token, Tokens};
+use fastblets::pickle::scan::Scanner;
+use fastblets::zlib::{Deflate, Inflate};
+use fastblets::{key, zlib};
+
+type Group<'a> = BenchmarkGroup<'a, measurement::WallTime>;
+
+const KEY: [u8; 16] = *b"0123456789abcdef";
+const IV: [u8; 16] = *b"an unlikely iv..";
+const MEGABYTE: usize = 1_000_000;
+const MODES: [(&str, bool, bool); 4] = [
+    ("plain", false, false),
+    ("compressed", true, false),
+    ("plain+encrypted", false, true),
+    ("compressed+encrypted", true, true),
+];
+
+/// At least so many bytes of whole pickles: dicts that are alike but never the same.
+fn records(size: usize) -> Vec<u8> {
+    let mut data = Vec::with_capacity(size + 100);
+    for number in 0_u64.. {
+        if data.len() >= size {
+            break;
+        }
+        let score = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        write!(
+            data,
+            "(dp0\nVid\np1\nI{number}\nsVemail\np2\nVuser{number}@example.com\np3\nsVscore\np4\nI{score}\ns."
+        )
+        .unwrap();
+    }
+    data
+}
+
+fn group<'a>(criterion: &'a mut Criterion, name: &str, bytes: usize) -> Group<'a> {
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Bytes(bytes as u64));
+    // The slow ones take a tenth of a second each.
+    group.sample_size(20);
+    group
+}
+
+/// Benches several ways to the same answer, which the first of them gives.
+fn compare<const N: usize, T: PartialEq>(group: &mut Group<'_>, input: &str, ways: [(&str, &dyn Fn() -> T); N]) {
+    let [(_, first), ..] = ways.as_slice() else { return };
+    let answer = first();
+    for (name, way) in ways {
+        assert!(way() == answer, "{name} gives another answer");
+        group.bench_function(BenchmarkId::new(name, input), |bencher| bencher.iter(way));
+    }
+}
+
+fn encrypt(data: &[u8]) -> Vec<u8> {
+    let mut output = data.to_vec();
+    Encryptor::new(&Key::new(&KEY).unwrap(), IV).apply(&mut output);
+    output
+}
+
+fn decrypt(data: &[u8]) -> Vec<u8> {
+    let mut output = Vec::new();
+    Decryptor::new(Key::new(&KEY).unwrap(), IV).apply(data, &mut output);
+    output
+}
+
+fn encrypt_with_crate(data: &[u8]) -> Vec<u8> {
+    let mut output = data.to_vec();
+    cfb8::Encryptor::<Aes128>::new(&KEY.into(), &IV.into()).encrypt_blocks(Array::slice_as_chunks_mut(&mut output).0);
+    output
+}
+
+fn decrypt_with_crate(data: &[u8]) -> Vec<u8> {
+    let mut output = data.to_vec();
+    cfb8::Decryptor::<Aes128>::new(&KEY.into(), &IV.into()).decrypt_blocks(Array::slice_as_chunks_mut(&mut output).0);
+    output
+}
+
+fn cipher(criterion: &mut Criterion) {
+    for size in [30, 4096, MEGABYTE] {
+        let plain = &records(size)[..size];
+        let encrypted = encrypt(plain);
+        assert!(decrypt(&encrypted) == plain);
+        let input = size.to_string();
+
+        compare(
+            &mut group(criterion, "cipher encrypt", size),
+            &input,
+            [
+                ("fastblets", &|| encrypt(plain)),
+                ("cfb8", &|| encrypt_with_crate(plain)),
+            ],
+        );
+        compare(
+            &mut group(criterion, "cipher decrypt", size),
+            &input,
+            [
+                ("fastblets", &|| decrypt(&encrypted)),
+                ("cfb8", &|| decrypt_with_crate(&encrypted)),
+            ],
+        );
+    }
+}
+
+fn deflate(data: &[u8]) -> Vec<u8> {
+    let mut output = Vec::new();
+    let mut stream = Deflate::default();
+    stream.write(data, &mut output).unwrap();
+    stream.finish(&mut output).unwrap();
+    output
+}
+
+fn deflate_with_flate2(data: &[u8]) -> Vec<u8> {
+    let mut stream = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(6));
+    stream.write_all(data).unwrap();
+    stream.finish().unwrap()
+}
+
+fn inflate(data: &[u8], size: usize) -> Vec<u8> {
+    let mut stream = Inflate::default();
+    let mut output = vec![0; size];
+    let (mut taken, mut given) = (0, 0);
+    while !stream.ended() {
+        let (read, written) = stream.read(&data[taken..], &mut output[given..]).unwrap();
+        (taken, given) = (taken + read, given + written);
+    }
+    output
+}
+
+fn inflate_with_flate2(data: &[u8], size: usize) -> Vec<u8> {
+    let mut output = Vec::with_capacity(size);
+    flate2::read::ZlibDecoder::new(data).read_to_end(&mut output).unwrap();
+    output
+}
+
+fn zlib_streams(criterion: &mut Criterion) {
+    let plain = records(MEGABYTE);
+    let compressed = deflate(&plain);
+
+    compare(
+        &mut group(criterion, "zlib deflate", plain.len()),
+        "records",
+        [
+            ("fastblets", &|| deflate(&plain)),
+            ("flate2", &|| deflate_with_flate2(&plain)),
+        ],
+    );
+    compare(
+        &mut group(criterion, "zlib inflate", plain.len()),
+        "records",
+        [
+            ("fastblets", &|| inflate(&compressed, plain.len())),
+            ("flate2", &|| inflate_with_flate2(&compressed, plain.len())),
+        ],
+    );
+}
+
+/// Keys by the book: everything formatted, a piece at a time.
+fn naive_join(prefix: &str, parts: &[&str]) -> Vec<u8> {
+    let escaped = parts.iter().map(|part| part.replace('%', "%25").replace(':', "%3A"));
+    std::iter::once(prefix.to_owned())
+        .chain(escaped)
+        .collect::<Vec<_>>()
+        .join(":")
+        .into_bytes()
+}
+
+fn naive_plain(joined: &str) -> Vec<u8> {
+    use sha2::Digest;
+
+    let escaped: String = joined
+        .chars()
+        .map(|c| match c {
+            '\0'..=' ' | '\x7f' => format!("\\x{:02x}", u32::from(c)),
+            _ => c.to_string(),
+        })
+        .collect();
+    if escaped.chars().count() <= key::MAX_KEY_SIZE {
+        return escaped.into_bytes();
+    }
+    let digest: String = sha2::Sha256::digest(&escaped)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let kept: String = escaped.chars().take(key::MAX_KEY_SIZE - digest.len()).collect();
+    (kept + &digest).into_bytes()
+}
+
+fn naive_keyed(joined: &[u8]) -> Vec<u8> {
+    use hmac::{KeyInit, Mac};
+
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&KEY).unwrap();
+    mac.update(joined);
+    mac.finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>()
+        .into_bytes()
+}
+
+fn keys(criterion: &mut Criterion) {
+    let parts = ["reviews", "user:17", "100%"];
+    let bytes = parts.map(str::as_bytes);
+    let size = parts.concat().len();
+    compare(
+        &mut group(criterion, "key join", size),
+        "sequence",
+        [
+            ("fastblets", &|| key::join(Some(b"example.com"), black_box(&bytes))),
+            ("naive", &|| naive_join("example.com", black_box(&parts))),
+        ],
+    );
+
+    let long = "reviews/".repeat(50);
+    for (input, text) in [
+        ("short", "example.com:reviews:17"),
+        ("with spaces", "example.com:my reviews of 17"),
+        ("long", &long),
+    ] {
+        compare(
+            &mut group(criterion, "key plain", text.len()),
+            input,
+            [
+                ("fastblets", &|| key::plain(black_box(text).into()).unwrap()),
+                ("naive", &|| naive_plain(black_box(text))),
+            ],
+        );
+    }
+
+    let joined = b"example.com:reviews:17";
+    compare(
+        &mut group(criterion, "key keyed", joined.len()),
+        "short",
+        [
+            ("fastblets", &|| key::keyed(black_box(joined), &KEY)),
+            ("naive", &|| naive_keyed(black_box(joined))),
+        ],
+    );
+}
+
+/// The chunks of pieces, as a writer gets them.
+fn cut(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut cutter = Cutter::default();
+    let mut chunks = Vec::new();
+    for piece in pieces {
+        cutter.input().extend_from_slice(piece);
+        chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));
+        cutter.drop_full_chunks();
+    }
+    chunks.extend(cutter.last_chunk().map(<[u8]>::to_vec));
+    chunks
+}
+
+fn cut_at_once(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
+    pieces.concat().chunks(CHUNK_SIZE).map(<[u8]>::to_vec).collect()
+}
+
+fn chunks(criterion: &mut Criterion) {
+    let data = records(8 * MEGABYTE);
+    for (input, size) in [("pieces of 200 bytes", 200), ("one piece", data.len())] {
+        let pieces: Vec<&[u8]> = data.chunks(size).collect();
+        compare(
+            &mut group(criterion, "chunk", data.len()),
+            input,
+            [("fastblets", &|| cut(&pieces)), ("naive", &|| cut_at_once(&pieces))],
+        );
+    }
+}
+
+fn write(items: &[&[u8]], compress: bool, key: Option<&Key>) -> Vec<Vec<u8>> {
+    let mut writer = Writer::new(compress, key.map(|key| (key, IV)));
+    let mut chunks = Vec::new();
+    let mut take = |cutter: &mut Cutter| {
+        chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));
+        cutter.drop_full_chunks();
+    };
+    for item in items {
+        writer.pickle().extend_from_slice(item);
+        writer.end_pickle().unwrap();
+        take(writer.cutter());
+    }
+    writer.finish().unwrap();
+    take(writer.cutter());
+    chunks.extend(writer.cutter().last_chunk().map(<[u8]>::to_vec));
+    chunks
+}
+
+/// The same by the rooms themselves, one after the other.
+fn write_in_steps(items: &[&[u8]], compress: bool, encrypted: bool) -> Vec<Vec<u8>> {
+    let mut stream = Vec::new();
+    if compress {
+        let mut deflate = zlib::Deflate::default();
+        for item in items {
+            deflate.write(item, &mut stream).unwrap();
+        }
+        deflate.finish(&mut stream).unwrap();
+    } else {
+        stream = items.concat();
+    }
+    if encrypted {
+        stream = [&IV, encrypt(&stream).as_slice()].concat();
+    }
+    cut_at_once(&[&stream])
+}
+
+fn read(chunks: &[Vec<u8>], compressed: bool, key: Option<&Key>) -> Vec<u8> {
+    let chunks = chunks.iter().map(Vec::as_slice).collect();
+    let mut reader = Reader::new(chunks, compressed, key).unwrap();
+    let mut output = Vec::new();
+    while reader.read(&mut output, CHUNK_SIZE).unwrap() {}
+    output
+}
+
+fn large(criterion: &mut Criterion) {
+    let data = records(8 * MEGABYTE);
+    let items: Vec<&[u8]> = data.chunks(200).collect();
+    let key = Key::new(&KEY).unwrap();
+
+    for (mode, compress, encrypted) in MODES {
+        let key = encrypted.then_some(&key);
+        let chunks = write(&items, compress, key);
+        compare(
+            &mut group(criterion, "large write", data.len()),
+            mode,
+            [
+                ("fastblets", &|| write(&items, compress, key)),
+                ("in steps", &|| write_in_steps(&items, compress, encrypted)),
+            ],
+        );
+        compare(
+            &mut group(criterion, "large read", data.len()),
+            mode,
+            [
+                ("fastblets", &|| read(&chunks, compress, key)),
+                ("the answer, copied", &|| data.clone()),
+            ],
+        );
+    }
+}
+
+fn scan(mut data: &[u8]) -> usize {
+    let mut scanner = Scanner::new();
+    let mut pickles = 0;
+    while let Some(size) = scanner.scan(data).unwrap() {
+        scanner.reset();
+        data = &data[size..];
+        pickles += 1;
+    }
+    pickles
+}
+
+/// What the reader does before it makes any object.
+fn read_tokens(mut data: &[u8]) -> usize {
+    let mut pickles = 0;
+    while !data.is_empty() {
+        let mut tokens = Tokens::new(data);
+        while tokens.next_token().unwrap() != Token::Stop {}
+        data = &data[tokens.consumed()..];
+        pickles += 1;
+    }
+    pickles
+}
+
+/// For these pickles it happens to be right.
+fn count_stops(data: &[u8]) -> usize {
+    data.split(|&byte| byte == b'\n')
+        .filter(|line| line.starts_with(b"s."))
+        .count()
+}
+
+fn pickles(criterion: &mut Criterion) {
+    let data = records(MEGABYTE);
+    compare(
+        &mut group(criterion, "pickle", data.len()),
+        "records",
+        [
+            ("scan", &|| scan(&data)),
+            ("tokens", &|| read_tokens(&data)),
+            ("naive", &|| count_stops(&data)),
+        ],
+    );
+}
+
+criterion_group!(rooms, cipher, zlib_streams, keys, chunks, large, pickles);
+criterion_main!(rooms);
