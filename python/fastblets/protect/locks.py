@@ -79,13 +79,14 @@ class CacheLock:
         # Before anything can fail, since __del__ looks at it.
         self.acquired = False
 
-        if timeout_secs != -1 and timeout_secs <= 0:
+        # Not the other way round: NaN is no time either.
+        if timeout_secs != -1 and not timeout_secs > 0:
             raise ValueError("timeout_secs must be -1 or a positive value.")
 
-        if retry_secs <= 0:
+        if not retry_secs > 0:
             raise ValueError("retry_secs must be a positive value.")
 
-        if lock_expiration_secs <= 0:
+        if not lock_expiration_secs > 0:
             raise ValueError("lock_expiration_secs must be a positive value.")
 
         self.blocking = blocking
