@@ -179,20 +179,6 @@ def invalid_expiration(lab: Lab) -> Iterator[Finding]:
             yield Finding(Outcome.WRONG, f"{seconds} is accepted")
 
 
-@experiment(
-    7,
-    "a lock for a part of a second",
-    djblets={"pymemcache": Outcome.WRONG, "pylibmc": Outcome.WRONG, "redis": Outcome.WRONG, "*": Outcome.RIGHT},
-)
-def fractional(lab: Lab) -> Finding:
-    lock = lab.lock("lock", lock_expiration_secs=0.9)
-    lock.acquire()
-    second = lab.lock("lock")
-    both = second.acquire(blocking=False)
-    lock.acquired = second.acquired = False
-    return check(not both, note="two owners")
-
-
 @experiment(7, "one lock in nested calls", djblets=Outcome.WRONG)
 def nested(lab: Lab) -> Iterator[Finding]:
     for options in MODES:
