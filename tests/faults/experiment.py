@@ -50,9 +50,11 @@ class Experiment:
     def expected(self, library: str, backend: str) -> frozenset[Outcome]:
         return _resolve(self.djblets if library == "djblets" else self.fastblets, backend)
 
-    def is_acceptable(self, outcome: Outcome) -> bool:
-        """Whether fastblets may have this outcome, expected or not."""
-        return outcome in HARMLESS or (self.undetectable and outcome in UNNOTICED)
+    def is_acceptable(self, outcome: Outcome, backend: str) -> bool:
+        """Whether fastblets may have this outcome: what is harmless it may, expected or not."""
+        if outcome in UNNOTICED:
+            return self.undetectable
+        return outcome in HARMLESS or (outcome is Outcome.COSTLY and outcome in self.expected("fastblets", backend))
 
 
 def _resolve(expected: Expected, backend: str) -> frozenset[Outcome]:

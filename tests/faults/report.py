@@ -83,7 +83,7 @@ def failures(results: Results) -> list[str]:
     return [
         f"{job.experiment} on {job.backend}: {finding}"
         for job, finding in results.items()
-        if job.library == "fastblets" and not EXPERIMENTS[job.experiment].is_acceptable(finding.outcome)
+        if job.library == "fastblets" and not EXPERIMENTS[job.experiment].is_acceptable(finding.outcome, job.backend)
     ]
 
 

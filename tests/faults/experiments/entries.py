@@ -71,6 +71,35 @@ def setstate_raises(lab: Lab) -> Iterator[Finding]:
         yield lab.survives(_nothing, options, ["first", Stubborn(), "last"])
 
 
+class Ending:
+    """What can't be unpickled here looks like the end of an iterable."""
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        raise StopIteration
+
+
+@experiment(3, "__setstate__ raises StopIteration", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
+def setstate_stops(lab: Lab) -> Iterator[Finding]:
+    for options in MODES:
+        yield lab.survives(_nothing, options, ["first", Ending(), "last"])
+
+
+@experiment(
+    3,
+    "__setstate__ raises in the midst of many megabytes",
+    djblets=Outcome.SHORT,
+    fastblets=(Outcome.REBUILT, Outcome.ERROR),
+)
+def setstate_raises_late(lab: Lab) -> Iterator[Finding]:
+    for options in MODES:
+        for stubborn in (Stubborn(), Ending()):
+            items = [*generation("old", 10), stubborn, *generation("old", 10)]
+            yield lab.survives(_nothing, options, items)
+
+
 @experiment(3, "the last pickle is cut short", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
 def pickle_cut(lab: Lab) -> Iterator[Finding]:
     pickles = b"".join(pickle.dumps(item, 0) for item in OLD)

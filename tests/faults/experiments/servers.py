@@ -308,12 +308,12 @@ def _read_one(lab: Lab, options: Options, lock: Any) -> Finding:
     return Finding(Outcome.SHORT if got == whole[: len(got)] else Outcome.WRONG)
 
 
-@experiment(10, "writers and readers race: compressed", djblets=Outcome.SHORT, backends=ALL, slow=True)
+@experiment(10, "writers and readers race: compressed", djblets=Outcome.RIGHT, backends=ALL, slow=True)
 def race(lab: Lab) -> Iterator[Finding]:
     yield from _race(lab, COMPRESSED, locked=False)
 
 
-@experiment(10, "writers and readers race under locks: compressed", djblets=Outcome.SHORT, backends=ALL, slow=True)
+@experiment(10, "writers and readers race under locks: compressed", djblets=Outcome.RIGHT, backends=ALL, slow=True)
 def race_locked(lab: Lab) -> Iterator[Finding]:
     yield from _race(lab, COMPRESSED, locked=True)
 
