@@ -8,11 +8,12 @@ DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
-.PHONY: help demo test lint build servers clean
+.PHONY: help demo test faults lint build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
 	@echo "make test                               Rust and Python tests, on real caches"
+	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make build                              the package, in .venv, in release mode"
 	@echo "make clean                              remove all that was made"
@@ -23,6 +24,9 @@ demo: build
 test: build servers
 	cargo test --locked
 	$(BIN)/python -m pytest
+
+faults: build servers
+	$(BIN)/python -m tests.faults
 
 lint: build $(LINT)
 	cargo fmt --check

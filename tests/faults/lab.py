@@ -22,8 +22,9 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.db import connection, connections
 
+from fastblets.cache.backend import CACHE_CHUNK_SIZE as CHUNK_SIZE
 from tests.backends import BACKENDS, Config, Needs, use_cache
-from tests.faults.outcome import Finding, Outcome, compare, judge
+from tests.faults.outcome import Finding, Outcome, judge
 from tests.parity import Library
 from tests.servers import AnyServer, Memcached, Redis, Server
 
@@ -31,7 +32,6 @@ Options = dict[str, Any]
 Damage = Callable[["Stored"], None]
 
 ENCRYPTION_KEY = b"sixteen bytes..."
-CHUNK_SIZE = 2**20 - 1024
 OLD = ["old", 1, ("old", None)]
 NEW = ["new", 2, ("new", None), "more"]
 
@@ -101,6 +101,10 @@ class Lab:
         items_of: Iterator[Any] = self.library.backend.cache_memoize_iter(key, items, **options)
         return items_of
 
+    def value(self, key: Any, lookup: Callable[[], Any], **options: Any) -> Iterator[Any]:
+        """One value as an iterable, for which as little happens ahead of time as for items."""
+        yield self.memoize(key, lookup, **options)
+
     def store(self, key: Any, items: Iterable[Any], **options: Any) -> Stored:
         """Store a large entry as this library does."""
         for _ in self.iterate(key, list(items), force_overwrite=True, **options):
@@ -124,26 +128,15 @@ class Lab:
     ) -> Finding:
         """Store items, damage them, and read them twice: what isn't right must have been replaced for good."""
         damage(self.store(key, old, **options))
-        finding = judge(lambda: self.iterate(key, lambda: iter(new), **options), old, new)
-        if finding.outcome is Outcome.REBUILT:
-            return self._replaced(key, options, new, finding)
-        return finding
+        finding = judge(self.iterate(key, lambda: iter(new), **options), old, new)
+        return _replaced(finding, judge(self.iterate(key, ["third"], **options), new, None))
 
-    def _replaced(self, key: str, options: Options, new: list[Any], finding: Finding) -> Finding:
-        again = judge(lambda: self.iterate(key, ["third"], **options), new, None)
-        return finding if again.outcome is Outcome.RIGHT else Finding(Outcome.WRONG, "not replaced")
-
-    def survives_alone(
-        self, damage: Callable[[Stored], None], options: Options, old: Any = "old", new: Any = "new"
-    ) -> Finding:
+    def survives_alone(self, damage: Damage, options: Options, old: Any = "old", new: Any = "new") -> Finding:
         """The same for a single large value."""
         damage(self.store("value", [old], **options))
         options = {**options, "large_data": True}
-        finding = judge(lambda: [self.memoize("value", lambda: new, **options)], [old], [new])
-        if finding.outcome is Outcome.REBUILT:
-            again = judge(lambda: [self.memoize("value", lambda: "third", **options)], [new], None)
-            return finding if again.outcome is Outcome.RIGHT else Finding(Outcome.WRONG, "not replaced")
-        return finding
+        finding = judge(self.value("value", lambda: new, **options), [old], [new])
+        return _replaced(finding, judge(self.value("value", lambda: "third", **options), [new], None))
 
     def fork(self, function: Callable[[], Any]) -> int:
         """Run a function in a process of its own, with connections of its own. Returns its id."""
@@ -178,6 +171,12 @@ class Lab:
     def kill_while(self, function: Callable[[], Any]) -> None:
         """Run a function in a process of its own, which is to kill itself."""
         os.waitpid(self.fork(function), 0)
+
+
+def _replaced(finding: Finding, again: Finding) -> Finding:
+    if finding.outcome is Outcome.REBUILT and again.outcome is not Outcome.RIGHT:
+        return Finding(Outcome.WRONG, "not replaced")
+    return finding
 
 
 def kill_self() -> None:
@@ -302,23 +301,3 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-__all__ = [
-    "COMPRESSED",
-    "COMPRESSED_ENCRYPTED",
-    "MODES",
-    "NEW",
-    "OLD",
-    "PLAIN",
-    "PLAIN_ENCRYPTED",
-    "Lab",
-    "Source",
-    "Stored",
-    "compare",
-    "generation",
-    "kill_self",
-    "noise",
-    "open_lab",
-    "wait_until",
-]

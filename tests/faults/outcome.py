@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -76,10 +76,10 @@ def of_error(error: BaseException) -> Finding:
     return Finding(Outcome.ERROR, type(error).__name__)
 
 
-def judge(read: Callable[[], Iterable[Any]], old: list[Any] | None, new: list[Any] | None) -> Finding:
-    """Read items, and compare them with what was stored and with what would be computed."""
+def judge(items: Iterable[Any], old: list[Any] | None, new: list[Any] | None) -> Finding:
+    """Read items, which nobody has asked for yet, and compare them with what was stored and what would be computed."""
     try:
-        got = list(read())
+        got = list(items)
     except BaseException as error:
         return of_error(error)
     return compare(got, old, new)

@@ -148,9 +148,7 @@ def cut_behind_item(lab: Lab) -> Iterator[Finding]:
             yield lab.survives(_cut(iv + position), options)
 
 
-@experiment(
-    9, "a full chunk cut short behind an item: plain", djblets=Outcome.WRONG, fastblets=Outcome.REBUILT
-)
+@experiment(9, "a full chunk cut short behind an item: plain", djblets=Outcome.WRONG, fastblets=Outcome.REBUILT)
 def full_chunk_cut(lab: Lab) -> Iterator[Finding]:
     """A chunk that isn't the last has but one right length."""
     items = ["a" * (CHUNK_SIZE // 2), "b" * (CHUNK_SIZE // 2 - 12), "c" * 100]
@@ -288,7 +286,7 @@ def _read_pickle(lab: Lab, data: bytes) -> Finding:
     expected = _load_all(data)
     # As texts: not all that comes of it can be compared.
     return judge(
-        lambda: map(repr, lab.iterate("key", NEW, **PLAIN)),
+        map(repr, lab.iterate("key", NEW, **PLAIN)),
         None if expected is None else list(map(repr, expected)),
         list(map(repr, NEW)),
     )
@@ -320,7 +318,13 @@ def truncated(lab: Lab) -> Iterator[Finding]:
                 yield _read_pickle(lab, data[:length])
 
 
-@experiment(9, "a small pickle with each byte changed", djblets=(Outcome.WRONG, Outcome.SHORT), fastblets=Outcome.REBUILT, seconds=90)
+@experiment(
+    9,
+    "a small pickle with each byte changed",
+    djblets=(Outcome.WRONG, Outcome.SHORT),
+    fastblets=Outcome.REBUILT,
+    seconds=90,
+)
 def changed(lab: Lab) -> Iterator[Finding]:
     """It means what Python's reader says it means, or nothing."""
     for make in VALUES:
@@ -329,4 +333,3 @@ def changed(lab: Lab) -> Iterator[Finding]:
             for position in range(len(data)):
                 for byte in (0, data[position] ^ 1, data[position] ^ 0x80, ord(".")):
                     yield _read_pickle(lab, data[:position] + bytes([byte]) + data[position + 1 :])
-

@@ -60,8 +60,8 @@ def class_moved_small(lab: Lab) -> Iterator[Finding]:
         item = _old_object()
         lab.memoize("small", lambda item=item: item, **options)
         del sys.modules[MODULE]
-        yield judge(lambda: [lab.memoize("small", lambda: "new", **options)], ["old"], ["new"])
-        yield judge(lambda: [lab.memoize("small", lambda: "third", **options)], ["new"], None)
+        yield judge(lab.value("small", lambda: "new", **options), ["old"], ["new"])
+        yield judge(lab.value("small", lambda: "third", **options), ["new"], None)
         lab.cache.clear()
 
 
@@ -115,16 +115,14 @@ def foreign_bytes(lab: Lab) -> Iterator[Finding]:
             yield lab.survives(lambda stored, foreign=foreign: stored.set_chunk(0, [foreign]), options)
 
 
-@experiment(
-    3, "a small encrypted value is foreign or damaged", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT
-)
+@experiment(3, "a small encrypted value is foreign or damaged", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
 def small_foreign(lab: Lab) -> Iterator[Finding]:
     options = MODES[1]
     for foreign in (b"", b"short", b"\xff" * 100, "text", None, 5, [b"x"], bytearray(40)):
         lab.memoize("small", lambda: "old", **options)
         lab.cache.set(lab.full_key("small", **options), foreign)
-        yield judge(lambda: [lab.memoize("small", lambda: "new", **options)], ["old"], ["new"])
-        yield judge(lambda: [lab.memoize("small", lambda: "third", **options)], ["new"], None)
+        yield judge(lab.value("small", lambda: "new", **options), ["old"], ["new"])
+        yield judge(lab.value("small", lambda: "third", **options), ["new"], None)
 
 
 def _transplant(lab: Lab, written: Options, read: Options) -> None:
@@ -143,8 +141,8 @@ def flags_changed(lab: Lab) -> Iterator[Finding]:
         for read in MODES:
             if written is not read:
                 _transplant(lab, written, read)
-                yield judge(lambda: lab.iterate("key", NEW, **read), OLD, NEW)
-                yield judge(lambda: lab.iterate("key", ["third"], **read), NEW, None)
+                yield judge(lab.iterate("key", NEW, **read), OLD, NEW)
+                yield judge(lab.iterate("key", ["third"], **read), NEW, None)
                 lab.cache.clear()
 
 
@@ -153,9 +151,9 @@ def other_encryption_key(lab: Lab) -> Iterator[Finding]:
     for read in MODES[1::2]:
         written = {**read, "encryption_key": b"another 16 bytes"}
         lab.store("key", OLD, **written)
-        yield judge(lambda: lab.iterate("key", NEW, **read), OLD, NEW)
+        yield judge(lab.iterate("key", NEW, **read), OLD, NEW)
         _transplant(lab, written, read)
-        yield judge(lambda: lab.iterate("key", NEW, **read), OLD, NEW)
+        yield judge(lab.iterate("key", NEW, **read), OLD, NEW)
         lab.cache.clear()
 
 
@@ -164,13 +162,8 @@ def item_count(lab: Lab) -> Iterator[Finding]:
     for options in MODES:
         for items in ([], [1, 2], [1, 2, 3]):
             lab.store("key", items, **options)
-            for lookup in ("new", "third"):
-                read = judge(
-                    lambda lookup=lookup: [lab.memoize("key", lambda: lookup, large_data=True, **options)],
-                    None,
-                    ["new"],
-                )
-                yield read
+            for new in ("new", "third"):
+                yield judge(lab.value("key", lambda new=new: new, large_data=True, **options), None, ["new"])
 
 
 def _break_last(stored: Stored) -> None:
@@ -200,7 +193,7 @@ def _rebuilt_under_lock(lab: Lab, damage: Callable[[Stored], None]) -> Iterator[
             held.append(lock.locked())
             return NEW
 
-        yield judge(lambda: lab.iterate("key", source, lock=lock, **options), None, NEW)
+        yield judge(lab.iterate("key", source, lock=lock, **options), None, NEW)
         if held:
             yield check(held == [True], Outcome.REBUILT, "without the lock")
         yield check(not lock.locked(), note="lock held")
@@ -225,4 +218,4 @@ def reread_under_lock(lab: Lab) -> Iterator[Finding]:
 
         lock.acquire = acquire_late
         source = ["computed once more"]
-        yield judge(lambda: lab.iterate("key", source, lock=lock, **options), NEW, None)
+        yield judge(lab.iterate("key", source, lock=lock, **options), NEW, None)

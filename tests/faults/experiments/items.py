@@ -33,7 +33,7 @@ def _survives(lab: Lab, item: Any) -> Iterator[Finding]:
         for size in (10, 1_500_000):
             items = [1, item, noise(size), 2]
             lab.logs.records.clear()
-            got = judge(lambda: (id(item) for item in lab.iterate("key", items, **options)), list(map(id, items)), None)
+            got = judge(map(id, lab.iterate("key", items, **options)), list(map(id, items)), None)
             yield got
             if got.outcome is Outcome.RIGHT:
                 yield check(not lab.holds("key", **options), note="published")
@@ -42,7 +42,7 @@ def _survives(lab: Lab, item: Any) -> Iterator[Finding]:
 
 def _survives_alone(lab: Lab, item: Any) -> Iterator[Finding]:
     for options in MODES:
-        yield judge(lambda: [id(lab.memoize("key", lambda: item, large_data=True, **options))], [id(item)], None)
+        yield judge(map(id, lab.value("key", lambda: item, large_data=True, **options)), [id(item)], None)
         yield check(not lab.holds("key", **options), note="published")
 
 

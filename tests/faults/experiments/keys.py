@@ -36,7 +36,7 @@ def shared_cache(lab: Lab) -> Iterator[Finding]:
         lab.full_key("key")
         Site.objects.clear_cache()
         with connection.execute_wrapper(_break_queries):
-            yield judge(lambda domain=domain: [lab.memoize("secret", lambda: domain)], [domain], None)
+            yield judge(lab.value("secret", lambda domain=domain: domain), [domain], None)
 
 
 @experiment(8, "the Site doesn't exist", djblets=Outcome.RIGHT, backends=ONE)
@@ -45,7 +45,7 @@ def no_site(lab: Lab) -> Iterator[Finding]:
     Site.objects.all().delete()
     Site.objects.clear_cache()
     yield check(lab.full_key("key") == "key")
-    yield judge(lambda: [lab.memoize("key", lambda: "value")], ["value"], None)
+    yield judge(lab.value("key", lambda: "value"), ["value"], None)
 
 
 def _synchronizer(lab: Lab) -> Any:

@@ -25,14 +25,12 @@ def _calls(lab: Lab, make_lock: Callable[[], Any]) -> Iterator[Finding]:
     for options in MODES[::3]:
         for large in (False, True):
             yield judge(
-                lambda large=large: [
-                    lab.memoize("value", lambda: NEW, large_data=large, force_overwrite=False, lock=make_lock(), **options)
-                ],
+                lab.value("value", lambda: NEW, large_data=large, lock=make_lock(), **options),
                 [NEW],
                 None,
             )
             lab.cache.clear()
-        yield judge(lambda: lab.iterate("items", lambda: NEW, lock=make_lock(), **options), NEW, None)
+        yield judge(lab.iterate("items", lambda: NEW, lock=make_lock(), **options), NEW, None)
         lab.cache.clear()
 
 
@@ -81,7 +79,7 @@ def extend_fails(lab: Lab) -> Iterator[Finding]:
             raise ConnectionError("the lock can't be extended")
 
         lock.update_expiration = extend
-        yield judge(lambda: lab.iterate("key", NEW, lock=lock, **options), NEW, None)
+        yield judge(lab.iterate("key", NEW, lock=lock, **options), NEW, None)
         yield check(lab.holds("key", **options), note="not cached")
 
 
@@ -133,14 +131,14 @@ def _refuse(*args: Any, **kwargs: Any) -> bool:
     return False
 
 
-@experiment(7, "no lock is ever to be had, though nobody has it", djblets=Outcome.HANG, seconds=15)
+@experiment(7, "no lock is ever to be had, though nobody has it", djblets=Outcome.HANG, seconds=8)
 def never_added(lab: Lab) -> Iterator[Finding]:
     """As behind a client that keeps its errors to itself."""
     with replaced(lab.cache, add=_refuse):
         lock = lab.lock("key", lock_expiration_secs=SHORT_LIFE)
         yield _times_out(lock)
         yield judge(
-            lambda: lab.iterate("items", NEW, lock=lab.lock(lock_expiration_secs=SHORT_LIFE)),
+            lab.iterate("items", NEW, lock=lab.lock(lock_expiration_secs=SHORT_LIFE)),
             NEW,
             None,
         )
@@ -190,7 +188,7 @@ def nested(lab: Lab) -> Iterator[Finding]:
             held.append(lock.locked())
             return "outer"
 
-        yield judge(lambda: [lab.memoize("outer", outer, lock=lock, **options)], ["outer"], None)
+        yield judge(lab.value("outer", outer, lock=lock, **options), ["outer"], None)
         yield check(held == [True], note="released by the inner call")
         yield check(not lock.locked(), note="still held")
         lab.cache.clear()
@@ -200,14 +198,14 @@ def nested(lab: Lab) -> Iterator[Finding]:
 def reused(lab: Lab) -> Iterator[Finding]:
     lock = lab.lock()
     for key in ("first", "second"):
-        yield judge(lambda key=key: [lab.memoize(key, lambda: key, lock=lock)], [key], None)
+        yield judge(lab.value(key, lambda key=key: key, lock=lock), [key], None)
         yield check(not lock.locked() and lock.full_cache_key not in lab.cache, note="still held")
 
 
 @experiment(7, "the caller has the lock already", djblets=Outcome.WRONG)
 def already_held(lab: Lab) -> Iterator[Finding]:
     with lab.lock("lock") as lock:
-        yield judge(lambda: [lab.memoize("key", lambda: "new", lock=lock)], ["new"], None)
+        yield judge(lab.value("key", lambda: "new", lock=lock), ["new"], None)
         yield check(lock.locked(), note="the caller's lock is released")
 
 
@@ -251,7 +249,7 @@ def queue(lab: Lab) -> Finding:
 
     with replaced(lab.cache, add=lambda *args, **kwargs: False if _count(calls) == 0 else add_late(*args, **kwargs)):
         calls = iter(range(1000))
-        found = judge(lambda: [lab.memoize("key", lambda: "again", lock=waiter)], ["value"], None)
+        found = judge(lab.value("key", lambda: "again", lock=waiter), ["value"], None)
     first.acquired = False
     if found.outcome is Outcome.RIGHT and lab.logs.count("Timeout waiting"):
         return Finding(Outcome.COSTLY, "waits for a lock it doesn't need")
@@ -269,7 +267,7 @@ def holder_killed(lab: Lab) -> Iterator[Finding]:
 
     lab.kill_while(hold)
     lock = lab.lock(lock_expiration_secs=2)
-    yield judge(lambda: [lab.memoize("key", lambda: "new", lock=lock)], ["new"], None)
+    yield judge(lab.value("key", lambda: "new", lock=lock), ["new"], None)
     yield check(lab.logs.count("Acquired cache lock") == 1, note="without the lock")
 
 
@@ -285,7 +283,7 @@ def ends_while_held(lab: Lab) -> Iterator[Finding]:
         return "value"
 
     lock = lab.lock(lock_expiration_secs=SHORT_LIFE)
-    yield judge(lambda: [lab.memoize("key", compute, lock=lock)], ["value"], None)
+    yield judge(lab.value("key", compute, lock=lock), ["value"], None)
     [other] = others
     yield check(lab.cache.get(other.full_cache_key) == other.token, note="another's lock is removed")
     other.acquired = False
@@ -299,8 +297,7 @@ def not_in_time(lab: Lab) -> Iterator[Finding]:
     def make_lock() -> Any:
         return lab.lock("lock", timeout_secs=0.1, retry_secs=0.05)
 
-    yield judge(lambda: [lab.memoize("key", lambda: "new", lock=make_lock())], ["new"], None)
-    yield judge(lambda: lab.iterate("items", NEW, lock=make_lock()), NEW, None)
+    yield judge(lab.value("key", lambda: "new", lock=make_lock()), ["new"], None)
+    yield judge(lab.iterate("items", NEW, lock=make_lock()), NEW, None)
     yield check(lab.cache.get(holder.full_cache_key) == holder.token, note="another's lock is removed")
     holder.acquired = False
-

@@ -6,6 +6,7 @@ import pickle
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.faults.experiment import ONE, experiment
@@ -58,9 +59,7 @@ def bomb(lab: Lab) -> Finding:
     return _survives_stream(lab, _inflating((b"\0", INFLATED)))
 
 
-@experiment(
-    6, "a small chunk inflates hugely behind good items", djblets=Outcome.WRONG, fastblets=Outcome.REBUILT
-)
+@experiment(6, "a small chunk inflates hugely behind good items", djblets=Outcome.WRONG, fastblets=Outcome.REBUILT)
 def bomb_behind(lab: Lab) -> Finding:
     return _survives_stream(lab, _inflating((pickle.dumps("good", 0), 1), (b"\xff", INFLATED)))
 
@@ -70,14 +69,14 @@ def many_items(lab: Lab) -> Finding:
     """They are what was stored: the first few cost no more than those few."""
     stored = lab.store("key", OLD, **COMPRESSED)
     stored.set_stream(_inflating((b"N.", 60_000_000)))
-    return _costs(lambda: judge(lambda: _first(lab, 3), [None] * 3, NEW[:3]))
+    return _costs(lambda: judge(_first(lab, 3), [None] * 3, NEW[:3]))
 
 
-def _first(lab: Lab, count: int) -> list[object]:
+def _first(lab: Lab, count: int) -> Iterator[object]:
     items = lab.iterate("key", NEW, **COMPRESSED)
-    first = [next(items) for _ in range(count)]
+    for _ in range(count):
+        yield next(items)
     items.close()
-    return first
 
 
 LENGTH = 1_000_000_000
@@ -99,12 +98,16 @@ GREEDY = {
 @experiment(6, "a damaged pickle claims a great length", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
 def greedy(lab: Lab) -> Iterator[Finding]:
     for options in MODES:
-        for name, greedy_pickle in GREEDY.items():
-            found = _costs(lambda p=greedy_pickle: lab.survives(lambda stored: stored.set_pickles(p), options))
+        for name, damaged in GREEDY.items():
+            found = _costs(partial(lab.survives, lambda stored, damaged=damaged: stored.set_pickles(damaged), options))
             if found.outcome is Outcome.WRONG and "PUT" in name:
                 # A valid pickle, only with an odd memo: None it says, and None it is.
                 found = Finding(Outcome.REBUILT)
-            yield Finding(found.outcome, f"{name} {found.note}".strip()) if found.note else found
+            yield _of_opcode(name, found)
+
+
+def _of_opcode(name: str, found: Finding) -> Finding:
+    return Finding(found.outcome, f"{name}: {found.note}") if found.note else found
 
 
 @experiment(6, "a damaged small value claims a great length", djblets=Outcome.COSTLY, fastblets=Outcome.COSTLY)
@@ -113,5 +116,5 @@ def greedy_small(lab: Lab) -> Iterator[Finding]:
     for name, greedy_pickle in GREEDY.items():
         encrypted = lab.library.crypto.aes_encrypt(greedy_pickle, key=PLAIN_ENCRYPTED["encryption_key"])
         lab.cache.set(key, encrypted)
-        found = _costs(lambda: judge(lambda: [lab.memoize("small", lambda: "new", **PLAIN_ENCRYPTED)], [None], ["new"]))
-        yield Finding(found.outcome, f"{name} {found.note}") if found.note else found
+        found = _costs(lambda: judge(lab.value("small", lambda: "new", **PLAIN_ENCRYPTED), [None], ["new"]))
+        yield _of_opcode(name, found)

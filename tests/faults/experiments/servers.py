@@ -22,18 +22,13 @@ def _server(lab: Lab) -> Server:
     return lab.server
 
 
-def _all_calls(lab: Lab, *, modes: list[Options] = MODES, locked: bool = True) -> Iterator[Finding]:
+def _all_calls(lab: Lab, *, modes: list[Options] = MODES) -> Iterator[Finding]:
     """Everything that computes: small, large, items, each with and without a lock."""
     for options in modes:
-        for lock in (False, True) if locked else (False,):
-            more = {**options, "lock": lab.lock(lock_expiration_secs=2) if lock else None}
-            yield judge(lambda more=more: [lab.memoize("small", lambda: "value", **more)], ["value"], None)
-            more["lock"] = lab.lock(lock_expiration_secs=2) if lock else None
-            yield judge(
-                lambda more=more: [lab.memoize("large", lambda: BIG, large_data=True, **more)], [BIG], None
-            )
-            more["lock"] = lab.lock(lock_expiration_secs=2) if lock else None
-            yield judge(lambda more=more: lab.iterate("items", lambda: BIG, **more), BIG, None)
+        for make_lock in (lambda: None, lambda: lab.lock(lock_expiration_secs=2)):
+            yield judge(lab.value("small", lambda: "value", lock=make_lock(), **options), ["value"], None)
+            yield judge(lab.value("large", lambda: BIG, large_data=True, lock=make_lock(), **options), [BIG], None)
+            yield judge(lab.iterate("items", lambda: BIG, lock=make_lock(), **options), BIG, None)
 
 
 def _recovers(lab: Lab) -> Iterator[Finding]:
@@ -43,7 +38,7 @@ def _recovers(lab: Lab) -> Iterator[Finding]:
     lab.disconnect()
     for _ in range(2):
         list(lab.iterate("after", BIG, **COMPRESSED))
-    yield judge(lambda: lab.iterate("after", NEW, **COMPRESSED), BIG, NEW)
+    yield judge(lab.iterate("after", NEW, **COMPRESSED), BIG, NEW)
 
 
 @experiment(10, "the server is dead", djblets=Outcome.RIGHT, backends=SERVERS, client="impatient", seconds=60)
@@ -78,11 +73,11 @@ def _broken_writes(lab: Lab, break_it: Callable[[], None], repair: Callable[[], 
         for at in (0, 3, 5):
             lab.store("key", BIG, **options)
             source = _breaking_source(at, break_it)
-            yield judge(lambda: lab.iterate("key", source, force_overwrite=True, **options), NEWER, None)
+            yield judge(lab.iterate("key", source, force_overwrite=True, **options), NEWER, None)
             repair()
             lab.disconnect()
-            got = judge(lambda: lab.iterate("key", NEW, **options), NEWER, NEW)
-            yield got if got.outcome is not Outcome.WRONG else judge(lambda: lab.iterate("key", []), BIG, None)
+            got = judge(lab.iterate("key", NEW, **options), NEWER, NEW)
+            yield got if got.outcome is not Outcome.WRONG else judge(lab.iterate("key", []), BIG, None)
 
 
 @experiment(
@@ -127,7 +122,7 @@ def freezes_while_writing(lab: Lab) -> Iterator[Finding]:
         for at in (3, 5):
             lab.store("key", BIG, **options)
             source = _breaking_source(at, server.freeze)
-            yield judge(lambda: lab.iterate("key", source, force_overwrite=True, **options), NEWER, None)
+            yield judge(lab.iterate("key", source, force_overwrite=True, **options), NEWER, None)
             server.thaw()
             time.sleep(0.3)
             lab.disconnect()
@@ -136,7 +131,7 @@ def freezes_while_writing(lab: Lab) -> Iterator[Finding]:
 
 
 def _one_whole(lab: Lab, options: Options) -> Finding:
-    found = [judge(lambda: lab.iterate("key", NEW, **options), whole, NEW) for whole in (BIG, NEWER)]
+    found = [judge(lab.iterate("key", NEW, **options), whole, NEW) for whole in (BIG, NEWER)]
     return min(found, key=lambda finding: finding.outcome.severity)
 
 
@@ -150,7 +145,7 @@ def _broken_reads(lab: Lab, break_it: Callable[[], None], repair: Callable[[], N
             return get_many(keys, **more)
 
         with replaced(lab.cache, get_many=get_many_late):
-            yield judge(lambda: lab.iterate("key", NEW, **options), BIG, NEW)
+            yield judge(lab.iterate("key", NEW, **options), BIG, NEW)
         repair()
         lab.disconnect()
 
@@ -264,7 +259,10 @@ def _race(lab: Lab, options: Options, *, locked: bool) -> Iterator[Finding]:
                 file.write(f"{finding.outcome.name}\n")
 
     def lock() -> Any:
-        return lab.lock(retry_secs=0.02) if locked else None
+        return lab.lock("race", retry_secs=0.02) if locked else None
+
+    def overwrite(items: list[Any], lock: Any = None) -> None:
+        note(judge(lab.iterate("key", items, force_overwrite=True, lock=lock, **options), items, None))
 
     def write(writer: int) -> None:
         number = 0
@@ -272,10 +270,10 @@ def _race(lab: Lab, options: Options, *, locked: bool) -> Iterator[Finding]:
             number += 1
             items = generation(f"{writer}-{number}")
             if locked:
-                with lab.lock(retry_secs=0.02, key="writers") as held:
-                    note(judge(lambda i=items, h=held: _overwritten(lab, i, options, h), items, None))
+                with lock() as held:
+                    overwrite(items, held)
             else:
-                note(judge(lambda i=items: _overwritten(lab, i, options, None), items, None))
+                overwrite(items)
 
     def read() -> None:
         while time.monotonic() < deadline:
@@ -287,10 +285,6 @@ def _race(lab: Lab, options: Options, *, locked: bool) -> Iterator[Finding]:
     yield Finding(Outcome.RIGHT)
     for name in findings.read_text().split() if findings.exists() else ():
         yield Finding(Outcome[name])
-
-
-def _overwritten(lab: Lab, items: list[Any], options: Options, lock: Any) -> Iterator[Any]:
-    return lab.iterate("key", items, force_overwrite=True, lock=lock, **options)
 
 
 def _read_one(lab: Lab, options: Options, lock: Any) -> Finding:
@@ -342,4 +336,3 @@ def race_plain(lab: Lab) -> Iterator[Finding]:
 )
 def race_plain_locked(lab: Lab) -> Iterator[Finding]:
     yield from _race(lab, PLAIN, locked=True)
-
