@@ -8,11 +8,25 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from tests.faults.experiment import experiment
-from tests.faults.lab import CHUNK_SIZE, MODES, NEW, OLD, Lab, Options, Stored, generation
+from tests.faults.experiment import ALL, experiment
+from tests.faults.lab import (
+    CHUNK_SIZE,
+    COMPRESSED,
+    MODES,
+    NEW,
+    OLD,
+    PLAIN,
+    PLAIN_ENCRYPTED,
+    Lab,
+    Options,
+    Stored,
+    generation,
+)
 from tests.faults.outcome import Finding, Outcome, check, judge
 
 MODULE = "a_module_of_the_last_release"
+# Its client logs what it can't unpickle, and returns None.
+QUIET = "pymemcache"
 
 
 class Stubborn:
@@ -54,15 +68,40 @@ def class_moved_large(lab: Lab) -> Iterator[Finding]:
         yield lab.survives_alone(_forget_class, options, _old_object())
 
 
-@experiment(3, "a class has moved: a small value", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
+def _class_moved_small(lab: Lab, options: Options) -> Iterator[Finding]:
+    item = _old_object()
+    lab.memoize("small", lambda: item, **options)
+    del sys.modules[MODULE]
+    yield judge(lab.value("small", lambda: "new", **options), ["old"], ["new"])
+    yield judge(lab.value("small", lambda: "third", **options), ["new"], None)
+
+
+@experiment(3, "a class has moved: a small encrypted value", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
+def class_moved_small_encrypted(lab: Lab) -> Iterator[Finding]:
+    yield from _class_moved_small(lab, PLAIN_ENCRYPTED)
+
+
+@experiment(
+    3,
+    "a class has moved: a small value",
+    djblets=Outcome.REBUILT,
+    fastblets=Outcome.REBUILT,
+    backends=tuple(name for name in ALL if name != QUIET),
+)
 def class_moved_small(lab: Lab) -> Iterator[Finding]:
-    for options in MODES[:2]:
-        item = _old_object()
-        lab.memoize("small", lambda item=item: item, **options)
-        del sys.modules[MODULE]
-        yield judge(lab.value("small", lambda: "new", **options), ["old"], ["new"])
-        yield judge(lab.value("small", lambda: "third", **options), ["new"], None)
-        lab.cache.clear()
+    yield from _class_moved_small(lab, PLAIN)
+
+
+@experiment(
+    3,
+    "a class has moved: a small value, where the client takes it for None",
+    djblets=Outcome.WRONG,
+    fastblets=Outcome.WRONG,
+    backends=(QUIET,),
+    undetectable=True,
+)
+def class_moved_quietly(lab: Lab) -> Iterator[Finding]:
+    yield from _class_moved_small(lab, PLAIN)
 
 
 @experiment(3, "__setstate__ raises", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
@@ -94,10 +133,10 @@ def setstate_stops(lab: Lab) -> Iterator[Finding]:
     fastblets=(Outcome.REBUILT, Outcome.ERROR),
 )
 def setstate_raises_late(lab: Lab) -> Iterator[Finding]:
-    for options in MODES:
+    many_megabytes = ["x" * 1_000_000] * 10
+    for options in (PLAIN, COMPRESSED):
         for stubborn in (Stubborn(), Ending()):
-            items = [*generation("old", 10), stubborn, *generation("old", 10)]
-            yield lab.survives(_nothing, options, items)
+            yield lab.survives(_nothing, options, [*many_megabytes, stubborn, *many_megabytes])
 
 
 @experiment(3, "the last pickle is cut short", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
