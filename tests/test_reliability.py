@@ -16,9 +16,6 @@ from tests.servers import missing_servers
 SERVER = "pymemcache"
 LIBRARIES = ("fastblets", "djblets")
 
-# Until they are over, others wait for a lock or for a server: their time is up to a clock, not to us.
-LONG = 30
-
 
 def _jobs() -> list[object]:
     return [

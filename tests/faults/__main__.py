@@ -48,7 +48,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="TEXT", help="only experiments with this in their names")
     parser.add_argument("--backends", default=",".join(ALL), metavar="NAMES", help="default: %(default)s")
     parser.add_argument("--short", action="store_true", help="leave out what takes long")
-    parser.add_argument("--workers", type=int, default=2, help="how many at a time; default: %(default)s")
+    parser.add_argument("--workers", type=int, default=3, help="how many at a time; default: %(default)s")
     return parser.parse_args(arguments)
 
 

@@ -90,8 +90,8 @@ GREEDY = {
     "BINUNICODE8": b"\x8d" + LENGTH.to_bytes(8, "little") + b"x.",
     "LONG4": b"\x8b" + LENGTH.to_bytes(4, "little") + b"x.",
     "FRAME": b"\x80\x04\x95" + LENGTH.to_bytes(8, "little") + b"N.",
-    "PUT": b"Np50000000\n.",
-    "LONG_BINPUT": b"Nr" + (50_000_000).to_bytes(4, "little") + b".",
+    "PUT": b"Np20000000\n.",
+    "LONG_BINPUT": b"Nr" + (20_000_000).to_bytes(4, "little") + b".",
 }
 
 
