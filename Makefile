@@ -2,19 +2,21 @@
 
 PYTHON ?= python3
 CACHE ?= file
+FUZZ_SECONDS ?= 60
 
 BIN := .venv/bin
 DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
-.PHONY: help demo test faults lint build servers clean
+.PHONY: help demo test faults lint fuzz build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
 	@echo "make test                               Rust and Python tests, on real caches"
 	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
 	@echo "make lint                               formatters, linters, type checkers"
+	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
 	@echo "make build                              the package, in .venv, in release mode"
 	@echo "make clean                              remove all that was made"
 
@@ -37,6 +39,13 @@ lint: build $(LINT)
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
 
+# The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may.
+fuzz:
+	command -v cargo-fuzz || cargo install --locked --quiet cargo-fuzz
+	for target in $$(cargo fuzz list); do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
 build: $(DEV)
 	$(BIN)/maturin develop --release --locked --quiet
 
@@ -54,4 +63,4 @@ $(LINT): requirements/lint.txt $(DEV)
 	touch $@
 
 clean:
-	rm -rf .venv target build dist
+	rm -rf .venv target fuzz/target build dist

@@ -51,6 +51,7 @@ impl Dumper {
 
 #[cfg(not(Py_GIL_DISABLED))]
 mod walk {
+    use pyo3::intern;
     use pyo3::prelude::*;
     use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -60,6 +61,8 @@ mod walk {
 
     /// Nested deeper, an item is the C pickler's, which knows how deep Python may go.
     const DEEPEST: usize = 200;
+    /// An int of more bits is the C pickler's, too.
+    const LONGEST_INT: u64 = 10_000;
     /// The memo number of a tuple whose items are being saved.
     const IN_PROGRESS: u32 = u32::MAX;
 
@@ -147,9 +150,18 @@ mod walk {
         fn save_int(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
             match raw::int(int) {
                 Some(value) => self.writer.int(value),
-                // Python limits the digits.
-                None => self.writer.long(int.repr().ok()?.to_str().ok()?),
+                None => self.save_long(int)?,
             }
+            Some(())
+        }
+
+        /// Python limits the digits, and spells the longest ints in Python code.
+        fn save_long(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
+            let bits: u64 = int.call_method0(intern!(int.py(), "bit_length")).ok()?.extract().ok()?;
+            if bits > LONGEST_INT {
+                return None;
+            }
+            self.writer.long(int.repr().ok()?.to_str().ok()?);
             Some(())
         }
 

@@ -91,6 +91,7 @@ struct Build<'a, 'py> {
 
 impl<'py> Build<'_, 'py> {
     const DEEPEST_KEY: usize = 16;
+    const LONGEST_INT: usize = 4_000;
 
     fn run(&mut self, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
         let py = self.py;
@@ -159,9 +160,12 @@ impl<'py> Build<'_, 'py> {
         Some(())
     }
 
+    /// Python limits the digits, and reads the longest ints in Python code.
     fn long(&mut self, digits: &[u8]) -> Option<()> {
+        if digits.len() > Self::LONGEST_INT {
+            return None;
+        }
         let digits = raw::new_latin1(self.py, digits, ASCII)?;
-        // Python limits the digits.
         let int = self.py.get_type::<PyInt>().call1((digits,)).ok()?;
         self.push(int);
         Some(())

@@ -42,6 +42,8 @@ CLIENTS: dict[str, dict[str, Config]] = {
         "pylibmc": {"behaviors": {"connect_timeout": 500, "receive_timeout": 500_000, "send_timeout": 500_000}},
         "redis": {"socket_timeout": 0.5, "socket_connect_timeout": 0.5},
     },
+    # It is the server that is.
+    "starved": {},
     "silent": {"pymemcache": {"ignore_exc": True, "timeout": 0.5, "connect_timeout": 0.5}},
 }
 
@@ -255,7 +257,11 @@ def open_lab(library: str, backend: str, directory: Path, client: str = "") -> I
             servers.append(stack.enter_context(server))
             return server
 
-        needs = Needs(directory / "cache", lambda: start(Memcached()), lambda: start(Redis()))
+        needs = Needs(
+            directory / "cache",
+            lambda: start(Memcached(memory=2 if client == "starved" else 64)),
+            lambda: start(Redis()),
+        )
         config = next(each for each in BACKENDS if each.name == backend).config(needs)
         options = CLIENTS[client].get(backend, {}) if client else {}
         config["OPTIONS"] = {**config.get("OPTIONS", {}), **options}

@@ -220,7 +220,7 @@ def _whole_generation(lab: Lab, key: str, items: list[Any], options: Options) ->
     return Finding(Outcome.RIGHT)
 
 
-@experiment(10, "the server is short of memory: compressed", djblets=Outcome.RIGHT, backends=SERVERS)
+@experiment(10, "the server is short of memory: compressed", djblets=Outcome.RIGHT, backends=SERVERS, client="starved")
 def starved(lab: Lab) -> Iterator[Finding]:
     _starve(lab)
     yield from _read_and_write_much(lab, COMPRESSED, 4)
@@ -231,6 +231,7 @@ def starved(lab: Lab) -> Iterator[Finding]:
     "the server is short of memory: plain",
     djblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
     backends=SERVERS,
+    client="starved",
 )
 def starved_plain(lab: Lab) -> Iterator[Finding]:
     _starve(lab)
