@@ -9,11 +9,12 @@ DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
-.PHONY: help demo test lint fuzz build servers clean bench
+.PHONY: help demo test lint fuzz build servers clean bench faults
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
 	@echo "make test                               Rust and Python tests, on real caches"
+	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
 	@echo "make build                              the package, in .venv, in release mode"
@@ -26,6 +27,9 @@ demo: build
 test: build servers
 	cargo test --locked
 	$(BIN)/python -m pytest
+
+faults: build servers
+	$(BIN)/python -m tests.faults
 
 lint: build $(LINT)
 	cargo fmt --check

@@ -348,6 +348,8 @@ class Entry:
             # A chunk is stored in a list, so that no backend takes it for a string to convert.
             chunks += (found[key][0] for key in keys)
 
+        _check_sizes(chunks)
+
         return chunks
 
     def _read_items(self, count: int) -> Iterable[Any]:
@@ -504,6 +506,16 @@ def _attempt(load: Callable[[], Any]) -> Any:
     except Exception:
         # It has been logged.
         return UNSET
+
+
+def _check_sizes(chunks: list[bytes]) -> None:
+    # What is not compressed has no checksum: cut between two items it would be taken for whole.
+    sizes = [len(chunk) for chunk in chunks]
+
+    if any(size != _native.CACHE_CHUNK_SIZE for size in sizes[:-1]) or not all(
+        0 < size <= _native.CACHE_CHUNK_SIZE for size in sizes
+    ):
+        raise ValueError("its chunks are not of the size in which they are stored")
 
 
 def _parse_count(value: object) -> int:

@@ -79,13 +79,14 @@ class CacheLock:
         # Before anything can fail, since __del__ looks at it.
         self.acquired = False
 
-        if timeout_secs != -1 and timeout_secs <= 0:
+        # Not the other way round: NaN is no time either.
+        if timeout_secs != -1 and not timeout_secs > 0:
             raise ValueError("timeout_secs must be -1 or a positive value.")
 
-        if retry_secs <= 0:
+        if not retry_secs > 0:
             raise ValueError("retry_secs must be a positive value.")
 
-        if lock_expiration_secs <= 0:
+        if not lock_expiration_secs > 0:
             raise ValueError("lock_expiration_secs must be a positive value.")
 
         self.blocking = blocking
@@ -146,7 +147,8 @@ class CacheLock:
 
         self.token = token = str(uuid4())
         start = time.monotonic()
-        owner = last_owner = None
+        owner = None
+        was_held = False
 
         while not cache.add(key, token, self.lock_expiration_secs):
             if not blocking:
@@ -157,17 +159,20 @@ class CacheLock:
             if timeout != -1 and waited >= timeout:
                 self._time_out(timeout)
 
-            owner = cache.get(key)
-            last_owner = owner or last_owner
+            if owner is None:
+                owner = cache.get(key)
 
-            if last_owner is None and waited >= self.lock_expiration_secs:
+            was_held = was_held or owner is not None
+
+            if not was_held and waited >= self.lock_expiration_secs:
                 self._time_out(self.lock_expiration_secs)
 
             time.sleep(self.retry_secs + random.uniform(0, self.retry_secs * 0.25))
+            last_owner, owner = owner, cache.get(key)
 
             # What is being waited for is stored before its owner lets go of the lock. So the time to look for it is
             # when the lock has changed hands, and before queueing for it: else all who wait would pass one by one.
-            if self._is_needless is not None and cache.get(key) != owner and self._is_needless():
+            if self._is_needless is not None and owner != last_owner and self._is_needless():
                 return False
 
         self.acquired = True

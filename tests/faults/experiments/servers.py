@@ -1,0 +1,339 @@
+"""Promise 10: servers that die, freeze, forget, and are raced for."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tests.faults import replaced
+from tests.faults.experiment import ALL, SERVERS, experiment
+from tests.faults.lab import COMPRESSED, MODES, NEW, PLAIN, Lab, Options, generation
+from tests.faults.outcome import Finding, Outcome, judge, of_error
+from tests.servers import Server
+
+BIG = generation("big")
+NEWER = generation("newer")
+
+
+def _server(lab: Lab) -> Server:
+    assert lab.server is not None
+    return lab.server
+
+
+def _all_calls(lab: Lab, *, modes: list[Options] = MODES) -> Iterator[Finding]:
+    """Everything that computes: small, large, items, each with and without a lock."""
+    for options in modes:
+        for make_lock in (lambda: None, lambda: lab.lock(lock_expiration_secs=2)):
+            yield judge(lab.value("small", lambda: "value", lock=make_lock(), **options), ["value"], None)
+            yield judge(lab.value("large", lambda: BIG, large_data=True, lock=make_lock(), **options), [BIG], None)
+            yield judge(lab.iterate("items", lambda: BIG, lock=make_lock(), **options), BIG, None)
+
+
+def _recovers(lab: Lab) -> Iterator[Finding]:
+    """Once the server is back, entries are stored again."""
+    # A client may keep away from a server for a while that has failed.
+    time.sleep(2.5 if lab.backend == "pylibmc" else 0)
+    lab.disconnect()
+    for _ in range(2):
+        list(lab.iterate("after", BIG, **COMPRESSED))
+    yield judge(lab.iterate("after", NEW, **COMPRESSED), BIG, NEW)
+
+
+@experiment(10, "the server is dead", djblets=Outcome.RIGHT, backends=SERVERS, client="impatient", seconds=60)
+def dead(lab: Lab) -> Iterator[Finding]:
+    lab.store("items", BIG)
+    _server(lab).kill()
+    yield from _all_calls(lab)
+    _server(lab).restart()
+    yield from _recovers(lab)
+
+
+@experiment(10, "the server is frozen", djblets=Outcome.RIGHT, backends=SERVERS, client="impatient", seconds=90)
+def frozen(lab: Lab) -> Iterator[Finding]:
+    """Each call of the cache costs a time-out of the client, and there are few."""
+    server = _server(lab)
+    list(lab.iterate("items", BIG))
+    server.freeze()
+    yield from _all_calls(lab, modes=[COMPRESSED])
+    server.thaw()
+    yield from _recovers(lab)
+
+
+def _breaking_source(at: int, break_it: Callable[[], None]) -> Iterator[Any]:
+    for number, item in enumerate(NEWER):
+        if number == at:
+            break_it()
+        yield item
+
+
+def _broken_writes(lab: Lab, break_it: Callable[[], None], repair: Callable[[], None]) -> Iterator[Finding]:
+    for options in MODES:
+        for at in (0, 4):
+            lab.store("key", BIG, **options)
+            source = _breaking_source(at, break_it)
+            yield judge(lab.iterate("key", source, force_overwrite=True, **options), NEWER, None)
+            repair()
+            lab.disconnect()
+            got = judge(lab.iterate("key", NEW, **options), NEWER, NEW)
+            yield got if got.outcome is not Outcome.WRONG else judge(lab.iterate("key", []), BIG, None)
+
+
+@experiment(
+    10,
+    "the server dies during a write, and comes back empty",
+    djblets=Outcome.REBUILT,
+    fastblets=Outcome.REBUILT,
+    backends=SERVERS,
+    client="impatient",
+    seconds=60,
+)
+def dies_while_writing(lab: Lab) -> Iterator[Finding]:
+    yield from _broken_writes(lab, _server(lab).kill, _server(lab).restart)
+
+
+@experiment(
+    10,
+    "the server restarts during a write",
+    djblets=Outcome.REBUILT,
+    fastblets=Outcome.REBUILT,
+    backends=SERVERS,
+    client="impatient",
+    seconds=60,
+)
+def restarts_while_writing(lab: Lab) -> Iterator[Finding]:
+    yield from _broken_writes(lab, _server(lab).restart, lambda: None)
+
+
+@experiment(
+    10,
+    "a connection freezes during an overwrite, then thaws",
+    djblets=(Outcome.WRONG, Outcome.REBUILT),
+    fastblets=Outcome.REBUILT,
+    backends=SERVERS,
+    client="impatient",
+    seconds=90,
+)
+def freezes_while_writing(lab: Lab) -> Iterator[Finding]:
+    """What the frozen server was sent, it still does when it thaws."""
+    server = _server(lab)
+    for options in (PLAIN, COMPRESSED):
+        for at in (3, 5):
+            lab.store("key", BIG, **options)
+            source = _breaking_source(at, server.freeze)
+            yield judge(lab.iterate("key", source, force_overwrite=True, **options), NEWER, None)
+            server.thaw()
+            time.sleep(0.3)
+            lab.disconnect()
+            yield _one_whole(lab, options)
+            lab.disconnect()
+
+
+def _one_whole(lab: Lab, options: Options) -> Finding:
+    found = [judge(lab.iterate("key", NEW, **options), whole, NEW) for whole in (BIG, NEWER)]
+    return min(found, key=lambda finding: finding.outcome.severity)
+
+
+def _broken_reads(lab: Lab, break_it: Callable[[], None], repair: Callable[[], None]) -> Iterator[Finding]:
+    for options in MODES:
+        lab.store("key", BIG, **options)
+        get_many = lab.cache.get_many
+
+        def get_many_late(keys: list[str], get_many: Any = get_many, **more: Any) -> Any:
+            break_it()
+            return get_many(keys, **more)
+
+        with replaced(lab.cache, get_many=get_many_late):
+            yield judge(lab.iterate("key", NEW, **options), BIG, NEW)
+        repair()
+        lab.disconnect()
+
+
+@experiment(
+    10,
+    "the server dies between the count and the chunks",
+    djblets=Outcome.REBUILT,
+    fastblets=Outcome.REBUILT,
+    backends=SERVERS,
+    client="impatient",
+)
+def dies_while_reading(lab: Lab) -> Iterator[Finding]:
+    yield from _broken_reads(lab, _server(lab).kill, _server(lab).restart)
+
+
+@experiment(
+    10,
+    "the server restarts between the count and the chunks",
+    djblets=Outcome.REBUILT,
+    fastblets=Outcome.REBUILT,
+    backends=SERVERS,
+    client="impatient",
+)
+def restarts_while_reading(lab: Lab) -> Iterator[Finding]:
+    yield from _broken_reads(lab, _server(lab).restart, lambda: None)
+
+
+@experiment(
+    10,
+    "the server freezes between the count and the chunks",
+    djblets=Outcome.REBUILT,
+    fastblets=Outcome.REBUILT,
+    backends=SERVERS,
+    client="impatient",
+    seconds=60,
+)
+def freezes_while_reading(lab: Lab) -> Iterator[Finding]:
+    yield from _broken_reads(lab, _server(lab).freeze, _server(lab).thaw)
+
+
+def _starve(lab: Lab) -> None:
+    """Leave the server a few megabytes."""
+    if lab.backend == "redis":
+        client = lab.cache._cache.get_client()  # type: ignore[attr-defined]
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", "6mb")
+
+
+def _read_and_write_much(lab: Lab, options: Options, seconds: float) -> Iterator[Finding]:
+    """Entries of all sizes, more than there is room for, each of which tells what it is."""
+    randomness = random.Random(1)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        name = f"key {randomness.randrange(12)}"
+        items = generation(name, items=1 + randomness.randrange(6), size=300_000)
+        more = {**options, "force_overwrite": randomness.random() < 0.3}
+        yield _whole_generation(lab, name, items, more)
+
+
+def _whole_generation(lab: Lab, key: str, items: list[Any], options: Options) -> Finding:
+    """Any number of items that was ever stored is right; it stands in none of them, so only names tell."""
+    try:
+        got = list(lab.iterate(key, lambda: [len(items), *items], **options))
+    except BaseException as error:
+        return of_error(error)
+    if not got:
+        return Finding(Outcome.SHORT)
+    count, *rest = got
+    if rest != generation(key, items=count, size=300_000):
+        return Finding(Outcome.SHORT if len(rest) < count else Outcome.WRONG)
+    return Finding(Outcome.RIGHT)
+
+
+@experiment(10, "the server is short of memory: compressed", djblets=Outcome.RIGHT, backends=SERVERS, client="starved")
+def starved(lab: Lab) -> Iterator[Finding]:
+    _starve(lab)
+    yield from _read_and_write_much(lab, COMPRESSED, 4)
+
+
+@experiment(
+    10,
+    "the server is short of memory: plain",
+    djblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
+    backends=SERVERS,
+    client="starved",
+)
+def starved_plain(lab: Lab) -> Iterator[Finding]:
+    _starve(lab)
+    yield from _read_and_write_much(lab, PLAIN, 4)
+
+
+@experiment(10, "the server is full, and refuses", djblets=Outcome.RIGHT, backends=("redis",))
+def full(lab: Lab) -> Iterator[Finding]:
+    client = lab.cache._cache.get_client()  # type: ignore[attr-defined]
+    client.config_set("maxmemory", "2mb")
+    yield from _all_calls(lab)
+
+
+RACE_SECONDS = 2.0
+WRITERS, READERS = 2, 2
+
+
+def _race(lab: Lab, options: Options, *, locked: bool) -> Iterator[Finding]:
+    """Writers and readers at one key. Each generation is of several chunks, and names itself in each item."""
+    deadline = time.monotonic() + RACE_SECONDS
+    findings = lab.directory / "findings"
+
+    def note(finding: Finding) -> None:
+        if finding.outcome is not Outcome.RIGHT:
+            with findings.open("a") as file:
+                file.write(f"{finding.outcome.name}\n")
+
+    def lock() -> Any:
+        return lab.lock("race", retry_secs=0.02) if locked else None
+
+    def overwrite(items: list[Any], lock: Any = None) -> None:
+        note(judge(lab.iterate("key", items, force_overwrite=True, lock=lock, **options), items, None))
+
+    def write(writer: int) -> None:
+        number = 0
+        while time.monotonic() < deadline:
+            number += 1
+            items = generation(f"{writer}-{number}")
+            if locked:
+                with lock() as held:
+                    overwrite(items, held)
+            else:
+                overwrite(items)
+
+    def read() -> None:
+        while time.monotonic() < deadline:
+            note(_read_one(lab, options, lock()))
+
+    lab.together(
+        [*(lambda n=n: write(n) for n in range(WRITERS)), *(read for _ in range(READERS))],
+    )
+    yield Finding(Outcome.RIGHT)
+    for name in findings.read_text().split() if findings.exists() else ():
+        yield Finding(Outcome[name])
+
+
+def _read_one(lab: Lab, options: Options, lock: Any) -> Finding:
+    rebuilt = generation("rebuilt")
+    try:
+        got = list(lab.iterate("key", lambda: rebuilt, lock=lock, **options))
+    except BaseException as error:
+        return of_error(error)
+    names = {item[0] for item in got if isinstance(item, tuple)}
+    if len(names) != 1:
+        return Finding(Outcome.WRONG if names else Outcome.SHORT)
+    whole = generation(names.pop())
+    if got == whole:
+        return Finding(Outcome.RIGHT)
+    return Finding(Outcome.SHORT if got == whole[: len(got)] else Outcome.WRONG)
+
+
+@experiment(10, "writers and readers race: compressed", djblets=Outcome.RIGHT, backends=ALL, slow=True)
+def race(lab: Lab) -> Iterator[Finding]:
+    yield from _race(lab, COMPRESSED, locked=False)
+
+
+@experiment(10, "writers and readers race under locks: compressed", djblets=Outcome.RIGHT, backends=ALL, slow=True)
+def race_locked(lab: Lab) -> Iterator[Finding]:
+    yield from _race(lab, COMPRESSED, locked=True)
+
+
+@experiment(
+    10,
+    "writers and readers race: plain",
+    djblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
+    fastblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
+    backends=ALL,
+    undetectable=True,
+    slow=True,
+)
+def race_plain(lab: Lab) -> Iterator[Finding]:
+    yield from _race(lab, PLAIN, locked=False)
+
+
+@experiment(
+    10,
+    "writers and readers race under locks: plain",
+    djblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
+    fastblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
+    backends=ALL,
+    undetectable=True,
+    slow=True,
+)
+def race_plain_locked(lab: Lab) -> Iterator[Finding]:
+    yield from _race(lab, PLAIN, locked=True)

@@ -1,0 +1,95 @@
+"""The experiments on faults, in memory and on one real server: both libraries do what is said of them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from tests.backends import BACKENDS
+from tests.faults.outcome import Finding, Outcome, compare, worst_of
+from tests.faults.report import BEGIN, DOCUMENT, END, PROMISES, as_table, failures
+from tests.faults.runner import run
+from tests.faults.worker import EXPERIMENTS, Job
+from tests.servers import missing_servers
+
+SERVER = "pymemcache"
+LIBRARIES = ("fastblets", "djblets")
+
+
+def _jobs() -> list[object]:
+    return [
+        pytest.param(Job(name, backend, library), id=f"{name}-{backend}-{library}".replace(" ", "_"))
+        for name, experiment in EXPERIMENTS.items()
+        for backend in _backends(experiment.backends)
+        for library in LIBRARIES
+        if not experiment.slow and not _is_long(Job(name, backend, library))
+    ]
+
+
+def _backends(backends: tuple[str, ...]) -> list[str]:
+    """In memory where that shows it all, and on the server what needs one."""
+    there = [name for name in ("locmem", SERVER) if name in backends]
+    return there if len(there) < 2 else there[:1]
+
+
+def _is_long(job: Job) -> bool:
+    return Outcome.HANG in EXPERIMENTS[job.experiment].expected(job.library, job.backend)
+
+
+@pytest.mark.parametrize("job", _jobs())
+def test_it_does_what_is_expected(job: Job) -> None:
+    if find_spec(job.library) is None:
+        pytest.skip(f"{job.library} isn't installed")
+    if job.backend == SERVER and "memcached" in missing_servers():
+        pytest.skip("memcached isn't installed")
+    finding = run(job)
+    assert finding.outcome in EXPERIMENTS[job.experiment].expected(job.library, job.backend), str(finding)
+
+
+def test_only_what_cannot_be_noticed_may_be_expected_of_us() -> None:
+    for experiment in EXPERIMENTS.values():
+        for backend in experiment.backends:
+            for outcome in experiment.expected("fastblets", backend):
+                assert experiment.is_acceptable(outcome, backend), experiment.name
+
+
+def test_backends_and_promises_exist() -> None:
+    names = {backend.name for backend in BACKENDS}
+    for experiment in EXPERIMENTS.values():
+        assert names.issuperset(experiment.backends)
+        assert experiment.promise in PROMISES
+
+
+def test_the_worst_counts() -> None:
+    found = worst_of([Outcome.RIGHT, Finding(Outcome.SHORT, "why"), Outcome.REBUILT])
+    assert found == Finding(Outcome.SHORT, "1 of 3, why")
+
+
+@pytest.mark.parametrize(
+    ("got", "outcome"),
+    [
+        ([1, 2], Outcome.RIGHT),
+        ([3, 4], Outcome.REBUILT),
+        ([1], Outcome.SHORT),
+        ([], Outcome.SHORT),
+        ([1, 4], Outcome.WRONG),
+        ([1, 2, 3], Outcome.WRONG),
+    ],
+    ids=repr,
+)
+def test_what_is_read_is_judged(got: list[int], outcome: Outcome) -> None:
+    assert compare(got, [1, 2], [3, 4]).outcome is outcome
+
+
+def test_a_wrong_outcome_of_ours_is_a_failure() -> None:
+    results = {Job("a chunk is gone", "locmem", library): Finding(Outcome.SHORT) for library in LIBRARIES}
+    assert failures(results) == ["a chunk is gone on locmem: short"]
+    assert "| a chunk is gone | locmem | short | short |" in as_table(results)
+
+
+def test_the_document_has_its_tables() -> None:
+    text = DOCUMENT.read_text()
+    table = text[text.index(BEGIN) : text.index(END)]
+    missing = [name for name in EXPERIMENTS if f"| {name} |" not in table]
+    assert not missing, f"run `make faults`: {missing}"
