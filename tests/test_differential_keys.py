@@ -10,7 +10,7 @@ from typing import Any
 from django.test import override_settings
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.differential import aes_keys, characters, examples, texts, wrong_aes_keys
@@ -100,19 +100,29 @@ def test_any_key(both: Parity, key: Any, settings: dict[str, Any], options: dict
 
 
 @examples
-@given(no_keys, encryption)
+@given(no_keys, st.fixed_dictionaries({}, optional={"use_encryption": st.booleans(), "encryption_key": aes_keys}))
 def test_what_is_no_key(both: Parity, key: Any, options: dict[str, Any]) -> None:
     both(make_key(key, options), texts=False)
 
 
-@examples
-@given(st.lists(keys, max_size=4), site_settings, st.sampled_from([False, True]))
-def test_keys_of_large_entries(both: Parity, keys: list[Any], settings: dict[str, Any], encrypted: bool) -> None:
-    def memoize(library: Library) -> list[Any]:
-        return [list(library.backend.cache_memoize_iter(key, ["item"], use_encryption=encrypted)) for key in keys]
+def memoize_under(key: Any, encrypted: bool) -> Action:
+    return lambda library: list(library.backend.cache_memoize_iter(key, ["item"], use_encryption=encrypted))
 
-    # An empty sequence has no last part to name chunks after: the texts of that error differ.
-    both(under(settings, memoize), texts=False, ignoring=r"list index out of range|not enough values to unpack.*")
+
+@examples
+@given(keys, site_settings, st.booleans())
+@example([lazystr("only")], {}, False)
+@example({"of": 0, "a dict": 0}, {}, False)
+def test_keys_of_large_entries(both: Parity, key: Any, settings: dict[str, Any], encrypted: bool) -> None:
+    assume(isinstance(key, str) or len(key) > 0)
+    both(under(settings, memoize_under(key, encrypted)), texts=False)
+
+
+def test_no_key_at_all_has_no_place_for_chunks(both: Parity) -> None:
+    for library in both.libraries:
+        trial = both.run(library, memoize_under([], False))
+        assert (trial.value, trial.stored) == (["item"], {})
+        assert trial.logs[-1].startswith("ERROR")
 
 
 @examples
