@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import UserList, deque
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from django.test import override_settings

@@ -61,7 +61,10 @@ def test_aes(fixed_iv: CountingIVs, vector: Vector) -> None:
     assert aes_decrypt(encrypted, key=key) == plain
 
 
-ENTRIES = [pytest.param(*pair, id=pair[0]["name"]) for pair in zip(cases.entries(), vectors("entries"), strict=True)]
+ENTRIES = [
+    pytest.param(case, vector, id=case["name"])
+    for case, vector in zip(cases.memoize_calls(), vectors("entries"), strict=True)
+]
 
 
 def memoize(case: Vector, make: Callable[[], Iterable[Any]]) -> list[Any]:

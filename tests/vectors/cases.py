@@ -83,7 +83,7 @@ SETTINGS: list[dict[str, Any]] = [
 OPTIONS: list[dict[str, Any]] = [{"use_encryption": True, "encryption_key": key} for key in (*AES_KEYS, b"any size")]
 
 
-def keys() -> Iterable[tuple[Any, dict[str, Any], dict[str, Any]]]:
+def keyed_calls() -> Iterable[tuple[Any, dict[str, Any], dict[str, Any]]]:
     """Keys with settings and options."""
     for key in [*TEXTS, *PARTS]:
         yield key, {}, {}
@@ -131,7 +131,7 @@ MODES = [
 Case = dict[str, Any]
 
 
-def entries() -> Iterable[Case]:
+def memoize_calls() -> Iterable[Case]:
     """Calls: a name, which function, the items or value, the key, the options."""
     for name, value in _VALUES.items():
         yield _case(f"{name}, small", [value], use_encryption=False)
@@ -166,7 +166,7 @@ def _case(name: str, items: list[Any], *, key: Any = "key", is_iter: bool = Fals
     return {"name": name.strip(), "items": items, "key": key, "is_iter": is_iter, "options": options}
 
 
-def crypto() -> Iterable[tuple[bytes, bytes]]:
+def aes_inputs() -> Iterable[tuple[bytes, bytes]]:
     """AES keys and what is encrypted."""
     for key, size in product(AES_KEYS, [0, 1, 15, 16, 17, 31, 32, 33, 300]):
         yield key, bytes(index * 37 % 256 for index in range(size))

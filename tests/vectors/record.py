@@ -101,7 +101,7 @@ def record_keys() -> Iterator[dict[str, Any]]:
     from django.test import override_settings
     from djblets.cache import backend
 
-    for key, settings, options in cases.keys():
+    for key, settings, options in cases.keyed_calls():
         with override_settings(**settings):
             yield {
                 "key": key,
@@ -123,7 +123,7 @@ def record_surrogates() -> Iterator[dict[str, Any]]:
 def record_entries() -> Iterator[dict[str, Any]]:
     from djblets.cache import backend
 
-    for case in cases.entries():
+    for case in cases.memoize_calls():
         key, items, options = case["key"], case["items"], case["options"]
         large = case["is_iter"] or "large_data" in options
         with recorded() as stored:
@@ -150,7 +150,7 @@ def described_pickle(item: Any) -> dict[str, Any]:
 def record_crypto() -> Iterator[dict[str, Any]]:
     from djblets.secrets import crypto
 
-    for key, plain in cases.crypto():
+    for key, plain in cases.aes_inputs():
         with patch.object(os, "urandom", CountingIVs()):
             encrypted = crypto.aes_encrypt(plain, key=key)
         yield {"key": key.hex(), "plain": plain.hex(), "encrypted": encrypted.hex()}
