@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 CACHE ?= file
+FUZZ_SECONDS ?= 60
 
 BIN := .venv/bin
 DEV := .venv/requirements-dev
@@ -12,7 +13,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
-.PHONY: help demo test parity matrix matrix-short upstream lint build servers clean
+.PHONY: help demo test parity matrix matrix-short upstream lint fuzz build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -22,6 +23,7 @@ help:
 	@echo "make matrix-short                       the tests on the oldest and newest of both"
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
 	@echo "make lint                               formatters, linters, type checkers"
+	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
 	@echo "make build                              the package, in .venv, in release mode"
 	@echo "make clean                              remove all that was made"
 
@@ -55,6 +57,13 @@ lint: build $(LINT)
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
 
+# The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may.
+fuzz:
+	command -v cargo-fuzz || cargo install --locked --quiet cargo-fuzz
+	for target in $$(cargo fuzz list); do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
 build: $(DEV)
 	$(BIN)/maturin develop --release --locked --quiet
 
@@ -76,4 +85,4 @@ $(MATRIX): requirements/matrix.txt $(DEV)
 	touch $@
 
 clean:
-	rm -rf .venv target build dist
+	rm -rf .venv target fuzz/target build dist

@@ -2,7 +2,7 @@
 //!
 //! Both directions stream. Writing holds a chunk and zlib's state, reading what the caller asks for.
 
-use crate::chunk::Cutter;
+use crate::chunk::{CHUNK_SIZE, Cutter};
 use crate::cipher::{BLOCK_SIZE, Decryptor, Encryptor, Key, iv};
 use crate::error::{Error, Result};
 use crate::zlib::{Deflate, Inflate};
@@ -15,6 +15,10 @@ pub struct Writer {
     deflate: Option<Deflate>,
     encryptor: Option<Encryptor>,
     cutter: Cutter,
+    /// The pickle that is to be compressed.
+    pickle: Vec<u8>,
+    /// Where in the cutter's input that begins which is not yet encrypted.
+    start: usize,
 }
 
 impl Writer {
@@ -29,23 +33,41 @@ impl Writer {
             deflate: compress.then(Deflate::default),
             encryptor,
             cutter,
+            pickle: Vec::new(),
+            start: 0,
         }
     }
 
-    /// Appends one item's pickle.
-    pub fn write(&mut self, pickle: &[u8]) -> Result<()> {
-        self.append(|deflate, output| match deflate {
-            Some(deflate) => deflate.write(pickle, output),
-            None => {
-                output.extend_from_slice(pickle);
-                Ok(())
-            }
-        })
+    /// Where the next item's pickle is to be appended, before [`end_pickle`](Self::end_pickle).
+    pub fn pickle(&mut self) -> &mut Vec<u8> {
+        self.start = self.cutter.input().len();
+        if self.deflate.is_some() {
+            &mut self.pickle
+        } else {
+            self.cutter.input()
+        }
+    }
+
+    /// Takes over the pickle that was appended.
+    pub fn end_pickle(&mut self) -> Result<()> {
+        if let Some(deflate) = &mut self.deflate {
+            deflate.write(&self.pickle, self.cutter.input())?;
+            self.pickle.clear();
+            // One huge item must not hold its memory for all that follow it.
+            self.pickle.shrink_to(CHUNK_SIZE);
+        }
+        self.encrypt();
+        Ok(())
     }
 
     /// Ends the stream. What is left is in the full chunks and the last one.
     pub fn finish(&mut self) -> Result<()> {
-        self.append(|deflate, output| deflate.map_or(Ok(()), |deflate| deflate.finish(output)))
+        self.start = self.cutter.input().len();
+        if let Some(deflate) = &mut self.deflate {
+            deflate.finish(self.cutter.input())?;
+        }
+        self.encrypt();
+        Ok(())
     }
 
     /// The chunks made so far.
@@ -53,14 +75,10 @@ impl Writer {
         &mut self.cutter
     }
 
-    fn append(&mut self, write: impl FnOnce(Option<&mut Deflate>, &mut Vec<u8>) -> Result<()>) -> Result<()> {
-        let output = self.cutter.input();
-        let start = output.len();
-        write(self.deflate.as_mut(), output)?;
+    fn encrypt(&mut self) {
         if let Some(encryptor) = &mut self.encryptor {
-            encryptor.apply(&mut output[start..]);
+            encryptor.apply(&mut self.cutter.input()[self.start..]);
         }
-        Ok(())
     }
 }
 
@@ -183,7 +201,6 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::CHUNK_SIZE;
     use proptest::prelude::*;
 
     const KEY: &[u8] = b"0123456789abcdef";
@@ -199,7 +216,8 @@ mod tests {
             cutter.drop_full_chunks();
         };
         for item in items {
-            writer.write(item).unwrap();
+            writer.pickle().extend_from_slice(item);
+            writer.end_pickle().unwrap();
             collect(writer.cutter());
         }
         writer.finish().unwrap();

@@ -138,4 +138,4 @@ def stored_bytes(cache: BaseCache) -> dict[str, bytes]:
     real = real_cache(cache)
     if not isinstance(real, LocMemCache):
         raise TypeError(f"{type(real).__name__} can't list its entries")
-    return dict(real._cache)
+    return dict(vars(real)["_cache"])

@@ -7,16 +7,20 @@ use crate::key;
 
 /// Makes a full cache key.
 ///
-/// `prefix` is the site's domain, perhaps with its root, if there is a site. `parts` are the strings of the key; two or more are
-/// escaped. With an `encryption_key`, the key is an HMAC.
+/// `prefix` is the site's domain, perhaps with its root, if there is a site. `key` is a string, or a list or tuple of
+/// strings; two or more are escaped. With an `encryption_key`, the full key is an HMAC.
 #[pyfunction]
-#[pyo3(signature = (prefix, parts, encryption_key, /))]
+#[pyo3(signature = (prefix, key, encryption_key, /))]
 pub(super) fn make_full_key<'py>(
     py: Python<'py>,
     prefix: Option<&Bound<'py, PyString>>,
-    parts: Vec<Bound<'py, PyString>>,
+    key: &Bound<'py, PyAny>,
     encryption_key: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyString>> {
+    let parts = match key.cast::<PyString>() {
+        Ok(only) => vec![only.clone()],
+        Err(_) => key.extract()?,
+    };
     let mut joined = Joined::default();
     let prefix = prefix.map(|prefix| joined.encode(prefix)).transpose()?;
     let parts = parts

@@ -5,41 +5,55 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
+use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
 use super::run;
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
+use crate::error::Result;
 use crate::large::{Reader, Writer};
+
+/// Up to this many bytes of pickles are unpickled before the first item is given out. Of a longer stream it is made sure
+/// that it is whole, and then it is read again, item by item.
+const READ_AHEAD: usize = 16 << 20;
 
 /// Turns items into chunks.
 #[pyclass]
-pub(super) struct LargeWriter(Writer);
+pub(super) struct LargeWriter {
+    writer: Writer,
+    pickler: Pickler,
+}
 
 #[pymethods]
 impl LargeWriter {
     /// Starts a stream, encrypted if there are a key and an initialization vector.
     #[new]
     #[pyo3(signature = (compress, key, iv, /))]
-    fn new(compress: bool, key: Option<&[u8]>, iv: Option<&[u8]>) -> PyResult<Self> {
+    fn new(py: Python<'_>, compress: bool, key: Option<&[u8]>, iv: Option<&[u8]>) -> PyResult<Self> {
         let encryption = match (key, iv) {
             (Some(key), Some(iv)) => Some((Key::new(key)?, cipher::iv(iv)?)),
             (None, None) => None,
             _ => return Err(PyValueError::new_err("An encryption key needs an IV, and an IV a key.")),
         };
-        Ok(Self(Writer::new(
-            compress,
-            encryption.as_ref().map(|(key, iv)| (key, *iv)),
-        )))
+        let writer = Writer::new(compress, encryption.as_ref().map(|(key, iv)| (key, *iv)));
+        Ok(Self {
+            writer,
+            pickler: Pickler::new(py)?,
+        })
     }
 
-    /// Appends one item's pickle.
-    #[pyo3(signature = (pickle, /))]
-    fn write(&mut self, py: Python<'_>, pickle: PyBackedBytes) -> PyResult<()> {
-        Ok(run(py, pickle.len(), || self.0.write(&pickle))?)
+    /// Appends an item.
+    #[pyo3(signature = (item, /))]
+    fn write(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let output = self.writer.pickle();
+        let start = output.len();
+        self.pickler.write(item, output)?;
+        let size = output.len() - start;
+        Ok(run(item.py(), size, || self.writer.end_pickle())?)
     }
 
     /// Takes the chunks that are full and certainly not the last.
     fn take_full_chunks<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let cutter = self.0.cutter();
+        let cutter = self.writer.cutter();
         let chunks = PyList::new(py, cutter.full_chunks().map(|chunk| PyBytes::new(py, chunk)))?;
         cutter.drop_full_chunks();
         Ok(chunks)
@@ -47,36 +61,108 @@ impl LargeWriter {
 
     /// Ends the stream; what is left of it is in the full chunks and the last one.
     fn finish(&mut self, py: Python<'_>) -> PyResult<()> {
-        Ok(run(py, CHUNK_SIZE, || self.0.finish())?)
+        Ok(run(py, CHUNK_SIZE, || self.writer.finish())?)
     }
 
     /// The last chunk, once the full ones have been taken. None where the stream is empty.
     fn last_chunk<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.0.cutter().last_chunk().map(|chunk| PyBytes::new(py, chunk))
+        self.writer.cutter().last_chunk().map(|chunk| PyBytes::new(py, chunk))
     }
 }
 
-/// Turns chunks into the stream of pickles that they hold.
-#[pyclass]
-pub(super) struct LargeReader(Reader<PyBackedBytes>);
-
-#[pymethods]
-impl LargeReader {
-    /// Starts reading.
-    #[new]
-    #[pyo3(signature = (chunks, compressed, key, /))]
-    fn new(chunks: Vec<PyBackedBytes>, compressed: bool, key: Option<&[u8]>) -> PyResult<Self> {
-        let key = key.map(Key::new).transpose()?;
-        Ok(Self(Reader::new(chunks, compressed, key.as_ref())?))
+/// The items of a stream that is known to be whole: a list of them or, of a long stream, an iterator.
+#[pyfunction]
+#[pyo3(signature = (chunks, compressed, key, /))]
+pub(super) fn read_items<'py>(
+    py: Python<'py>,
+    chunks: Vec<PyBackedBytes>,
+    compressed: bool,
+    key: Option<&[u8]>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let key = key.map(Key::new).transpose()?;
+    let mut beginning = Reader::new(chunks.iter().collect(), compressed, key.as_ref())?;
+    let mut data = Vec::new();
+    let stored = chunks.iter().map(|chunk| chunk.len()).sum();
+    let ended = run(py, stored, || -> Result<bool> {
+        while data.len() <= READ_AHEAD {
+            if !beginning.read(&mut data, CHUNK_SIZE)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })?;
+    if ended {
+        return Ok(unpickle_all(py, &data)?.into_any());
     }
 
-    /// The whole stream.
-    fn read_all<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let data = py.detach(|| {
-            let mut data = Vec::new();
-            while self.0.read(&mut data, CHUNK_SIZE)? {}
-            Ok::<_, crate::error::Error>(data)
-        })?;
-        Ok(PyBytes::new(py, &data))
+    let mut checker = Checker::default();
+    py.detach(|| -> Result<()> {
+        loop {
+            checker.check(&mut data)?;
+            // As much again as there is, so that a huge item is not looked at over and over.
+            let want = data.len().max(CHUNK_SIZE);
+            if !beginning.read(&mut data, want)? {
+                break;
+            }
+        }
+        if data.is_empty() { Ok(()) } else { Err(CUT_OFF) }
+    })?;
+    checker.import_globals(py)?;
+    let stream = ItemStream {
+        reader: Reader::new(chunks, compressed, key.as_ref())?,
+        unpickler: Unpickler::new(py)?,
+        data: Vec::new(),
+        at: 0,
+    };
+    Ok(Bound::new(py, stream)?.into_any())
+}
+
+fn unpickle_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Bound<'py, PyList>> {
+    let mut unpickler = Unpickler::new(py)?;
+    let mut items = Vec::new();
+    while !data.is_empty() {
+        let (item, size) = unpickler.read(py, data)?.ok_or(CUT_OFF)?;
+        items.push(item);
+        data = &data[size..];
+    }
+    PyList::new(py, items)
+}
+
+/// The items of a long stream, one by one.
+#[pyclass]
+pub(super) struct ItemStream {
+    reader: Reader<PyBackedBytes>,
+    unpickler: Unpickler,
+    /// What has been read of the stream, and where in it the next item starts.
+    data: Vec<u8>,
+    at: usize,
+}
+
+#[pymethods]
+impl ItemStream {
+    fn __iter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        loop {
+            let rest = &self.data[self.at..];
+            if !rest.is_empty()
+                && let Some((item, size)) = self.unpickler.read(py, rest)?
+            {
+                self.at += size;
+                return Ok(Some(item));
+            }
+            self.data.drain(..self.at);
+            self.at = 0;
+            let want = self.data.len().max(CHUNK_SIZE);
+            if !py.detach(|| self.reader.read(&mut self.data, want))? {
+                return if self.data.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(CUT_OFF.into())
+                };
+            }
+        }
     }
 }

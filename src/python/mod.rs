@@ -1,9 +1,14 @@
 //! What Python sees of the codec: a table. No logic of caching is here, and nothing of Django.
 
 mod crypto;
+mod dump;
 mod error;
 mod key;
 mod large;
+mod load;
+mod pickle;
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
+mod raw;
 
 use pyo3::prelude::*;
 
@@ -15,7 +20,9 @@ mod native {
     #[pymodule_export]
     use super::key::make_full_key;
     #[pymodule_export]
-    use super::large::{LargeReader, LargeWriter};
+    use super::large::{ItemStream, LargeWriter, read_items};
+    #[pymodule_export]
+    use super::pickle::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths};
 
     #[pymodule_export]
     const AES_BLOCK_SIZE: usize = crate::cipher::BLOCK_SIZE;
@@ -23,6 +30,8 @@ mod native {
     const CACHE_CHUNK_SIZE: usize = crate::chunk::CHUNK_SIZE;
     #[pymodule_export]
     const MAX_KEY_SIZE: usize = crate::key::MAX_KEY_SIZE;
+    #[pymodule_export]
+    const DEBUG_BUILD: bool = cfg!(debug_assertions);
 }
 
 /// Below this many bytes the GIL is kept: giving it up and getting it back costs more than the work that it would let

@@ -93,14 +93,7 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    entry = Entry(
-        key,
-        expiration=expiration,
-        compress=compress_large_data,
-        use_encryption=use_encryption,
-        encryption_key=encryption_key,
-        lock=lock,
-    )
+    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, lock)
 
     try:
         if not force_overwrite:
@@ -163,14 +156,7 @@ def cache_memoize_iter(
         TypeError: What should be an iterable is none.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    entry = Entry(
-        key,
-        expiration=expiration,
-        compress=compress_large_data,
-        use_encryption=use_encryption,
-        encryption_key=encryption_key,
-        lock=lock,
-    )
+    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, lock)
 
     try:
         found = UNSET if force_overwrite else entry.read(entry.load_items)

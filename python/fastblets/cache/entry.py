@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 from enum import Enum
-from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -77,7 +76,6 @@ class Entry:
     def __init__(
         self,
         key: str | Sequence[str],
-        *,
         expiration: int | Unset | None,
         compress: bool,
         use_encryption: bool | None,
@@ -96,9 +94,7 @@ class Entry:
         self._lock = lock
         self._acquired = False
 
-        self._expiration: int | None = (
-            get_setting("CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME) if expiration is UNSET else expiration
-        )
+        self._expiration = expiration
 
         if lock is not None and not lock.full_cache_key:
             lock.full_cache_key = self._make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
@@ -183,7 +179,7 @@ class Entry:
             return UNSET
 
         try:
-            return self._decode(self._fetch_chunks(_parse_count(count)))
+            return self._read_items(_parse_count(count))
         except Exception as e:
             self._log_unreadable(e)
             raise
@@ -254,7 +250,7 @@ class Entry:
         values = {self._make_chunk_key(index): [chunk] for index, chunk in enumerate(chunks, start)}
 
         try:
-            failed = cache.set_many(values, timeout=self._expiration)
+            failed = cache.set_many(values, timeout=self._get_timeout())
 
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
@@ -272,6 +268,13 @@ class Entry:
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""
         cache.delete(self.full_key)
+
+    def discard(self) -> None:
+        """Remove the entry, if it can be done."""
+        try:
+            self.delete()
+        except Exception as e:
+            logger.exception('Error deleting cache key "%s": %s', self.full_key, e)
 
     def log_not_stored(self, error: Exception) -> None:
         """Log that a large entry could not be stored."""
@@ -347,20 +350,29 @@ class Entry:
 
         return chunks
 
-    def _decode(self, chunks: list[bytes]) -> Iterable[Any]:
-        reader = _native.LargeReader(chunks, self._compress, self._encryption_key)
-        data = reader.read_all()
-        file = BytesIO(data)
-        items = []
+    def _read_items(self, count: int) -> Iterable[Any]:
+        items = _native.read_items(self._fetch_chunks(count), self._compress, self._encryption_key)
 
-        try:
-            while file.tell() < len(data):
-                items.append(pickle.load(file))
-        except Exception as e:
-            logger.warning('Unpickle error for cache key "%s": %s.', self.full_key, e)
-            raise
+        return items if isinstance(items, list) else self._stream(items)
 
-        return items
+    def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
+        # Whole, but not yet unpickled: that may still fail.
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except Exception as e:
+                logger.error(
+                    'Failed to return large or iterable cache data for key "%s". Something went wrong when returning '
+                    "processed results to the caller. Error = %s",
+                    self.full_key,
+                    e,
+                )
+                self.discard()
+                raise
+
+            yield item
 
     def _encrypt(self, value: object, encryption_key: bytes) -> bytes:
         # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
@@ -375,6 +387,14 @@ class Entry:
         except Exception as e:
             logger.error("Failed to encrypt data for cache for key %s: %s.", self.full_key, e)
             raise
+
+    def _get_timeout(self) -> int | None:
+        if self._expiration is not UNSET:
+            return self._expiration
+
+        timeout: int | None = get_setting("CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
+
+        return timeout
 
     def _make_writer(self) -> _native.LargeWriter:
         if self._encryption_key is None:
@@ -393,7 +413,7 @@ class Entry:
 
     def _set(self, key: str, value: object) -> None:
         try:
-            cache.set(key, value, timeout=self._expiration)
+            cache.set(key, value, timeout=self._get_timeout())
         except Exception as e:
             logger.exception('Error setting data in cache for key "%s": %s', key, e)
             raise
@@ -436,10 +456,7 @@ class _LargeWrite:
     def close(self) -> None:
         """Make sure that an entry that was not stored completely is missing."""
         if self._dirty:
-            try:
-                self._entry.delete()
-            except Exception as e:
-                logger.exception('Error deleting cache key "%s": %s', self._entry.full_key, e)
+            self._entry.discard()
 
     def _attempt(self, step: Callable[..., None], *args: object) -> None:
         if self._failed:
@@ -452,7 +469,7 @@ class _LargeWrite:
             self._entry.log_not_stored(e)
 
     def _add(self, item: object) -> None:
-        self._writer.write(pickle.dumps(item, protocol=0))
+        self._writer.write(item)
 
     def _store_full_chunks(self) -> None:
         chunks = self._writer.take_full_chunks()

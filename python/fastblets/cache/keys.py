@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("djblets.cache.backend")
 
 
-#: The domains of the sites seen so far in this process, by SITE_ID.
+#: The domains of the sites seen so far in this process, by their ids.
 _last_domains: dict[object, str] = {}
 
 
@@ -43,14 +43,11 @@ def make_full_key(
         TypeError: The key is neither a string nor a sequence of strings.
         UnicodeEncodeError: The key needs a digest, but has none, since it holds a lone surrogate.
     """
-    return _native.make_full_key(prefix, split_key(key), encryption_key)
+    return _native.make_full_key(prefix, key if isinstance(key, str) else split_key(key), encryption_key)
 
 
-def split_key(key: str | Sequence[str]) -> Sequence[str]:
-    """Return the parts of a base key."""
-    if isinstance(key, str):
-        return (key,)
-
+def split_key(key: Sequence[str]) -> list[str]:
+    """Return the parts of a base key that is no string."""
     if len(key) > 1:
         # Lazily translated strings have all methods of a string, this one to become one.
         return [part if isinstance(part, str) else part.replace("%", "%") for part in key]
@@ -69,29 +66,34 @@ def get_key_prefix() -> str | None:
     if sites is None:
         return None
 
-    site_id = get_setting("SITE_ID")
-
-    domain: str | None
-
     try:
-        domain = sites.get_current().domain
+        site = sites.get_current()
     except (ImproperlyConfigured, ObjectDoesNotExist):
         return None
     except Exception as e:
-        domain = _last_domains.get(site_id)
-        logger.warning(
-            "Error looking up the current Site for a cache key. Going on with %s. Error = %s",
-            "no prefix" if domain is None else f'its last known domain "{domain}"',
-            e,
-        )
+        domain = _get_last_domain(e)
 
         if domain is None:
             return None
+    else:
+        domain = site.domain
+        _last_domains[site.id] = domain
 
-    _last_domains[site_id] = domain
     site_root = get_setting("SITE_ROOT")
 
     return f"{domain}:{site_root}" if site_root else domain
+
+
+def _get_last_domain(error: Exception) -> str | None:
+    site_id = get_setting("SITE_ID")
+    domain = next((domain for known, domain in _last_domains.items() if str(known) == str(site_id)), None)
+    logger.warning(
+        "Error looking up the current Site for a cache key. Going on with %s. Error = %s",
+        "no prefix" if domain is None else f'its last known domain "{domain}"',
+        error,
+    )
+
+    return domain
 
 
 @once

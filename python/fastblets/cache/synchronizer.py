@@ -125,7 +125,16 @@ class GenerationSynchronizer:
             self.sync_gen = sync_gen
             raise
 
-        self.sync_gen = sync_gen if stored else self._get_latest_sync_gen()
+        if not stored:
+            latest = self._get_latest_sync_gen()
+
+            if type(latest) is int:
+                sync_gen = latest
+            else:
+                # Left there, it would keep all state expired for ever.
+                cache.set(self.cache_key, sync_gen, timeout=self.cache_expiration_secs)
+
+        self.sync_gen = sync_gen
 
     def _get_latest_sync_gen(self) -> int | None:
         sync_gen: int | None = cache.get(self.cache_key)

@@ -1,0 +1,420 @@
+//! The opcodes that [`Writer`](super::write::Writer) writes, back into their arguments.
+//!
+//! CPython's unpickler takes far more than its pickler writes: signs, hexadecimal numbers, quotes, a dozen further
+//! opcodes. All of that is "unusual" here, and `None`: the reader must never understand something differently, and
+//! whoever asks has CPython's unpickler to turn to.
+
+use super::find::find;
+use super::scan::line_end;
+
+/// One opcode of protocol 0 with its argument.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Token<'a> {
+    /// `None`.
+    None,
+    /// A bool.
+    Bool(bool),
+    /// An int of up to 18 digits.
+    Int(i64),
+    /// The decimal digits of a longer int, and its sign.
+    Long(&'a [u8]),
+    /// A float.
+    Float(f64),
+    /// A str, with its escapes.
+    Text(&'a [u8]),
+    /// A class or function: module and name.
+    Global(&'a [u8], &'a [u8]),
+    /// The start of a tuple, list or dict.
+    Mark,
+    /// A tuple of everything behind the mark.
+    Tuple,
+    /// A list of everything behind the mark: of nothing, as CPython writes it.
+    List,
+    /// A dict of everything behind the mark: of nothing, as CPython writes it.
+    Dict,
+    /// The last value becomes the list's next item.
+    Append,
+    /// The last two values become the dict's next key and value.
+    SetItem,
+    /// A call of a function with a tuple of arguments.
+    Reduce,
+    /// The last value goes into the memo under this number.
+    Put(usize),
+    /// A value out of the memo.
+    Get(usize),
+    /// The last value, or the last mark, is dropped.
+    Pop,
+    /// The end of the pickle.
+    Stop,
+}
+
+/// The tokens of a pickle.
+#[derive(Debug, Clone)]
+pub struct Tokens<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// The tokens of the pickle that starts at `data`'s first byte.
+    pub fn new(data: &'a [u8]) -> Self {
+        Self { data, at: 0 }
+    }
+
+    /// How many bytes the tokens so far take.
+    pub fn consumed(&self) -> usize {
+        self.at
+    }
+
+    /// The next token; `None` if it is incomplete or unusual.
+    #[inline]
+    pub fn next_token(&mut self) -> Option<Token<'a>> {
+        let opcode = *self.data.get(self.at)?;
+        self.at += 1;
+        Some(match opcode {
+            b'p' => Token::Put(number(self.line()?)?),
+            b'V' => Token::Text(self.line()?),
+            b's' => Token::SetItem,
+            b'a' => Token::Append,
+            b'I' => int_or_bool(self.line()?)?,
+            b'(' => Token::Mark,
+            b'l' => Token::List,
+            b'd' => Token::Dict,
+            b't' => Token::Tuple,
+            b'F' => Token::Float(float(self.line()?)?),
+            b'N' => Token::None,
+            b'g' => Token::Get(number(self.line()?)?),
+            b'L' => long(self.line()?)?,
+            b'c' => Token::Global(self.line()?, self.line()?),
+            b'R' => Token::Reduce,
+            b'0' => Token::Pop,
+            b'.' => Token::Stop,
+            _ => return None,
+        })
+    }
+
+    #[inline]
+    fn line(&mut self) -> Option<&'a [u8]> {
+        let end = line_end(self.data, self.at)?;
+        let line = &self.data[self.at..end - 1];
+        self.at = end;
+        Some(line)
+    }
+}
+
+#[inline]
+fn number(line: &[u8]) -> Option<usize> {
+    let number = digits(line)?;
+    usize::try_from(number).ok()
+}
+
+/// Decimal digits, at most 18 of them, without a sign or needless zeros.
+#[inline]
+fn digits(line: &[u8]) -> Option<i64> {
+    if !(1..=18).contains(&line.len()) || (line[0] == b'0' && line.len() > 1) {
+        return None;
+    }
+    line.iter().try_fold(0, |number, &byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + i64::from(digit))
+    })
+}
+
+#[inline]
+fn int(line: &[u8]) -> Option<i64> {
+    match line.strip_prefix(b"-") {
+        // Python has no negative zero, and to the unpickler it might be a bool.
+        Some(line) => digits(line).filter(|&number| number > 0).map(|number| -number),
+        None => digits(line),
+    }
+}
+
+#[inline]
+fn int_or_bool<'a>(line: &'a [u8]) -> Option<Token<'a>> {
+    match line {
+        b"01" => Some(Token::Bool(true)),
+        b"00" => Some(Token::Bool(false)),
+        _ => Some(Token::Int(int(line)?)),
+    }
+}
+
+fn long(line: &[u8]) -> Option<Token<'_>> {
+    let line = line.strip_suffix(b"L")?;
+    if let Some(number) = int(line) {
+        return Some(Token::Int(number));
+    }
+    let digits = line.strip_prefix(b"-").unwrap_or(line);
+    let plain = digits.len() > 18 && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+    plain.then_some(Token::Long(line))
+}
+
+/// A float as `repr` spells it.
+fn float(line: &[u8]) -> Option<f64> {
+    match line {
+        b"nan" => return Some(f64::NAN),
+        b"inf" => return Some(f64::INFINITY),
+        b"-inf" => return Some(f64::NEG_INFINITY),
+        _ => {}
+    }
+    let spelled_out = line
+        .iter()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'+' | b'-'));
+    let line = std::str::from_utf8(line).ok().filter(|_| spelled_out)?;
+    // What overflows is an error to Python, infinity to Rust.
+    line.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+/// A part of a str's line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Characters below U+0100, as they are.
+    Raw(&'a [u8]),
+    /// One escaped character.
+    Character(u32),
+}
+
+/// What a hexadecimal digit is worth; more than any is worth for what is none.
+static HEX_DIGITS: [u8; 256] = {
+    let mut worth = [0x10; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        worth[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        worth[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    worth
+};
+
+/// The pieces of a str's line.
+#[derive(Debug, Clone)]
+pub struct Pieces<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Option<Piece<'a>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let plain = find(b'\\', self.rest).unwrap_or(self.rest.len());
+        if plain > 0 {
+            let (raw, rest) = self.rest.split_at(plain);
+            self.rest = rest;
+            return Some(Some(Piece::Raw(raw)));
+        }
+        Some(self.escape().map(Piece::Character))
+    }
+}
+
+impl Pieces<'_> {
+    /// `\uXXXX` or `\UXXXXXXXX`. A backslash without either stands for itself to Python, and is unusual here.
+    fn escape(&mut self) -> Option<u32> {
+        let digits = match self.rest.get(1)? {
+            b'u' => 4,
+            b'U' => 8,
+            _ => return None,
+        };
+        let (escape, rest) = self.rest.split_at_checked(2 + digits)?;
+        self.rest = rest;
+        let mut code = 0;
+        let mut wrong = 0;
+        for &digit in &escape[2..] {
+            let value = HEX_DIGITS[usize::from(digit)];
+            code = code << 4 | u32::from(value);
+            wrong |= value;
+        }
+        (wrong <= 0xf && code <= u32::from(char::MAX)).then_some(code)
+    }
+}
+
+/// A str's line, measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text<'a> {
+    line: &'a [u8],
+    /// How many characters there are.
+    pub length: usize,
+    /// All characters' bits, or-ed: tells whether they are ASCII, and how wide they are.
+    pub bits: u32,
+}
+
+impl<'a> Text<'a> {
+    /// Measures a str's line; `None` if an escape is unusual.
+    #[inline]
+    pub fn measure(line: &'a [u8]) -> Option<Self> {
+        let bits = if line.is_ascii() { 0x7f } else { 0xff };
+        let text = Self {
+            line,
+            length: line.len(),
+            bits,
+        };
+        if find(b'\\', line).is_some() {
+            text.measure_escapes()
+        } else {
+            Some(text)
+        }
+    }
+
+    fn measure_escapes(mut self) -> Option<Self> {
+        self.length = 0;
+        for piece in self.pieces() {
+            match piece? {
+                Piece::Raw(raw) => self.length += raw.len(),
+                Piece::Character(code) => {
+                    self.length += 1;
+                    self.bits |= code;
+                }
+            }
+        }
+        Some(self)
+    }
+
+    /// The line, if it is the string, character for byte.
+    #[inline]
+    pub fn unescaped(&self) -> Option<&'a [u8]> {
+        (self.length == self.line.len()).then_some(self.line)
+    }
+
+    /// The line's pieces; none is `None` once the line has been measured.
+    pub fn pieces(&self) -> Pieces<'a> {
+        Pieces { rest: self.line }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::write::Writer;
+    use super::*;
+
+    fn token(data: &str) -> Option<Token<'_>> {
+        Tokens::new(data.as_bytes()).next_token()
+    }
+
+    fn characters(line: &[u8]) -> Option<Vec<u32>> {
+        let text = Text::measure(line)?;
+        let mut characters = Vec::new();
+        for piece in text.pieces() {
+            match piece? {
+                Piece::Raw(raw) => characters.extend(raw.iter().copied().map(u32::from)),
+                Piece::Character(code) => characters.push(code),
+            }
+        }
+        assert_eq!(text.length, characters.len());
+        assert_eq!(text.bits < 0x80, characters.iter().all(|&code| code < 0x80));
+        assert_eq!(text.bits < 0x100, characters.iter().all(|&code| code < 0x100));
+        assert_eq!(text.bits < 0x10000, characters.iter().all(|&code| code < 0x10000));
+        Some(characters)
+    }
+
+    fn text_written(write: impl FnOnce(&mut Writer<'_>)) -> Option<Vec<u32>> {
+        let mut out = Vec::new();
+        write(&mut Writer::new(&mut out));
+        match Tokens::new(&out).next_token()? {
+            Token::Text(line) => characters(line),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reads_every_str_that_the_writer_writes(text in prop::collection::vec(0u32..0x110000, 0..100)) {
+            prop_assert_eq!(text_written(|writer| writer.ucs4(&text)), Some(text.clone()));
+            let narrow: Vec<u16> = text.iter().map(|&code| code as u16).collect();
+            let codes: Vec<u32> = narrow.iter().copied().map(u32::from).collect();
+            prop_assert_eq!(text_written(|writer| writer.ucs2(&narrow)), Some(codes));
+            let bytes: Vec<u8> = text.iter().map(|&code| code as u8).collect();
+            let codes: Vec<u32> = bytes.iter().copied().map(u32::from).collect();
+            prop_assert_eq!(text_written(|writer| writer.latin1(&bytes)), Some(codes));
+        }
+
+        #[test]
+        fn reads_every_number_that_the_writer_writes(int: i64, float: f64) {
+            let mut out = Vec::new();
+            let mut writer = Writer::new(&mut out);
+            writer.int(int);
+            writer.float(float);
+            let mut tokens = Tokens::new(&out);
+            match tokens.next_token() {
+                Some(Token::Int(read)) => prop_assert_eq!(read, int),
+                Some(Token::Long(digits)) => prop_assert_eq!(digits, int.to_string().into_bytes()),
+                other => prop_assert!(false, "{:?}", other),
+            }
+            prop_assert_eq!(tokens.next_token(), Some(Token::Float(float)));
+            prop_assert_eq!(tokens.consumed(), out.len());
+        }
+
+        #[test]
+        fn survives_anything(data: Vec<u8>) {
+            let mut tokens = Tokens::new(&data);
+            while let Some(token) = tokens.next_token() {
+                if let Token::Text(line) = token {
+                    characters(line);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn takes_no_spelling_but_the_picklers() {
+        for unusual in [
+            "I\n",
+            "I-0\n",
+            "I+1\n",
+            "I007\n",
+            "I0x10\n",
+            "I 1\n",
+            "I1_0\n",
+            "I1",
+            "IL\n",
+            "L1\n",
+            "L\n",
+            "L-L\n",
+            "L00L\n",
+            "F\n",
+            "F1_0\n",
+            "F1e999\n",
+            "F-nan\n",
+            "Finfinity\n",
+            "F 1\n",
+            "p-1\n",
+            "p01\n",
+            "p\n",
+            "p1",
+            "g1L\n",
+            "S'x'\n",
+            "]",
+            "\u{80}",
+        ] {
+            assert_eq!(token(unusual), None, "{unusual:?}");
+        }
+    }
+
+    #[test]
+    fn tells_bools_from_ints() {
+        assert_eq!(token("I01\n"), Some(Token::Bool(true)));
+        assert_eq!(token("I00\n"), Some(Token::Bool(false)));
+        assert_eq!(token("I1\n"), Some(Token::Int(1)));
+        assert_eq!(token("I0\n"), Some(Token::Int(0)));
+        assert_eq!(token("I10\n"), Some(Token::Int(10)));
+    }
+
+    #[test]
+    fn leaves_unusual_escapes_alone() {
+        for unusual in [
+            "\\",
+            "a\\b",
+            "\\\\",
+            "\\u12",
+            "\\u12g4",
+            "\\U00110000",
+            "\\U0001f60",
+            "\\u+123",
+        ] {
+            assert_eq!(characters(unusual.as_bytes()), None, "{unusual:?}");
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! Where a pickle ends.
+//!
+//! Pickles carry no length: the end is the STOP that follows the last whole opcode. The scanner walks the opcodes of
+//! every protocol (0 to 5), executes none, and refuses what CPython's unpickler refuses for its shape alone: an unknown
+//! opcode, a stack that runs empty, a missing mark. It never refuses more than that, so that whatever it refuses is
+//! damaged. The opcodes are those of CPython's `pickletools`.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::find::find;
+use crate::error::{Error, Result};
+
+const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
+const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");
+const NO_MARK: Error = Error::Pickle("an opcode finds no mark");
+const TOO_LONG: Error = Error::Pickle("a length beyond any memory");
+
+/// How the bytes behind an opcode are laid out.
+#[derive(Debug, Clone, Copy)]
+enum Argument {
+    /// This many bytes.
+    Fixed(usize),
+    /// A little-endian length of this many bytes, then as many bytes as it says.
+    Counted(usize),
+    /// This many lines.
+    Lines(u8),
+}
+
+/// What an opcode does to the stack's depth.
+#[derive(Debug, Clone, Copy)]
+enum Effect {
+    /// Takes some values off, puts some on.
+    Replace { takes: usize, puts: usize },
+    /// Sets a mark.
+    Mark,
+    /// Takes everything down to the last mark and some values below it, puts some on.
+    ToMark { takes: usize, puts: usize },
+    /// Takes a value off or, if that is on top, a mark.
+    Pop,
+    /// Ends the pickle.
+    Stop,
+}
+
+/// What the scanner has to know about strings, to tell which global STACK_GLOBAL means.
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    Other,
+    Global,
+    Extension,
+    StackGlobal,
+    String,
+    Get,
+    Put,
+    Memoize,
+    LinePut,
+    /// Leaves the stack as it is: PROTO, FRAME.
+    Framing,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Opcode {
+    argument: Argument,
+    effect: Effect,
+    meaning: Meaning,
+}
+
+static OPCODES: [Option<Opcode>; 256] = {
+    let mut table = [None; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = opcode(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+const FRAME: u8 = 0x95;
+const LONG4: u8 = 0x8b;
+
+const fn opcode(byte: u8) -> Option<Opcode> {
+    use Argument::{Counted, Fixed, Lines};
+    use Meaning::{Extension, Framing, Get, Global, LinePut, Memoize, Other, Put, StackGlobal, String};
+
+    const NONE: Argument = Fixed(0);
+    const PUSH: Effect = Effect::Replace { takes: 0, puts: 1 };
+    const SAME: Effect = Effect::Replace { takes: 1, puts: 1 };
+    const TWO_TO_ONE: Effect = Effect::Replace { takes: 2, puts: 1 };
+    const THREE_TO_ONE: Effect = Effect::Replace { takes: 3, puts: 1 };
+    const COLLECT: Effect = Effect::ToMark { takes: 0, puts: 1 };
+    const EXTEND: Effect = Effect::ToMark { takes: 1, puts: 1 };
+
+    let (argument, effect, meaning) = match byte {
+        b'(' => (NONE, Effect::Mark, Other),
+        b'.' => (NONE, Effect::Stop, Other),
+        b'0' => (NONE, Effect::Pop, Other),
+        b'1' => (NONE, Effect::ToMark { takes: 0, puts: 0 }, Other),
+        b'2' => (NONE, Effect::Replace { takes: 1, puts: 2 }, Other),
+        // NONE ] ) } NEWTRUE NEWFALSE EMPTY_SET NEXT_BUFFER
+        b'N' | b']' | b')' | b'}' | 0x88 | 0x89 | 0x8f | 0x97 => (NONE, PUSH, Other),
+        // BINPERSID TUPLE1 READONLY_BUFFER
+        b'Q' | 0x85 | 0x98 => (NONE, SAME, Other),
+        // REDUCE BUILD APPEND NEWOBJ TUPLE2
+        b'R' | b'b' | b'a' | 0x81 | 0x86 => (NONE, TWO_TO_ONE, Other),
+        // SETITEM TUPLE3 NEWOBJ_EX
+        b's' | 0x87 | 0x92 => (NONE, THREE_TO_ONE, Other),
+        // TUPLE LIST DICT OBJ FROZENSET
+        b't' | b'l' | b'd' | b'o' | 0x91 => (NONE, COLLECT, Other),
+        // APPENDS SETITEMS ADDITEMS
+        b'e' | b'u' | 0x90 => (NONE, EXTEND, Other),
+        // FLOAT INT LONG PERSID STRING UNICODE GET
+        b'F' | b'I' | b'L' | b'P' | b'S' | b'V' | b'g' => (Lines(1), PUSH, Other),
+        b'p' => (Lines(1), SAME, LinePut),
+        b'c' => (Lines(2), PUSH, Global),
+        b'i' => (Lines(2), COLLECT, Global),
+        // BININT1 BININT2 BININT BINFLOAT
+        b'K' => (Fixed(1), PUSH, Other),
+        b'M' => (Fixed(2), PUSH, Other),
+        b'J' => (Fixed(4), PUSH, Other),
+        b'G' => (Fixed(8), PUSH, Other),
+        // BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE
+        b'h' => (Fixed(1), PUSH, Get),
+        b'j' => (Fixed(4), PUSH, Get),
+        b'q' => (Fixed(1), SAME, Put),
+        b'r' => (Fixed(4), SAME, Put),
+        0x94 => (NONE, SAME, Memoize),
+        // EXT1 EXT2 EXT4 STACK_GLOBAL
+        0x82 => (Fixed(1), PUSH, Extension),
+        0x83 => (Fixed(2), PUSH, Extension),
+        0x84 => (Fixed(4), PUSH, Extension),
+        0x93 => (NONE, TWO_TO_ONE, StackGlobal),
+        // PROTO FRAME
+        0x80 => (Fixed(1), Effect::Replace { takes: 0, puts: 0 }, Framing),
+        FRAME => (Fixed(8), Effect::Replace { takes: 0, puts: 0 }, Framing),
+        // SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 LONG1 LONG4
+        b'U' | b'C' | 0x8a => (Counted(1), PUSH, Other),
+        b'T' | b'B' | LONG4 => (Counted(4), PUSH, Other),
+        0x8e | 0x96 => (Counted(8), PUSH, Other),
+        // SHORT_BINUNICODE BINUNICODE BINUNICODE8
+        0x8c => (Counted(1), PUSH, String),
+        b'X' => (Counted(4), PUSH, String),
+        0x8d => (Counted(8), PUSH, String),
+        _ => return None,
+    };
+    Some(Opcode {
+        argument,
+        effect,
+        meaning,
+    })
+}
+
+/// A class or function that a pickle names, as it stands in the pickle: for protocols below 3 the unpickler still maps
+/// Python 2's names to Python 3's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Global<'a> {
+    /// `module` and `name`; a dot in the name leads to an attribute of an attribute.
+    Named {
+        /// The module, in UTF-8.
+        module: &'a [u8],
+        /// The name inside the module, in UTF-8.
+        name: &'a [u8],
+    },
+    /// A code of `copyreg`'s extension registry.
+    Extension(u32),
+    /// STACK_GLOBAL on values that only executing the pickle can tell.
+    Unknown,
+}
+
+/// The depth of the unpickler's stack and its marks.
+#[derive(Debug, Default)]
+struct Depth {
+    values: usize,
+    /// The depth at the last mark, which no opcode but those that collect may reach through.
+    fence: usize,
+    /// The fences below.
+    marks: Vec<usize>,
+    marked: bool,
+}
+
+impl Depth {
+    #[inline]
+    fn replace(&mut self, takes: usize, puts: usize) -> Result<()> {
+        if self.values - self.fence < takes {
+            return Err(UNDERFLOW);
+        }
+        self.values = self.values - takes + puts;
+        Ok(())
+    }
+
+    #[inline]
+    fn mark(&mut self) {
+        if self.marked {
+            self.marks.push(self.fence);
+        }
+        self.marked = true;
+        self.fence = self.values;
+    }
+
+    #[inline]
+    fn collect(&mut self, takes: usize, puts: usize) -> Result<()> {
+        if !self.marked {
+            return Err(NO_MARK);
+        }
+        self.values = self.fence;
+        self.unmark();
+        self.replace(takes, puts)
+    }
+
+    fn unmark(&mut self) {
+        let below = self.marks.pop();
+        self.marked = below.is_some();
+        self.fence = below.unwrap_or(0);
+    }
+
+    fn pop(&mut self) -> Result<()> {
+        if self.marked && self.values == self.fence {
+            self.unmark();
+            return Ok(());
+        }
+        self.replace(1, 0)
+    }
+
+    fn apply(&mut self, effect: Effect) -> Result<()> {
+        match effect {
+            Effect::Replace { takes, puts } => self.replace(takes, puts),
+            Effect::Mark => {
+                self.mark();
+                Ok(())
+            }
+            Effect::ToMark { takes, puts } => self.collect(takes, puts),
+            Effect::Pop => self.pop(),
+            Effect::Stop => self.replace(1, 0),
+        }
+    }
+}
+
+/// Where a string of the pickle stands, if the value is a string that the scanner has seen.
+type Span = Option<Range<usize>>;
+
+/// As much of the stack and the memo as it takes to name STACK_GLOBAL's operands in the pickles that CPython writes.
+#[derive(Debug, Default)]
+struct Strings {
+    /// The two values on top of the stack.
+    top: [Span; 2],
+    memo: HashMap<usize, Span>,
+    /// PUTs of protocol 0 are not followed: behind one, nothing is known.
+    lost: bool,
+}
+
+impl Strings {
+    fn push(&mut self, span: Span) {
+        self.top.swap(0, 1);
+        self.top[1] = span;
+    }
+
+    fn put(&mut self, number: usize) {
+        self.memo.insert(number, self.top[1].clone());
+    }
+
+    fn stack_global<'a>(&self, data: &'a [u8]) -> Global<'a> {
+        let text = |span: &Span| data.get(span.clone()?);
+        match (text(&self.top[0]), text(&self.top[1])) {
+            (Some(module), Some(name)) if !self.lost => Global::Named { module, name },
+            _ => Global::Unknown,
+        }
+    }
+}
+
+/// What came of one opcode.
+enum Step {
+    /// It ends here.
+    Whole(usize),
+    /// It is STOP, and the pickle ends here.
+    Stop(usize),
+    /// The data ends in the middle of it.
+    Partial,
+}
+
+/// Finds the end of a pickle in data that arrives in pieces.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    /// Where the first opcode starts that is not done.
+    at: usize,
+    /// How far that opcode's current line has been searched, and how many of its lines are found.
+    searched: usize,
+    lines: u8,
+    first_line_end: usize,
+    depth: Depth,
+    strings: Strings,
+}
+
+impl Scanner {
+    /// A scanner at the first byte of a pickle.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything, for the next pickle.
+    pub fn reset(&mut self) {
+        self.depth.marks.clear();
+        self.strings.memo.clear();
+        let marks = std::mem::take(&mut self.depth.marks);
+        let memo = std::mem::take(&mut self.strings.memo);
+        *self = Self::default();
+        self.depth.marks = marks;
+        self.strings.memo = memo;
+    }
+
+    /// The length of the pickle, STOP included, or `None` as long as it is incomplete.
+    ///
+    /// `data` starts at the pickle's first byte and may only have grown since the last call.
+    pub fn scan(&mut self, data: &[u8]) -> Result<Option<usize>> {
+        self.scan_with(data, |_| {})
+    }
+
+    /// As [`scan`](Self::scan), reporting each global on the way.
+    pub fn scan_with(&mut self, data: &[u8], mut found: impl FnMut(Global<'_>)) -> Result<Option<usize>> {
+        // One step first: it alone remembers how far an incomplete opcode has been searched.
+        loop {
+            match self.step(data, &mut found)? {
+                Step::Whole(end) => self.at = end,
+                Step::Stop(end) => return Ok(Some(end)),
+                Step::Partial => return Ok(None),
+            }
+            self.frequent(data)?;
+        }
+    }
+
+    /// Runs through the opcodes that plain values of protocol 0 consist of, up to the first other or incomplete one.
+    #[inline]
+    fn frequent(&mut self, data: &[u8]) -> Result<()> {
+        let mut at = self.at;
+        let depth = &mut self.depth;
+        while let Some(&byte) = data.get(at) {
+            match byte {
+                b'p' | b'V' | b'I' | b'g' | b'F' => {
+                    let Some(end) = line_end(data, at + 1) else { break };
+                    if byte == b'p' {
+                        depth.replace(1, 1)?;
+                        self.strings.lost = true;
+                    } else {
+                        depth.replace(0, 1)?;
+                    }
+                    at = end;
+                    continue;
+                }
+                b's' => depth.replace(3, 1)?,
+                b'a' => depth.replace(2, 1)?,
+                b'(' => depth.mark(),
+                b'd' | b'l' | b't' => depth.collect(0, 1)?,
+                b'N' => depth.replace(0, 1)?,
+                _ => break,
+            }
+            at += 1;
+        }
+        if at > self.at {
+            self.at = at;
+            self.strings.top = [None, None];
+        }
+        Ok(())
+    }
+
+    /// Takes any one opcode.
+    fn step(&mut self, data: &[u8], found: &mut impl FnMut(Global<'_>)) -> Result<Step> {
+        let Some(&byte) = data.get(self.at) else {
+            return Ok(Step::Partial);
+        };
+        let opcode = OPCODES[usize::from(byte)].ok_or(UNKNOWN_OPCODE)?;
+        let start = self.at + 1;
+        let Some(argument) = self.argument(data, start, byte, opcode.argument)? else {
+            return Ok(Step::Partial);
+        };
+        self.depth.apply(opcode.effect)?;
+        if let Effect::Stop = opcode.effect {
+            return Ok(Step::Stop(start));
+        }
+        let end = argument.end;
+        self.follow(data, argument, opcode.meaning, found);
+        (self.searched, self.lines) = (0, 0);
+        Ok(Step::Whole(end))
+    }
+
+    /// Where the argument's content stands, behind its length if it has one.
+    fn argument(&mut self, data: &[u8], start: usize, byte: u8, layout: Argument) -> Result<Option<Range<usize>>> {
+        match layout {
+            Argument::Fixed(size) => {
+                let end = start + size;
+                if byte == FRAME {
+                    return frame(data, start, end);
+                }
+                Ok((end <= data.len()).then_some(start..end))
+            }
+            Argument::Counted(size) => {
+                let Some(length) = data.get(start..start + size).map(little_endian) else {
+                    return Ok(None);
+                };
+                if byte == LONG4 && length > i32::MAX as u64 {
+                    return Err(TOO_LONG);
+                }
+                let end = end_of(start + size, length)?;
+                Ok((end <= data.len()).then_some(start + size..end))
+            }
+            Argument::Lines(lines) => Ok(self.lines(data, start, lines)),
+        }
+    }
+
+    fn lines(&mut self, data: &[u8], start: usize, lines: u8) -> Option<Range<usize>> {
+        self.searched = self.searched.max(start);
+        while self.lines < lines {
+            let Some(end) = line_end(data, self.searched) else {
+                self.searched = data.len();
+                return None;
+            };
+            if self.lines == 0 {
+                self.first_line_end = end;
+            }
+            self.searched = end;
+            self.lines += 1;
+        }
+        Some(start..self.searched)
+    }
+
+    /// Reports globals, and keeps track of the strings that name them.
+    fn follow(&mut self, data: &[u8], argument: Range<usize>, meaning: Meaning, found: &mut impl FnMut(Global<'_>)) {
+        let number = || little_endian(&data[argument.clone()]) as usize;
+        match meaning {
+            Meaning::String => return self.strings.push(Some(argument)),
+            Meaning::Get => {
+                let span = self.strings.memo.get(&number()).cloned().flatten();
+                return self.strings.push(span);
+            }
+            Meaning::Put => return self.strings.put(number()),
+            Meaning::Memoize => return self.strings.put(self.strings.memo.len()),
+            Meaning::LinePut => self.strings.lost = true,
+            Meaning::Framing => return,
+            Meaning::StackGlobal => found(self.strings.stack_global(data)),
+            Meaning::Extension => found(Global::Extension(number() as u32)),
+            Meaning::Global => found(Global::Named {
+                module: &data[argument.start..self.first_line_end - 1],
+                name: &data[self.first_line_end..argument.end - 1],
+            }),
+            Meaning::Other => {}
+        }
+        self.strings.top = [None, None];
+    }
+}
+
+/// CPython insists that a whole frame be there, and then ignores where it ends.
+fn frame(data: &[u8], start: usize, end: usize) -> Result<Option<Range<usize>>> {
+    let Some(length) = data.get(start..end).map(little_endian) else {
+        return Ok(None);
+    };
+    Ok((end_of(end, length)? <= data.len()).then_some(start..end))
+}
+
+fn end_of(start: usize, length: u64) -> Result<usize> {
+    isize::try_from(length)
+        .ok()
+        .and_then(|length| start.checked_add_signed(length))
+        .ok_or(TOO_LONG)
+}
+
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// Where the line that starts at `from` ends, its newline included.
+#[inline]
+pub(super) fn line_end(data: &[u8], from: usize) -> Option<usize> {
+    Some(from + find(b'\n', data.get(from..)?)? + 1)
+}

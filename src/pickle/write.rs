@@ -1,0 +1,498 @@
+//! The opcodes of protocol 0, byte for byte as CPython's C pickler writes them.
+
+/// The decimal digits of 00 to 99.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + number as u8 / 10, b'0' + number as u8 % 10];
+        number += 1;
+    }
+    pairs
+};
+
+/// Writes one pickle behind what `out` already holds.
+///
+/// Each opcode is appended as it comes; that they make sense together is the caller's business.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    next_number: u32,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer at the start of a pickle.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out, next_number: 0 }
+    }
+
+    /// `None`.
+    #[inline]
+    pub fn none(&mut self) {
+        self.out.push(b'N');
+    }
+
+    /// A bool: protocol 0 has no opcode for it, and spells it as an int that no int is spelled like.
+    #[inline]
+    pub fn bool(&mut self, value: bool) {
+        self.out.extend_from_slice(if value { b"I01\n" } else { b"I00\n" });
+    }
+
+    /// An int: INT for 32 bits, LONG beyond.
+    #[inline]
+    pub fn int(&mut self, value: i64) {
+        if let Ok(value) = i32::try_from(value) {
+            let sign: &[u8] = if value < 0 { b"I-" } else { b"I" };
+            self.number_line(sign, value.unsigned_abs());
+        } else {
+            self.long(&value.to_string());
+        }
+    }
+
+    /// An int beyond 64 bits, by its decimal digits.
+    pub fn long(&mut self, digits: &str) {
+        self.out.push(b'L');
+        self.out.extend_from_slice(digits.as_bytes());
+        self.out.extend_from_slice(b"L\n");
+    }
+
+    /// A float, as Python's `repr` spells it.
+    pub fn float(&mut self, value: f64) {
+        self.out.push(b'F');
+        float_repr(value, self.out);
+        self.out.push(b'\n');
+    }
+
+    /// A str whose characters are all below U+0100.
+    #[inline]
+    pub fn latin1(&mut self, text: &[u8]) {
+        self.out.push(b'V');
+        escape_latin1(text, self.out);
+        self.out.push(b'\n');
+    }
+
+    /// A str whose characters are all below U+10000.
+    pub fn ucs2(&mut self, text: &[u16]) {
+        self.out.push(b'V');
+        escape_wide(text, self.out);
+        self.out.push(b'\n');
+    }
+
+    /// Any str, as code points.
+    pub fn ucs4(&mut self, text: &[u32]) {
+        self.out.push(b'V');
+        escape_wide(text, self.out);
+        self.out.push(b'\n');
+    }
+
+    /// A class or function.
+    pub fn global(&mut self, module: &str, name: &str) {
+        self.out.push(b'c');
+        self.out.extend_from_slice(module.as_bytes());
+        self.out.push(b'\n');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.push(b'\n');
+    }
+
+    /// The start of a tuple.
+    #[inline]
+    pub fn mark(&mut self) {
+        self.out.push(b'(');
+    }
+
+    /// A tuple of everything behind the mark.
+    #[inline]
+    pub fn tuple(&mut self) {
+        self.out.push(b't');
+    }
+
+    /// An empty list.
+    #[inline]
+    pub fn list(&mut self) {
+        self.out.extend_from_slice(b"(l");
+    }
+
+    /// An empty dict.
+    #[inline]
+    pub fn dict(&mut self) {
+        self.out.extend_from_slice(b"(d");
+    }
+
+    /// The last value becomes the list's next item.
+    #[inline]
+    pub fn append(&mut self) {
+        self.out.push(b'a');
+    }
+
+    /// The last two values become the dict's next key and value.
+    #[inline]
+    pub fn set_item(&mut self) {
+        self.out.push(b's');
+    }
+
+    /// A call of a function with a tuple of arguments.
+    pub fn reduce(&mut self) {
+        self.out.push(b'R');
+    }
+
+    /// Puts the last value into the memo, under the number returned.
+    #[inline]
+    pub fn put(&mut self) -> u32 {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.number_line(b"p", number);
+        number
+    }
+
+    /// A value out of the memo.
+    #[inline]
+    pub fn get(&mut self, number: u32) {
+        self.number_line(b"g", number);
+    }
+
+    /// The end of the pickle.
+    pub fn stop(self) {
+        self.out.push(b'.');
+    }
+
+    /// The commonest thing in a pickle: its bytes are moved as one number, as so few are not worth a call of `memcpy`.
+    #[inline]
+    fn number_line(&mut self, opcode: &[u8], mut number: u32) {
+        let mut line = [b'\n'; 16];
+        let mut start = 15;
+        while number >= 10 {
+            start -= 2;
+            line[start..start + 2].copy_from_slice(&PAIRS[number as usize % 100]);
+            number /= 100;
+        }
+        if number > 0 || start == 15 {
+            start -= 1;
+            line[start] = b'0' + number as u8;
+        }
+        self.out.extend_from_slice(opcode);
+        let end = self.out.len() + 16 - start;
+        self.out
+            .extend_from_slice(&(u128::from_le_bytes(line) >> (8 * start)).to_le_bytes());
+        self.out.truncate(end);
+    }
+}
+
+/// A character of a str in one of CPython's three widths.
+trait Character: Copy {
+    fn code(self) -> u32;
+}
+
+impl Character for u16 {
+    fn code(self) -> u32 {
+        u32::from(self)
+    }
+}
+
+impl Character for u32 {
+    fn code(self) -> u32 {
+        self
+    }
+}
+
+/// Beyond what raw-unicode-escape escapes, the pickler escapes what would end or garble a line: also for a file that
+/// was opened as text on Windows, hence 0x1a.
+#[inline]
+const fn is_escaped(byte: u8) -> bool {
+    matches!(byte, b'\\' | 0 | b'\n' | b'\r' | 0x1a)
+}
+
+#[inline]
+fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
+    let (blocks, rest) = text.as_chunks::<BLOCK>();
+    out.reserve(text.len());
+    for block in blocks {
+        escape_block(block, out);
+    }
+    escape_block(rest, out);
+}
+
+const BLOCK: usize = 32;
+
+/// Escapes up to a block, which is copied whole if nothing in it is escaped: the compiler makes SIMD of this.
+#[inline]
+fn escape_block(block: &[u8], out: &mut Vec<u8>) {
+    if any_escaped(block) {
+        escape_words(block, out);
+    } else {
+        out.extend_from_slice(block);
+    }
+}
+
+#[inline]
+fn any_escaped(bytes: &[u8]) -> bool {
+    bytes.iter().fold(false, |any, &byte| any | is_escaped(byte))
+}
+
+/// The same, eight bytes at a time and then one by one, into a place that has room for the worst.
+fn escape_words(block: &[u8], out: &mut Vec<u8>) {
+    let mut escaped = [0; BLOCK * 6];
+    let mut end = 0;
+    let (words, rest) = block.as_chunks::<8>();
+    for word in words {
+        if any_escaped(word) {
+            escape_bytes(word, &mut escaped, &mut end);
+        } else {
+            escaped[end..end + 8].copy_from_slice(word);
+            end += 8;
+        }
+    }
+    escape_bytes(rest, &mut escaped, &mut end);
+    out.extend_from_slice(&escaped[..end]);
+}
+
+#[inline]
+fn escape_bytes(bytes: &[u8], escaped: &mut [u8; BLOCK * 6], end: &mut usize) {
+    for &byte in bytes {
+        if is_escaped(byte) {
+            let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
+            escaped[*end..*end + 6].copy_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
+            *end += 6;
+        } else {
+            escaped[*end] = byte;
+            *end += 1;
+        }
+    }
+}
+
+fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
+    let (blocks, rest) = text.as_chunks::<BLOCK>();
+    out.reserve(text.len());
+    for block in blocks {
+        let narrow = block.map(|character| character.code() as u8);
+        let wide = block.iter().fold(0, |bits, character| bits | character.code()) > 0xff;
+        if wide {
+            block
+                .iter()
+                .for_each(|character| escape_character(character.code(), out));
+        } else {
+            escape_block(&narrow, out);
+        }
+    }
+    rest.iter()
+        .for_each(|character| escape_character(character.code(), out));
+}
+
+fn escape_character(code: u32, out: &mut Vec<u8>) {
+    match code {
+        0..=0xff => escape_block(&[code as u8], out),
+        0x100..=0xffff => escape(code, b'u', 4, out),
+        _ => escape(code, b'U', 8, out),
+    }
+}
+
+fn escape(code: u32, letter: u8, digits: usize, out: &mut Vec<u8>) {
+    let mut escaped = [b'\\', letter, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (place, digit) in escaped[2..2 + digits].iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(code >> (4 * place) & 0xf) as usize];
+    }
+    out.extend_from_slice(&escaped[..2 + digits]);
+}
+
+/// The shortest digits that read back as the same float, laid out by Python's rules: plain from 1e-4 up to 1e16, an
+/// exponent of at least two digits outside.
+fn float_repr(value: f64, out: &mut Vec<u8>) {
+    if !value.is_finite() {
+        let spelled = if value.is_nan() {
+            "nan"
+        } else if value > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        };
+        return out.extend_from_slice(spelled.as_bytes());
+    }
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    let mut buffer = ryu::Buffer::new();
+    let (digits, point) = decimal(buffer.format_finite(value.abs()).as_bytes());
+    lay_out(digits.as_slice(), point, out);
+}
+
+/// The digits of a float: at most 17.
+#[derive(Default)]
+struct Digits {
+    bytes: [u8; 24],
+    count: usize,
+}
+
+impl Digits {
+    fn push(&mut self, digit: u8) {
+        // No leading zeros.
+        if (self.count > 0 || digit != b'0') && self.count < self.bytes.len() {
+            self.bytes[self.count] = digit;
+            self.count += 1;
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        let significant = self.bytes[..self.count].iter().rposition(|&digit| digit != b'0');
+        &self.bytes[..significant.map_or(0, |last| last + 1)]
+    }
+}
+
+/// Significant digits, and where among them the point stands, of a number as `ryu` spells it.
+fn decimal(spelled: &[u8]) -> (Digits, i32) {
+    let mut digits = Digits::default();
+    let mut point = 0;
+    let mut behind_point = false;
+    let mut rest = spelled.iter();
+    for &byte in rest.by_ref() {
+        match byte {
+            b'.' => behind_point = true,
+            b'e' => break,
+            _ => {
+                let before = digits.count;
+                digits.push(byte);
+                let leading_zero = digits.count == before;
+                point += match (behind_point, leading_zero) {
+                    (false, false) => 1,
+                    (true, true) => -1,
+                    _ => 0,
+                };
+            }
+        }
+    }
+    let exponent = rest.as_slice();
+    let (negative, exponent) = match exponent.split_first() {
+        Some((b'-', digits)) => (true, digits),
+        _ => (false, exponent),
+    };
+    let exponent = exponent
+        .iter()
+        .fold(0, |number, &digit| number * 10 + i32::from(digit - b'0'));
+    (digits, if negative { point - exponent } else { point + exponent })
+}
+
+fn lay_out(digits: &[u8], point: i32, out: &mut Vec<u8>) {
+    let zeros = |count: usize| std::iter::repeat_n(b'0', count);
+    let Some((first, others)) = digits.split_first() else {
+        return out.extend_from_slice(b"0.0");
+    };
+    match point {
+        -3..=0 => {
+            out.extend_from_slice(b"0.");
+            out.extend(zeros(point.unsigned_abs() as usize));
+            out.extend_from_slice(digits);
+        }
+        1..=16 => {
+            let whole = digits.len().min(point as usize);
+            out.extend_from_slice(&digits[..whole]);
+            out.extend(zeros(point as usize - whole));
+            out.push(b'.');
+            out.extend_from_slice(if whole < digits.len() { &digits[whole..] } else { b"0" });
+        }
+        _ => {
+            out.push(*first);
+            if !others.is_empty() {
+                out.push(b'.');
+                out.extend_from_slice(others);
+            }
+            let sign = if point > 0 { '+' } else { '-' };
+            out.extend_from_slice(format!("e{sign}{:02}", (point - 1).unsigned_abs()).as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Writer<'_>)) -> String {
+        let mut out = Vec::new();
+        write(&mut Writer::new(&mut out));
+        out.into_iter().map(char::from).collect()
+    }
+
+    #[test]
+    fn ints_are_32_bits_wide_or_long() {
+        for (value, spelled) in [
+            (0, "I0\n"),
+            (9, "I9\n"),
+            (10, "I10\n"),
+            (-100, "I-100\n"),
+            (12345, "I12345\n"),
+            (2147483647, "I2147483647\n"),
+            (-2147483648, "I-2147483648\n"),
+            (2147483648, "L2147483648L\n"),
+            (-2147483649, "L-2147483649L\n"),
+            (i64::MIN, "L-9223372036854775808L\n"),
+        ] {
+            assert_eq!(written(|writer| writer.int(value)), spelled);
+        }
+    }
+
+    #[test]
+    fn floats_are_spelled_as_python_does() {
+        for (value, spelled) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (100.0, "100.0"),
+            (-2.5, "-2.5"),
+            (0.1, "0.1"),
+            (0.0001, "0.0001"),
+            (0.00012, "0.00012"),
+            (0.00001, "1e-05"),
+            (1.5e-7, "1.5e-07"),
+            (1e15, "1000000000000000.0"),
+            (1234567890123456.7, "1234567890123456.8"),
+            (1e16, "1e+16"),
+            (12345678901234567.0, "1.2345678901234568e+16"),
+            (1e22, "1e+22"),
+            (1e100, "1e+100"),
+            (5e-324, "5e-324"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+            (f64::NAN, "nan"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(written(|writer| writer.float(value)), format!("F{spelled}\n"));
+        }
+    }
+
+    #[test]
+    fn strings_escape_what_would_garble_a_line() {
+        assert_eq!(
+            written(|w| w.latin1(b"a\\b\0c\nd\re\x1af\x7f\x80\xff")),
+            "Va\\u005cb\\u0000c\\u000ad\\u000de\\u001af\x7f\u{80}\u{ff}\n"
+        );
+        assert_eq!(
+            written(|w| w.ucs2(&[0xe9, 0x100, 0xd800, 0x5c])),
+            "V\u{e9}\\u0100\\ud800\\u005c\n"
+        );
+        assert_eq!(written(|w| w.ucs4(&[0x41, 0x20ac, 0x1f600])), "VA\\u20ac\\U0001f600\n");
+    }
+
+    #[test]
+    fn an_escape_is_found_wherever_it_stands() {
+        for length in 0..100 {
+            for place in 0..length {
+                let mut text = vec![b'x'; length];
+                text[place] = b'\\';
+                let wide: Vec<u16> = text.iter().copied().map(u16::from).collect();
+                let expected = format!("V{}\\u005c{}\n", "x".repeat(place), "x".repeat(length - place - 1));
+                assert_eq!(written(|writer| writer.latin1(&text)), expected);
+                assert_eq!(written(|writer| writer.ucs2(&wide)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn memo_numbers_count_up() {
+        let mut out = Vec::new();
+        let mut writer = Writer::new(&mut out);
+        for number in 0..=1000 {
+            assert_eq!(writer.put(), number);
+        }
+        writer.get(99);
+        writer.stop();
+        assert!(out.starts_with(b"p0\np1\n"));
+        assert!(out.ends_with(b"p999\np1000\ng99\n."));
+    }
+}

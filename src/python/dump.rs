@@ -1,0 +1,310 @@
+//! The walk over Python's objects: an item becomes the pickle that CPython's C pickler makes of it, byte for byte.
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::pickle::memo::Memo;
+
+/// Pickles items, one after the other.
+pub(crate) struct Dumper {
+    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
+    memo: Memo,
+    /// The interned string: the C pickler's own, which shares its memo number with the user's.
+    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
+    latin1: Py<PyString>,
+}
+
+impl Dumper {
+    pub(crate) fn new(py: Python<'_>) -> Self {
+        Self {
+            memo: Memo::default(),
+            latin1: PyString::intern(py, "latin1").unbind(),
+        }
+    }
+
+    /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types alone, or is unusual in
+    /// another way: then `out` is what it was, and the item is one for `pickle.dumps`, as are its errors.
+    pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        let done = self.walk(item, out).is_some();
+        if !done {
+            out.truncate(before);
+        }
+        done
+    }
+
+    /// Other threads may change any list or dict under the walk.
+    #[cfg(Py_GIL_DISABLED)]
+    fn walk(&mut self, _item: &Bound<'_, PyAny>, _out: &mut Vec<u8>) -> Option<()> {
+        None
+    }
+
+    #[cfg(not(Py_GIL_DISABLED))]
+    fn walk(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Option<()> {
+        self.memo.clear();
+        let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()));
+        walk.save(item, false, 0)?;
+        walk.stop();
+        Some(())
+    }
+}
+
+#[cfg(not(Py_GIL_DISABLED))]
+mod walk {
+    use pyo3::intern;
+    use pyo3::prelude::*;
+    use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+    use super::super::raw::{self, Characters};
+    use crate::pickle::memo::{Entry, Memo};
+    use crate::pickle::write::Writer;
+
+    /// Nested deeper, an item is the C pickler's, which knows how deep Python may go.
+    const DEEPEST: usize = 200;
+    /// An int of more bits is the C pickler's, too.
+    const LONGEST_INT: u64 = 10_000;
+    /// The memo number of a tuple whose items are being saved.
+    const IN_PROGRESS: u32 = u32::MAX;
+
+    pub(super) struct Walk<'a, 'py> {
+        memo: &'a mut Memo,
+        writer: Writer<'a>,
+        latin1: &'a Bound<'py, PyString>,
+        /// The memo numbers of the two globals that bytes are made with. No plain object is one of them.
+        encode: Option<u32>,
+        bytes: Option<u32>,
+    }
+
+    /// Whether nothing but the container through which the walk came holds the object.
+    ///
+    /// Such an object is met once only, so that its memo number is never asked for. It takes a container that owns its
+    /// references, and a walk that runs no Python code. The second reference is the walk's own.
+    #[inline]
+    fn met_once(object: &Bound<'_, PyAny>) -> bool {
+        raw::references(object) == 2
+    }
+
+    impl<'a, 'py> Walk<'a, 'py> {
+        pub(super) fn new(memo: &'a mut Memo, out: &'a mut Vec<u8>, latin1: &'a Bound<'py, PyString>) -> Self {
+            Self {
+                memo,
+                writer: Writer::new(out),
+                latin1,
+                encode: None,
+                bytes: None,
+            }
+        }
+
+        pub(super) fn stop(self) {
+            self.writer.stop();
+        }
+
+        /// Saves an object; `None` if the C pickler has to.
+        pub(super) fn save(&mut self, object: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
+            if let Some(text) = raw::exact::<PyString>(object) {
+                return self.save_str(text, once);
+            }
+            if let Some(int) = raw::exact::<PyInt>(object) {
+                return self.save_int(int);
+            }
+            if let Some(dict) = raw::exact::<PyDict>(object) {
+                return self.save_dict(dict, once, depth);
+            }
+            if let Some(list) = raw::exact::<PyList>(object) {
+                return self.save_list(list, once, depth);
+            }
+            if let Some(value) = raw::exact::<PyBool>(object) {
+                self.writer.bool(value.is_true());
+            } else if object.is_none() {
+                self.writer.none();
+            } else if let Some(float) = raw::exact::<PyFloat>(object) {
+                self.writer.float(float.value());
+            } else if let Some(tuple) = raw::exact::<PyTuple>(object) {
+                return self.save_tuple(tuple, once, depth);
+            } else {
+                return self.save_bytes(raw::exact::<PyBytes>(object)?, once);
+            }
+            Some(())
+        }
+
+        /// Saves what a container holds.
+        #[inline]
+        fn save_item(&mut self, item: &Bound<'py, PyAny>, depth: usize) -> Option<()> {
+            self.save(item, met_once(item), depth + 1)
+        }
+
+        fn save_str(&mut self, text: &Bound<'py, PyString>, once: bool) -> Option<()> {
+            let vacant = match self.lookup(text, once) {
+                Entry::Number(number) => return self.get(number),
+                Entry::Vacant(vacant) => vacant,
+            };
+            match raw::characters(text)? {
+                Characters::Latin1(text) => self.writer.latin1(text),
+                Characters::Ucs2(text) => self.writer.ucs2(text),
+                Characters::Ucs4(text) => self.writer.ucs4(text),
+            }
+            self.put(vacant, text, once);
+            Some(())
+        }
+
+        fn save_int(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
+            match raw::int(int) {
+                Some(value) => self.writer.int(value),
+                None => self.save_long(int)?,
+            }
+            Some(())
+        }
+
+        /// Python limits the digits, and spells the longest ints in Python code.
+        fn save_long(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
+            let bits: u64 = int.call_method0(intern!(int.py(), "bit_length")).ok()?.extract().ok()?;
+            if bits > LONGEST_INT {
+                return None;
+            }
+            self.writer.long(int.repr().ok()?.to_str().ok()?);
+            Some(())
+        }
+
+        fn save_list(&mut self, list: &Bound<'py, PyList>, once: bool, depth: usize) -> Option<()> {
+            let vacant = match self.lookup(list, once) {
+                Entry::Number(number) => return self.get(number),
+                Entry::Vacant(vacant) => vacant,
+            };
+            if depth > DEEPEST {
+                return None;
+            }
+            self.writer.list();
+            self.put(vacant, list, once);
+            let mut index = 0;
+            while let Some(item) = raw::list_item(list, index) {
+                self.save_item(&item, depth)?;
+                self.writer.append();
+                index += 1;
+            }
+            Some(())
+        }
+
+        fn save_dict(&mut self, dict: &Bound<'py, PyDict>, once: bool, depth: usize) -> Option<()> {
+            let vacant = match self.lookup(dict, once) {
+                Entry::Number(number) => return self.get(number),
+                Entry::Vacant(vacant) => vacant,
+            };
+            if depth > DEEPEST {
+                return None;
+            }
+            self.writer.dict();
+            self.put(vacant, dict, once);
+            let own_keys = !raw::shares_keys(dict);
+            let mut position = 0;
+            while let Some((key, value)) = raw::next_item(dict, &mut position) {
+                self.save(&key, own_keys && met_once(&key), depth + 1)?;
+                self.save_item(&value, depth)?;
+                self.writer.set_item();
+            }
+            Some(())
+        }
+
+        /// A tuple is put into the memo behind its items, so that one that holds itself is saved twice, in a form of its
+        /// own: one for the C pickler.
+        fn save_tuple(&mut self, tuple: &Bound<'py, PyTuple>, once: bool, depth: usize) -> Option<()> {
+            if tuple.is_empty() {
+                self.writer.mark();
+                self.writer.tuple();
+                return Some(());
+            }
+            let vacant = match self.lookup(tuple, once) {
+                Entry::Number(IN_PROGRESS) => return None,
+                Entry::Number(number) => return self.get(number),
+                Entry::Vacant(vacant) => vacant,
+            };
+            if depth > DEEPEST {
+                return None;
+            }
+            let address = tuple.as_ptr() as usize;
+            if !once {
+                self.memo.put(vacant, address, IN_PROGRESS);
+            }
+            self.writer.mark();
+            for item in tuple.iter_borrowed() {
+                // The walk holds no reference of its own here.
+                self.save(&item, raw::references(&item) == 1, depth + 1)?;
+            }
+            self.writer.tuple();
+            let number = self.writer.put();
+            if !once {
+                self.memo.renumber(address, number);
+            }
+            Some(())
+        }
+
+        /// Protocol 0 has no opcode for bytes: they are `_codecs.encode(text, 'latin1')`, or `bytes()`.
+        fn save_bytes(&mut self, bytes: &Bound<'py, PyBytes>, once: bool) -> Option<()> {
+            if let Entry::Number(number) = self.lookup(bytes, once) {
+                return self.get(number);
+            }
+            match bytes.as_bytes() {
+                [] => {
+                    self.bytes = Some(self.global(self.bytes, "__builtin__", "bytes"));
+                    self.writer.mark();
+                    self.writer.tuple();
+                }
+                content => {
+                    self.encode = Some(self.global(self.encode, "_codecs", "encode"));
+                    self.writer.mark();
+                    self.save_latin1(bytes.py(), content)?;
+                    self.save_str(self.latin1, false)?;
+                    self.writer.tuple();
+                    self.writer.put();
+                }
+            }
+            self.writer.reduce();
+            match self.lookup(bytes, once) {
+                Entry::Vacant(vacant) => self.put(vacant, bytes, once),
+                Entry::Number(_) => return None,
+            }
+            Some(())
+        }
+
+        /// The string of a single byte is CPython's own, and may be in the user's data as well.
+        fn save_latin1(&mut self, py: Python<'py>, content: &[u8]) -> Option<()> {
+            if let [_] = content {
+                return self.save_str(&raw::singleton(py, content)?, false);
+            }
+            self.writer.latin1(content);
+            self.writer.put();
+            Some(())
+        }
+
+        fn global(&mut self, known: Option<u32>, module: &str, name: &str) -> u32 {
+            if let Some(number) = known {
+                self.writer.get(number);
+                return number;
+            }
+            self.writer.global(module, name);
+            self.writer.put()
+        }
+
+        #[inline]
+        fn lookup<T>(&self, object: &Bound<'py, T>, once: bool) -> Entry {
+            if once {
+                Entry::Vacant(0)
+            } else {
+                self.memo.entry(object.as_ptr() as usize)
+            }
+        }
+
+        #[inline]
+        fn get(&mut self, number: u32) -> Option<()> {
+            self.writer.get(number);
+            Some(())
+        }
+
+        #[inline]
+        fn put<T>(&mut self, vacant: usize, object: &Bound<'py, T>, once: bool) {
+            let number = self.writer.put();
+            if !once {
+                self.memo.put(vacant, object.as_ptr() as usize, number);
+            }
+        }
+    }
+}

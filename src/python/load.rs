@@ -1,0 +1,344 @@
+//! The way back: pickles of protocol 0 become the Python objects that CPython's unpickler makes of them.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple};
+
+use super::raw::{self, Characters, CollectorPause};
+use crate::pickle::read::{Text, Token, Tokens};
+
+/// The bits of ASCII characters.
+const ASCII: u32 = 0x7f;
+
+/// Unpickles items, one after the other.
+pub(crate) struct Loader {
+    keys: Keys,
+    /// `_codecs.encode`, as which protocol 0 spells bytes.
+    encode: Py<PyAny>,
+    // Their memory, kept from pickle to pickle.
+    stack: Vec<Py<PyAny>>,
+    memo: Vec<Py<PyAny>>,
+    marks: Vec<usize>,
+}
+
+impl Loader {
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
+        let encode = py
+            .import(intern!(py, "_codecs"))?
+            .getattr(intern!(py, "encode"))?
+            .unbind();
+        Ok(Self {
+            keys: Keys::default(),
+            encode,
+            stack: Vec::new(),
+            memo: Vec::new(),
+            marks: Vec::new(),
+        })
+    }
+
+    /// The item that the pickle at `data`'s first byte holds. `None` if the pickle is unusual, damaged or incomplete:
+    /// then it is one for `pickle.loads`, as are its errors.
+    pub(crate) fn load<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<Bound<'py, PyAny>> {
+        self.load_prefix(py, data).map(|(item, _)| item)
+    }
+
+    /// As [`load`](Self::load), with the number of bytes that the pickle takes.
+    pub(crate) fn load_prefix<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<(Bound<'py, PyAny>, usize)> {
+        self.keys.next_pickle();
+        let mut build = Build {
+            py,
+            stack: recycled(&mut self.stack),
+            memo: recycled(&mut self.memo),
+            marks: recycled(&mut self.marks),
+            fence: 0,
+            keys: &mut self.keys,
+            encode: self.encode.bind(py),
+        };
+        let mut tokens = Tokens::new(data);
+        let item = build.run(&mut tokens);
+        let mut used = (build.stack, build.memo, build.marks);
+        self.stack = recycled(&mut used.0);
+        self.memo = recycled(&mut used.1);
+        self.marks = recycled(&mut used.2);
+        Some((item?, tokens.consumed()))
+    }
+}
+
+/// The memory of a vector, for other contents.
+fn recycled<A, B>(used: &mut Vec<A>) -> Vec<B> {
+    const LARGEST_KEPT: usize = 1 << 16;
+    let mut used = std::mem::take(used);
+    used.clear();
+    if used.capacity() > LARGEST_KEPT {
+        return Vec::new();
+    }
+    // Collected in place: the standard library keeps the allocation if the sizes agree.
+    used.into_iter().filter_map(|_| None).collect()
+}
+
+/// One item being built.
+struct Build<'a, 'py> {
+    py: Python<'py>,
+    stack: Vec<Bound<'py, PyAny>>,
+    memo: Vec<Bound<'py, PyAny>>,
+    /// The stack's heights at the marks below the last.
+    marks: Vec<usize>,
+    /// The stack's height at the last mark, below which only a token that collects may reach.
+    fence: usize,
+    keys: &'a mut Keys,
+    encode: &'a Bound<'py, PyAny>,
+}
+
+impl<'py> Build<'_, 'py> {
+    const DEEPEST_KEY: usize = 16;
+    const LONGEST_INT: usize = 4_000;
+
+    fn run(&mut self, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
+        let py = self.py;
+        let _pause = CollectorPause::new(py);
+        loop {
+            match tokens.next_token()? {
+                Token::Put(number) => self.put(number)?,
+                Token::Text(line) => self.text(line)?,
+                Token::SetItem => self.set_item()?,
+                Token::Append => self.append()?,
+                Token::Int(value) => self.push(value.into_pyobject(py).ok()?),
+                Token::Mark => self.mark(),
+                Token::List => self.collect_nothing(PyList::empty(py))?,
+                Token::Dict => self.collect_nothing(PyDict::new(py))?,
+                Token::Tuple => self.tuple()?,
+                Token::Bool(value) => self.push(PyBool::new(py, value).to_owned()),
+                Token::None => self.push(PyNone::get(py).to_owned()),
+                Token::Float(value) => self.push(PyFloat::new(py, value)),
+                Token::Get(number) => self.stack.push(self.memo.get(number)?.clone()),
+                Token::Long(digits) => self.long(digits)?,
+                Token::Global(module, name) => self.global(module, name)?,
+                Token::Reduce => self.reduce()?,
+                Token::Pop => self.drop_top()?,
+                Token::Stop => return self.finish(),
+            }
+        }
+    }
+
+    #[inline]
+    fn push<T>(&mut self, object: Bound<'py, T>) {
+        self.stack.push(object.into_any());
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Bound<'py, PyAny>> {
+        self.top()?;
+        self.stack.pop()
+    }
+
+    #[inline]
+    fn top(&self) -> Option<&Bound<'py, PyAny>> {
+        self.stack.get(self.fence..)?.last()
+    }
+
+    /// CPython numbers the memo without gaps.
+    #[inline]
+    fn put(&mut self, number: usize) -> Option<()> {
+        let object = self.top()?.clone();
+        if number == self.memo.len() {
+            self.memo.push(object);
+        } else {
+            *self.memo.get_mut(number)? = object;
+        }
+        Some(())
+    }
+
+    #[inline]
+    fn text(&mut self, line: &[u8]) -> Option<()> {
+        let text = Text::measure(line)?;
+        let in_key_place = self.top().is_some_and(|top| raw::exact::<PyDict>(top).is_some());
+        let text = match text.unescaped() {
+            Some(ascii) if in_key_place && text.bits <= ASCII => self.keys.get(self.py, ascii)?,
+            _ => raw::new_str(self.py, &text)?,
+        };
+        self.push(text);
+        Some(())
+    }
+
+    /// Python limits the digits, and reads the longest ints in Python code.
+    fn long(&mut self, digits: &[u8]) -> Option<()> {
+        if digits.len() > Self::LONGEST_INT {
+            return None;
+        }
+        let digits = raw::new_latin1(self.py, digits, ASCII)?;
+        let int = self.py.get_type::<PyInt>().call1((digits,)).ok()?;
+        self.push(int);
+        Some(())
+    }
+
+    #[inline]
+    fn append(&mut self) -> Option<()> {
+        let item = self.pop()?;
+        raw::exact::<PyList>(self.top()?)?.append(item).ok()
+    }
+
+    /// Every object here is plain, so that no key's hash or comparison runs Python code.
+    #[inline]
+    fn set_item(&mut self) -> Option<()> {
+        let value = self.pop()?;
+        let key = self.pop()?;
+        if !is_shallow(&key, Self::DEEPEST_KEY) {
+            return None;
+        }
+        raw::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
+    }
+
+    #[inline]
+    fn mark(&mut self) {
+        self.marks.push(self.fence);
+        self.fence = self.stack.len();
+    }
+
+    #[inline]
+    fn unmark(&mut self) -> Option<usize> {
+        let height = self.fence;
+        self.fence = self.marks.pop()?;
+        Some(height)
+    }
+
+    #[inline]
+    fn collect_nothing<T>(&mut self, empty: Bound<'py, T>) -> Option<()> {
+        let height = self.unmark()?;
+        if self.stack.len() != height {
+            return None;
+        }
+        self.push(empty);
+        Some(())
+    }
+
+    fn tuple(&mut self) -> Option<()> {
+        let height = self.unmark()?;
+        let tuple = PyTuple::new(self.py, self.stack.drain(height..)).ok()?;
+        self.push(tuple);
+        Some(())
+    }
+
+    fn drop_top(&mut self) -> Option<()> {
+        if self.stack.len() == self.fence {
+            self.unmark()?;
+        } else {
+            self.stack.pop();
+        }
+        Some(())
+    }
+
+    fn global(&mut self, module: &[u8], name: &[u8]) -> Option<()> {
+        match (module, name) {
+            (b"_codecs", b"encode") => self.push(self.encode.clone()),
+            (b"__builtin__", b"bytes") => self.push(self.py.get_type::<PyBytes>()),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn reduce(&mut self) -> Option<()> {
+        let arguments = self.pop()?;
+        let arguments = raw::exact::<PyTuple>(&arguments)?;
+        let function = self.pop()?;
+        let bytes = if function.is(self.encode) {
+            latin1_encoded(arguments)?
+        } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
+            raw::new_bytes(self.py, b"")?
+        } else {
+            return None;
+        };
+        self.push(bytes);
+        Some(())
+    }
+
+    fn finish(&mut self) -> Option<Bound<'py, PyAny>> {
+        let item = self.pop()?;
+        (self.stack.is_empty() && self.marks.is_empty()).then_some(item)
+    }
+}
+
+/// Whether a key can be hashed in safety: CPython hashes tuples in tuples without an eye on the stack.
+#[inline]
+fn is_shallow(key: &Bound<'_, PyAny>, depth: usize) -> bool {
+    match raw::exact::<PyTuple>(key) {
+        Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_shallow(&item, depth - 1)),
+        None => true,
+    }
+}
+
+/// What `_codecs.encode(text, 'latin1')` gives.
+fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyBytes>> {
+    let text = arguments.get_item(0).ok()?;
+    let encoding = arguments.get_item(1).ok()?;
+    if arguments.len() != 2 || raw::exact::<PyString>(&encoding)? != "latin1" {
+        return None;
+    }
+    match raw::characters(raw::exact::<PyString>(&text)?)? {
+        Characters::Latin1(bytes) => raw::new_bytes(arguments.py(), bytes),
+        Characters::Ucs2(_) | Characters::Ucs4(_) => None,
+    }
+}
+
+/// The strings that were keys lately: items of one shape have the same keys, and a string that is there already has
+/// its hash already.
+#[derive(Default)]
+struct Keys {
+    slots: Vec<Option<Key>>,
+    pickle: u32,
+}
+
+struct Key {
+    text: Py<PyString>,
+    /// The pickle that has the string. CPython would make a second one if the same pickle spells it out again, and if
+    /// the item is pickled again one can tell.
+    pickle: u32,
+}
+
+impl Keys {
+    const SLOTS: usize = 2048;
+    const LONGEST: usize = 32;
+
+    fn next_pickle(&mut self) {
+        if self.pickle == u32::MAX {
+            *self = Self::default();
+        }
+        self.pickle += 1;
+    }
+
+    #[inline]
+    fn get<'py>(&mut self, py: Python<'py>, ascii: &[u8]) -> Option<Bound<'py, PyString>> {
+        if ascii.len() > Self::LONGEST || ascii.len() < 2 {
+            return raw::new_latin1(py, ascii, ASCII);
+        }
+        if self.slots.is_empty() {
+            self.slots.resize_with(Self::SLOTS, || None);
+        }
+        let slot = &mut self.slots[hash(ascii) % Self::SLOTS];
+        if let Some(key) = slot.as_mut().filter(|key| same(key.text.bind(py), ascii)) {
+            if key.pickle == self.pickle {
+                return raw::new_latin1(py, ascii, ASCII);
+            }
+            key.pickle = self.pickle;
+            return Some(key.text.bind(py).clone());
+        }
+        let text = raw::new_latin1(py, ascii, ASCII)?;
+        *slot = Some(Key {
+            text: text.clone().unbind(),
+            pickle: self.pickle,
+        });
+        Some(text)
+    }
+}
+
+#[inline]
+fn same(text: &Bound<'_, PyString>, ascii: &[u8]) -> bool {
+    matches!(raw::characters(text), Some(Characters::Latin1(characters)) if characters == ascii)
+}
+
+#[inline]
+fn hash(ascii: &[u8]) -> usize {
+    let word = ascii.iter().fold(ascii.len() as u64, |word, &byte| {
+        (word.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95)
+    });
+    (word >> 32) as usize
+}

@@ -1,0 +1,204 @@
+//! Pickling items: plain ones here, all others by CPython's own `pickle`.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::dump::Dumper;
+use super::load::Loader;
+use crate::error::{Error, Result};
+use crate::pickle::scan::{Global, Scanner};
+
+/// Off only in tests, so that both ways are tested.
+static FAST_PATHS: AtomicBool = AtomicBool::new(true);
+
+/// The protocol in which Djblets writes.
+const PROTOCOL: u8 = 0;
+
+/// A stream of pickles that ends in the middle of one.
+pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
+
+/// Writes items as pickles.
+pub(super) struct Pickler {
+    dumper: Dumper,
+    dumps: Py<PyAny>,
+}
+
+impl Pickler {
+    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self {
+            dumper: Dumper::new(py),
+            dumps: pickle_function(py, "dumps")?,
+        })
+    }
+
+    /// Appends the item's pickle to `output`, which stays as it is if there is an error.
+    pub(super) fn write(&mut self, item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
+        if !(fast_paths() && self.dumper.dump(item, output)) {
+            let pickle = self.dumps.bind(item.py()).call1((item, PROTOCOL))?;
+            output.extend_from_slice(pickle.cast::<PyBytes>()?.as_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Reads items from a stream of pickles.
+pub(super) struct Unpickler {
+    loader: Loader,
+    scanner: Scanner,
+    loads: Py<PyAny>,
+    /// Whether the data ended before the next item did when it was last looked at. Then only the scanner looks on, which
+    /// goes on where it stopped.
+    incomplete: bool,
+}
+
+impl Unpickler {
+    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self {
+            loader: Loader::new(py)?,
+            scanner: Scanner::new(),
+            loads: pickle_function(py, "loads")?,
+            incomplete: false,
+        })
+    }
+
+    /// The first item in `data` and its size, or `None` if `data` is only the beginning of it. Then `data` must have
+    /// grown at the next call.
+    pub(super) fn read<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
+        if !self.incomplete
+            && fast_paths()
+            && let Some(found) = self.loader.load_prefix(py, data)
+        {
+            return Ok(Some(found));
+        }
+        let Some(size) = self.scanner.scan(data)? else {
+            self.incomplete = true;
+            return Ok(None);
+        };
+        self.scanner.reset();
+        let pickle = &data[..size];
+        if std::mem::take(&mut self.incomplete)
+            && fast_paths()
+            && let Some(item) = self.loader.load(py, pickle)
+        {
+            return Ok(Some((item, size)));
+        }
+        let item = self.loads.bind(py).call1((PyBytes::new(py, pickle),))?;
+        Ok(Some((item, size)))
+    }
+}
+
+/// Checks that a stream consists of whole pickles, without executing any.
+#[derive(Default)]
+pub(super) struct Checker {
+    scanner: Scanner,
+    /// The classes and functions that the pickles name.
+    globals: HashSet<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Checker {
+    /// Drops all whole pickles from the beginning of `data`.
+    pub(super) fn check(&mut self, data: &mut Vec<u8>) -> Result<()> {
+        let mut start = 0;
+        let globals = &mut self.globals;
+        while let Some(size) = self.scanner.scan_with(&data[start..], |global| {
+            if let Global::Named { module, name } = global {
+                globals.insert((module.to_vec(), name.to_vec()));
+            }
+        })? {
+            self.scanner.reset();
+            start += size;
+        }
+        data.drain(..start);
+        Ok(())
+    }
+
+    /// Imports the classes and functions that the pickles name, as unpickling would.
+    pub(super) fn import_globals(&self, py: Python<'_>) -> PyResult<()> {
+        let loads = pickle_function(py, "loads")?;
+        for (module, name) in &self.globals {
+            // A pickle of the mere name, so that the unpickler's own rules hold.
+            let pickle = [b"c", module.as_slice(), b"\n", name, b"\n."].concat();
+            loads.bind(py).call1((PyBytes::new(py, &pickle),))?;
+        }
+        Ok(())
+    }
+}
+
+fn fast_paths() -> bool {
+    FAST_PATHS.load(Ordering::Relaxed)
+}
+
+fn pickle_function(py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
+    Ok(py.import(intern!(py, "pickle"))?.getattr(name)?.unbind())
+}
+
+/// Lets plain items be pickled here (the default), or everything by `pickle`. For tests. Returns how it was.
+#[pyfunction]
+#[pyo3(signature = (enabled, /))]
+pub(super) fn use_fast_paths(enabled: bool) -> bool {
+    FAST_PATHS.swap(enabled, Ordering::Relaxed)
+}
+
+/// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.
+#[pyfunction]
+#[pyo3(signature = (item, /))]
+pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> Option<Bound<'py, PyBytes>> {
+    let mut output = Vec::new();
+    Dumper::new(item.py())
+        .dump(item, &mut output)
+        .then(|| PyBytes::new(item.py(), &output))
+}
+
+/// The pickles of several items in a row, or None if one is for `pickle.dumps`. For tests.
+#[pyfunction]
+#[pyo3(signature = (items, /))]
+pub(super) fn pickle_dumps_all<'py>(py: Python<'py>, items: Vec<Bound<'py, PyAny>>) -> Option<Bound<'py, PyBytes>> {
+    let mut output = Vec::new();
+    let mut dumper = Dumper::new(py);
+    items
+        .iter()
+        .all(|item| dumper.dump(item, &mut output))
+        .then(|| PyBytes::new(py, &output))
+}
+
+/// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
+#[pyfunction]
+#[pyo3(signature = (data, /))]
+pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
+    let mut items = Vec::new();
+    let mut loader = Loader::new(py)?;
+    while !data.is_empty() {
+        let Some((item, size)) = loader.load_prefix(py, data) else {
+            return Ok(None);
+        };
+        items.push(item);
+        data = &data[size..];
+    }
+    Ok(Some(items))
+}
+
+/// The item that a pickle holds, in a tuple, or None if it is one for `pickle.loads`. For tests.
+#[pyfunction]
+#[pyo3(signature = (pickle, /))]
+pub(super) fn pickle_loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
+    Ok(Loader::new(py)?.load(py, pickle).map(|item| (item,)))
+}
+
+/// Where each pickle of a stream ends, up to the first that is incomplete. For tests.
+#[pyfunction]
+#[pyo3(signature = (data, /))]
+pub(super) fn pickle_scan(data: &[u8]) -> PyResult<Vec<usize>> {
+    let mut ends = Vec::new();
+    let mut scanner = Scanner::new();
+    let mut start = 0;
+    while let Some(size) = scanner.scan(&data[start..])? {
+        scanner.reset();
+        start += size;
+        ends.push(start);
+    }
+    Ok(ends)
+}

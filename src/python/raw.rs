@@ -1,0 +1,268 @@
+//! CPython's C API, where PyO3's own way is measurably slower or has no name for it.
+#![allow(
+    unsafe_code,
+    reason = "each call is in the hot path of dump or load, and was measured to matter"
+)]
+
+use std::slice;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::type_object::PyTypeInfo;
+use pyo3::types::{PyBytes, PyInt, PyString};
+#[cfg(not(Py_GIL_DISABLED))]
+use pyo3::types::{PyDict, PyList};
+
+use crate::pickle::read::{Piece, Text};
+
+/// The object as a `T`, if that is its very type.
+#[inline]
+pub(super) fn exact<'a, 'py, T: PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
+    if !object.is_exact_instance_of::<T>() {
+        return None;
+    }
+    // SAFETY: the type has just been checked.
+    Some(unsafe { object.cast_unchecked() })
+}
+
+/// How many references to the object there are.
+#[cfg(not(Py_GIL_DISABLED))]
+#[inline]
+pub(super) fn references(object: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: an object, which lives as long as this reference to it.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
+}
+
+/// An item of a list.
+#[cfg(not(Py_GIL_DISABLED))]
+#[inline]
+pub(super) fn list_item<'py>(list: &Bound<'py, PyList>, index: usize) -> Option<Bound<'py, PyAny>> {
+    let items = list.as_ptr();
+    // SAFETY: a list; its size is read here and now, and the GIL keeps it until the item's reference is taken.
+    unsafe {
+        let index = isize::try_from(index)
+            .ok()
+            .filter(|&index| index < ffi::PyList_GET_SIZE(items))?;
+        Bound::from_borrowed_ptr_or_opt(list.py(), ffi::PyList_GET_ITEM(items, index))
+    }
+}
+
+/// The dict's next key and value; `position` starts at 0 and means nothing else.
+#[cfg(not(Py_GIL_DISABLED))]
+#[inline]
+pub(super) fn next_item<'py>(
+    dict: &Bound<'py, PyDict>,
+    position: &mut isize,
+) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: a dict; the references are taken before anything can change it, as the GIL is held.
+    unsafe {
+        if ffi::PyDict_Next(dict.as_ptr(), position, &raw mut key, &raw mut value) == 0 {
+            return None;
+        }
+        Some((
+            Bound::from_borrowed_ptr_or_opt(dict.py(), key)?,
+            Bound::from_borrowed_ptr_or_opt(dict.py(), value)?,
+        ))
+    }
+}
+
+/// Whether the dict may share its keys with other dicts, which then hold one reference to each key together.
+#[cfg(not(Py_GIL_DISABLED))]
+#[inline]
+pub(super) fn shares_keys(dict: &Bound<'_, PyDict>) -> bool {
+    // SAFETY: a dict, laid out as PyO3 says for this version of CPython.
+    unsafe { !(*dict.as_ptr().cast::<ffi::PyDictObject>()).ma_values.is_null() }
+}
+
+/// A str's characters, in the width in which CPython keeps them.
+pub(super) enum Characters<'a> {
+    Latin1(&'a [u8]),
+    Ucs2(&'a [u16]),
+    Ucs4(&'a [u32]),
+}
+
+/// A str's characters; `None` if CPython has not laid them out yet, which it does late only before 3.12.
+#[inline]
+pub(super) fn characters<'a>(text: &'a Bound<'_, PyString>) -> Option<Characters<'a>> {
+    let text = text.as_ptr();
+    // SAFETY: a str, and one that is laid out; strs don't change, and this one lives as long as the slice.
+    unsafe {
+        #[cfg(not(Py_3_12))]
+        if ffi::PyUnicode_IS_READY(text) == 0 {
+            return None;
+        }
+        let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(text)).ok()?;
+        let data = ffi::PyUnicode_DATA(text);
+        match ffi::PyUnicode_KIND(text) {
+            ffi::PyUnicode_1BYTE_KIND => Some(Characters::Latin1(slice::from_raw_parts(data.cast(), length))),
+            ffi::PyUnicode_2BYTE_KIND => Some(Characters::Ucs2(slice::from_raw_parts(data.cast(), length))),
+            ffi::PyUnicode_4BYTE_KIND => Some(Characters::Ucs4(slice::from_raw_parts(data.cast(), length))),
+            _ => None,
+        }
+    }
+}
+
+/// An int's value, if it has 64 bits.
+#[inline]
+pub(super) fn int(int: &Bound<'_, PyInt>) -> Option<i64> {
+    let mut overflow = 0;
+    // SAFETY: an int; no other object could run code or fail here.
+    let value = unsafe { ffi::PyLong_AsLongLongAndOverflow(int.as_ptr(), &raw mut overflow) };
+    (overflow == 0).then_some(value)
+}
+
+/// The str of one byte or none in Latin-1, of which CPython has one each. `None` if memory is short.
+pub(super) fn singleton<'py>(py: Python<'py>, latin1: &[u8]) -> Option<Bound<'py, PyString>> {
+    let length = isize::try_from(latin1.len()).ok()?;
+    // SAFETY: the pointer goes with the length, and the result is a new reference to a str.
+    unsafe {
+        let text = ffi::PyUnicode_DecodeLatin1(latin1.as_ptr().cast(), length, std::ptr::null());
+        Some(Bound::from_owned_ptr_or_opt(py, text)?.cast_into_unchecked())
+    }
+}
+
+/// A new str. `None` if memory is short or the text was not measured well.
+#[inline]
+pub(super) fn new_str<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py, PyString>> {
+    if let Some(latin1) = text.unescaped() {
+        return new_latin1(py, latin1, text.bits);
+    }
+    if text.length == 1 && text.bits <= 0xff {
+        let Piece::Character(code) = text.pieces().next()?? else {
+            return None;
+        };
+        return singleton(py, &[code as u8]);
+    }
+    new_escaped(py, text)
+}
+
+/// A new str of characters of which the widest has the bits 0x7f or 0xff.
+#[inline]
+pub(super) fn new_latin1<'py>(py: Python<'py>, latin1: &[u8], bits: u32) -> Option<Bound<'py, PyString>> {
+    if latin1.len() <= 1 {
+        return singleton(py, latin1);
+    }
+    debug_assert!(bits <= 0xff && (bits > 0x7f) != latin1.is_ascii());
+    let length = isize::try_from(latin1.len()).ok()?;
+    // SAFETY: the new str has room for `length` characters of one byte, and nobody else has seen it yet.
+    unsafe {
+        let text = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, bits))?;
+        let data = ffi::PyUnicode_DATA(text.as_ptr()).cast::<u8>();
+        std::ptr::copy_nonoverlapping(latin1.as_ptr(), data, latin1.len());
+        Some(text.cast_into_unchecked())
+    }
+}
+
+fn new_escaped<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py, PyString>> {
+    let length = isize::try_from(text.length).ok()?;
+    // Bits of several characters together may make more than the last character there is.
+    let widest = text.bits.min(u32::from(char::MAX));
+    // SAFETY: the new str has room for `length` characters of the width that it says itself; they are set to zero
+    // before they are seen as a slice, and nobody else has seen them yet.
+    unsafe {
+        let new = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, widest))?;
+        let data = ffi::PyUnicode_DATA(new.as_ptr());
+        match widest {
+            0..=0xff => fill(zeroed(data.cast::<u8>(), text.length), text)?,
+            0x100..=0xffff => fill(zeroed(data.cast::<u16>(), text.length), text)?,
+            _ => fill(zeroed(data.cast::<u32>(), text.length), text)?,
+        }
+        Some(new.cast_into_unchecked())
+    }
+}
+
+/// # Safety
+/// `data` must have room for `length` integers, and be nobody else's for as long as the slice lives.
+unsafe fn zeroed<'a, C>(data: *mut C, length: usize) -> &'a mut [C] {
+    // SAFETY: the caller's promise; zero is a value of every integer type.
+    unsafe {
+        std::ptr::write_bytes(data, 0, length);
+        slice::from_raw_parts_mut(data, length)
+    }
+}
+
+/// A character in one of CPython's three widths.
+trait Character: Copy + From<u8> {
+    fn from_code(code: u32) -> Self;
+}
+
+impl Character for u8 {
+    fn from_code(code: u32) -> Self {
+        code as Self
+    }
+}
+
+impl Character for u16 {
+    fn from_code(code: u32) -> Self {
+        code as Self
+    }
+}
+
+impl Character for u32 {
+    fn from_code(code: u32) -> Self {
+        code
+    }
+}
+
+/// Fills all of `place`, or nothing is returned.
+fn fill<C: Character>(mut place: &mut [C], text: &Text<'_>) -> Option<()> {
+    for piece in text.pieces() {
+        let length = match piece? {
+            Piece::Raw(raw) => {
+                place
+                    .get_mut(..raw.len())?
+                    .iter_mut()
+                    .zip(raw)
+                    .for_each(|(place, &byte)| *place = byte.into());
+                raw.len()
+            }
+            Piece::Character(code) => {
+                *place.first_mut()? = C::from_code(code);
+                1
+            }
+        };
+        place = &mut place[length..];
+    }
+    place.is_empty().then_some(())
+}
+
+/// New bytes; of none or one there is one object each. `None` if memory is short, where PyO3 would panic.
+pub(super) fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, PyBytes>> {
+    let length = isize::try_from(bytes.len()).ok()?;
+    // SAFETY: the pointer goes with the length, and the result is a new reference to bytes.
+    unsafe {
+        let new = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), length);
+        Some(Bound::from_owned_ptr_or_opt(py, new)?.cast_into_unchecked())
+    }
+}
+
+/// Keeps the cyclic garbage collector from running, for as long as this lives.
+///
+/// It would run again and again over an item that is being built and can't hold any garbage yet: over half of the time
+/// of loading. Nobody can notice as long as no Python code runs meanwhile. A free-threaded interpreter runs Python
+/// code of other threads meanwhile.
+pub(super) struct CollectorPause {
+    #[cfg(not(Py_GIL_DISABLED))]
+    was_enabled: bool,
+}
+
+impl CollectorPause {
+    pub(super) fn new(_py: Python<'_>) -> Self {
+        Self {
+            // SAFETY: the interpreter is attached.
+            #[cfg(not(Py_GIL_DISABLED))]
+            was_enabled: unsafe { ffi::PyGC_Disable() } != 0,
+        }
+    }
+}
+
+#[cfg(not(Py_GIL_DISABLED))]
+impl Drop for CollectorPause {
+    fn drop(&mut self) {
+        if self.was_enabled {
+            // SAFETY: the interpreter is still attached: a pause is dropped in the function that made it.
+            unsafe { ffi::PyGC_Enable() };
+        }
+    }
+}

@@ -1,0 +1,79 @@
+"""What GenerationSynchronizer promises."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from django.core.cache.backends.base import BaseCache
+
+from fastblets.cache.synchronizer import GenerationSynchronizer
+from tests.faults import failing
+
+pytestmark = pytest.mark.django_db
+
+
+def pair() -> tuple[GenerationSynchronizer, GenerationSynchronizer]:
+    return GenerationSynchronizer("key"), GenerationSynchronizer("key")
+
+
+def test_others_see_that_the_state_has_changed(cache_backend: BaseCache) -> None:
+    mine, theirs = pair()
+    assert mine.sync_gen == theirs.sync_gen
+    assert not mine.is_expired()
+    mine.mark_updated()
+    assert not mine.is_expired()
+    assert theirs.is_expired()
+    theirs.refresh()
+    assert not theirs.is_expired()
+
+
+def test_clearing_expires_all(cache_backend: BaseCache) -> None:
+    mine, theirs = pair()
+    mine.clear()
+    assert mine.is_expired()
+    assert theirs.is_expired()
+    mine.mark_updated()
+    assert not mine.is_expired()
+    assert theirs.is_expired()
+
+
+@pytest.mark.parametrize("damaged", ["text", None, 1.5, [], True], ids=repr)
+def test_what_is_no_number_is_expired_and_replaced(locmem: BaseCache, damaged: Any) -> None:
+    mine, theirs = pair()
+    locmem.set(mine.cache_key, damaged)
+    assert mine.is_expired()
+    mine.refresh()
+    assert not mine.is_expired()
+    assert theirs.is_expired()
+
+
+def test_a_number_made_again_in_the_same_second_is_another(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = time.time_ns()
+    mine = GenerationSynchronizer("key")
+    for _ in range(3):
+        mine.mark_updated()
+    locmem.clear()
+    monkeypatch.setattr(time, "time_ns", lambda: start + 500_000_000)
+    GenerationSynchronizer("key")
+    assert mine.is_expired()
+
+
+def test_a_cache_that_fails_expires_everything(locmem: BaseCache, caplog: pytest.LogCaptureFixture) -> None:
+    mine, _ = pair()
+    with failing("get", "add", "delete", "incr"):
+        assert mine.is_expired()
+        mine.refresh()
+        mine.clear()
+        mine.mark_updated()
+        assert GenerationSynchronizer("key").is_expired()
+    assert [record.getMessage().count("Is the cache server down?") for record in caplog.records] == [1] * 6
+
+
+@pytest.mark.parametrize("key", [["a", "b"], ("a",)], ids=repr)
+def test_a_key_that_is_no_string_must_be_normalized(locmem: BaseCache, key: Any) -> None:
+    assert not GenerationSynchronizer(key).is_expired()
+    with pytest.raises(ValueError, match="must be a string"):
+        GenerationSynchronizer(key, normalize_cache_key=False)
+    assert GenerationSynchronizer("own-key", normalize_cache_key=False).cache_key == "own-key"
