@@ -7,14 +7,22 @@ FUZZ_SECONDS ?= 60
 BIN := .venv/bin
 DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
+MATRIX := .venv/requirements-matrix
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
-.PHONY: help demo test lint fuzz build servers clean bench faults
+# How many examples `make parity` tries of each property.
+N ?= 1000
+
+.PHONY: help demo test parity matrix matrix-short upstream faults lint fuzz bench build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
 	@echo "make test                               Rust and Python tests, on real caches"
 	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
+	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
+	@echo "make matrix                             the tests on every Python here, with every Django"
+	@echo "make matrix-short                       the tests on the oldest and newest of both"
+	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
 	@echo "make build                              the package, in .venv, in release mode"
@@ -30,6 +38,20 @@ test: build servers
 
 faults: build servers
 	$(BIN)/python -m tests.faults
+
+parity: build
+	FASTBLETS_EXAMPLES=$(N) $(BIN)/python -m pytest --timeout 0 $(wildcard tests/test_differential_*.py)
+
+matrix matrix-short: $(MATRIX) servers
+	$(BIN)/nox --session $@ table
+
+upstream: build
+	rm -rf build/upstream/wheel
+	$(BIN)/maturin build --release --locked --quiet --interpreter $(BIN)/python --out build/upstream/wheel
+	set -e; for version in 6.1 6.0 5.2.2; do \
+		echo "Djblets $$version"; \
+		$(BIN)/python -m tests.upstream.run --version $$version --all --fastblets build/upstream/wheel/*.whl; \
+	done
 
 lint: build $(LINT)
 	cargo fmt --check
@@ -56,13 +78,17 @@ bench: build servers
 servers: $(DEV)
 	$(BIN)/python -m tests.servers install
 
-$(DEV): requirements/dev.txt
+$(DEV): requirements/dev.txt requirements/oracle.txt requirements/test.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("fastblets needs Python 3.10 or newer")'
 	$(PYTHON) -m venv .venv
 	$(PIP) $<
 	touch $@
 
 $(LINT): requirements/lint.txt $(DEV)
+	$(PIP) $<
+	touch $@
+
+$(MATRIX): requirements/matrix.txt $(DEV)
 	$(PIP) $<
 	touch $@
 

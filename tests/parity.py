@@ -33,7 +33,7 @@ KEY_SIZES = r" An AES encryption key must be \S+ \S+ or \S+ bytes long\."
 # What fastblets says or does beyond Djblets on purpose: cut out of its side, aspect by aspect.
 BEYOND_DJBLETS = {
     # It withdraws an old large entry before it touches the chunks.
-    "cache calls": r"(?m)^delete \S+\n(?=set)",
+    "cache calls": r"(?m)^delete .*\n(?=set)",
     # Where Djblets' errors say little or nothing, it says what is wrong.
     "error": rf'{KEY_SIZES}|encryption_key must be of type "bytes".+',
     "log": KEY_SIZES,

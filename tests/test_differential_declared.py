@@ -1,0 +1,183 @@
+"""The declared differences from Djblets, one by one: what it does, and what fastblets does instead.
+
+`docs/compatibility.md` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.contrib.sites.models import Site
+from django.core.cache import cache
+from django.test import override_settings
+from django.utils.functional import lazystr
+
+from tests.faults import failing
+from tests.parity import Action, Library, Parity
+from tests.values import RaisingOnLoad, Slots
+
+PLAIN = {"compress_large_data": False}
+OLD = ["old 0 " + "x" * 1_500_000, "old 1"]
+NEW = ["new 0 " + "x" * 1_500_000, "new 1"]
+
+
+def memoize_iter(items: Any, **options: Any) -> Action:
+    return lambda library: library.backend.cache_memoize_iter("key", items, **options)
+
+
+def both_ways(both: Parity, action: Action) -> list[Any]:
+    """What comes of it in Djblets, and in fastblets: an error's type, or the value."""
+    trials = [both.run(library, action) for library in both.libraries]
+    return [type(trial.error) if trial.error else trial.value for trial in trials]
+
+
+def test_an_error_of_the_items_arrives(both: Parity) -> None:
+    def items() -> Iterator[str]:
+        yield "one"
+        raise KeyError("no more")
+
+    trials = [both.run(library, memoize_iter(items)) for library in both.libraries]
+    assert [trial.value for trial in trials] == [["one"]] * 2
+    assert [type(trial.error) for trial in trials] == [type(None), KeyError]
+
+
+def test_items_that_cannot_be_pickled_arrive(both: Parity) -> None:
+    items = ["one", Slots(1), "three"]
+    assert both_ways(both, memoize_iter(items)) == [["one"], items]
+
+
+def test_a_large_value_that_cannot_be_pickled_arrives(both: Parity) -> None:
+    value = Slots(1)
+
+    def memoize(library: Library) -> Any:
+        return library.backend.cache_memoize("key", lambda: value, large_data=True)
+
+    assert both_ways(both, memoize) == [AssertionError, value]
+
+
+def test_a_cache_that_fails_to_store_loses_no_items(both: Parity) -> None:
+    def memoize(library: Library) -> list[Any]:
+        with failing("set", "set_many"):
+            return list(library.backend.cache_memoize_iter("key", NEW, **PLAIN))
+
+    # Here Djblets loses none either: it is only told of the failure at the end.
+    assert both_ways(both, memoize) == [NEW, NEW]
+
+
+@pytest.mark.parametrize("count", ["0", " 0", "-0"])
+def test_a_wrong_count_is_a_miss(both: Parity, count: str) -> None:
+    def memoize(library: Library) -> list[Any]:
+        list(library.backend.cache_memoize_iter("key", ["one"], **PLAIN))
+        cache.set(library.backend.make_cache_key("key"), count)
+        return list(library.backend.cache_memoize_iter("key", ["again"], **PLAIN))
+
+    theirs, ours = both_ways(both, memoize)
+    assert theirs == []
+    # A count of 0 is what an empty entry has.
+    assert ours == ([] if count == "0" else ["again"])
+
+
+def test_an_entry_that_is_cut_off_is_a_miss(both: Parity) -> None:
+    def memoize(library: Library) -> list[Any]:
+        list(library.backend.cache_memoize_iter("key", ["one", "two"], **PLAIN))
+        chunk_key = library.backend.make_cache_key("key-0")
+        cache.set(chunk_key, [cache.get(chunk_key)[0][:-3]])
+        return list(library.backend.cache_memoize_iter("key", ["again"], **PLAIN))
+
+    assert both_ways(both, memoize) == [["one"], ["again"]]
+
+
+def test_an_item_that_cannot_be_unpickled_makes_a_miss(both: Parity) -> None:
+    def memoize(library: Library) -> list[str]:
+        items = ["ahead", RaisingOnLoad(a=1), "behind"]
+        list(library.backend.cache_memoize_iter("key", items))
+        return [str(item) for item in library.backend.cache_memoize_iter("key", items)]
+
+    theirs, ours = both_ways(both, memoize)
+    assert (len(theirs), len(ours)) == (1, 3)
+
+
+def test_an_overwrite_that_fails_leaves_no_mix(both: Parity) -> None:
+    def memoize(library: Library) -> list[str]:
+        def make(items: Any, **options: Any) -> list[Any]:
+            return list(library.backend.cache_memoize_iter("key", items, **PLAIN, **options))
+
+        make(OLD)
+        with failing("set", when=lambda key: key.endswith("-1")):
+            make(NEW, force_overwrite=True)
+        return [item[:5] for item in make(["again"])]
+
+    # The first chunk is of the new generation, the second one of the old.
+    assert both_ways(both, memoize) == [["new 0", "old 1"], ["again"]]
+
+
+def test_an_overwrite_that_is_dropped_leaves_no_mix(both: Parity) -> None:
+    def memoize(library: Library) -> list[str]:
+        def make(items: Any, **options: Any) -> Any:
+            return library.backend.cache_memoize_iter("key", items, **PLAIN, **options)
+
+        list(make(OLD))
+        generator = make(NEW, force_overwrite=True)
+        next(generator), next(generator)
+        generator.close()
+        return [item[:5] for item in make(["again"])]
+
+    assert both_ways(both, memoize) == [["new 0", "old 1"], ["again"]]
+
+
+def test_the_site_stays_known_while_it_cannot_be_looked_up(both: Parity) -> None:
+    def make_keys(library: Library) -> list[str]:
+        keys = [library.backend.make_cache_key("key")]
+        with patch.object(Site.objects, "get_current", side_effect=OSError("the database is away")):
+            keys.append(library.backend.make_cache_key("key"))
+        return keys
+
+    assert both_ways(both, make_keys) == [["example.com:key", "key"], ["example.com:key", "example.com:key"]]
+
+
+def test_a_root_that_is_translated_late_is_part_of_the_key(both: Parity) -> None:
+    with override_settings(SITE_ROOT=lazystr("/root/")):
+        keys = both_ways(both, lambda library: library.backend.make_cache_key("key"))
+    assert keys == ["key", "example.com:/root/:key"]
+
+
+def test_the_expiration_is_read_at_call_time(both: Parity) -> None:
+    with override_settings(CACHE_EXPIRATION_TIME=5):
+        trials = [
+            both.run(library, lambda library: library.backend.cache_memoize("key", int)) for library in both.libraries
+        ]
+    assert [trial.writes for trial in trials] == [
+        ["set example.com:key for 2592000 s"],
+        ["set example.com:key for 5 s"],
+    ]
+
+
+def test_settings_are_left_alone(both: Parity) -> None:
+    def read_setting(library: Library) -> Any:
+        from django.conf import settings
+
+        with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY="k" * 16):
+            library.backend.make_cache_key("key", use_encryption=True)
+            return settings.DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY
+
+    assert both_ways(both, read_setting) == [b"k" * 16, "k" * 16]
+
+
+def test_each_piece_is_given_out_before_the_next_is_asked_for(both: Parity) -> None:
+    def asked(library: Library) -> list[int]:
+        seen: list[int] = []
+        counts: list[int] = []
+
+        def pieces() -> Iterator[bytes]:
+            for number in range(3):
+                seen.append(number)
+                yield b"piece"
+
+        for _ in library.crypto.aes_encrypt_iter(pieces()):
+            counts.append(len(seen))
+        return counts
+
+    assert both_ways(both, asked) == [[2, 3, 3], [1, 2, 3]]

@@ -1,0 +1,384 @@
+"""Values of every kind that a project may store, and strategies that draw them."""
+
+from __future__ import annotations
+
+import copyreg
+import enum
+import operator
+import threading
+import uuid
+from collections import Counter, OrderedDict, UserDict, defaultdict, deque, namedtuple
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from django.contrib.auth.models import Group, User
+from django.utils.functional import SimpleLazyObject
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
+from hypothesis import strategies as st
+
+from tests.differential import texts
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BOTH = ("a", 1)
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Mood(str, enum.Enum):
+    GOOD = "good"
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+Pair = namedtuple("Pair", "left right")
+
+
+@dataclass
+class Data:
+    name: Any
+    items: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSlots:
+    """Has `__getstate__` and `__setstate__` by its decorator, so that protocol 0 takes it."""
+
+    value: Any
+
+
+class Plain:
+    """Nothing of its own: pickled by its `__dict__`."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.__dict__!r})"
+
+
+class Slots:
+    """Protocol 0 refuses it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Slots({self.value!r})"
+
+
+class SlotsWithState(Slots):
+    __slots__ = ()
+
+    def __getstate__(self) -> Any:
+        return (self.value,)
+
+    def __setstate__(self, state: Any) -> None:
+        (self.value,) = state
+
+
+class Reduced(Plain):
+    """Uses all that a reduction may hold: arguments, state, list items, dict items."""
+
+    def __init__(self, argument: Any = None) -> None:
+        super().__init__(argument=argument)
+        self.list: list[Any] = []
+        self.dict: dict[Any, Any] = {}
+
+    def append(self, item: Any) -> None:
+        self.list.append(item)
+
+    def extend(self, items: Any) -> None:
+        self.list.extend(items)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.dict[key] = value
+
+    def __reduce__(self) -> Any:
+        state = {"state": self.__dict__.get("state")}
+        return Reduced, (self.__dict__.get("argument"),), state, iter(self.list), iter(self.dict.items())
+
+
+def _set_state(target: Plain, state: Any) -> None:
+    target.__dict__["set"] = state
+
+
+class ReducedWithSetter(Plain):
+    def __reduce__(self) -> Any:
+        return ReducedWithSetter, (), self.__dict__, None, None, _set_state
+
+
+class ReducedByProtocol(Plain):
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return ReducedByProtocol._made, (int(protocol), self.__dict__)
+
+    @staticmethod
+    def _made(protocol: int, attributes: dict[str, Any]) -> ReducedByProtocol:
+        return ReducedByProtocol(**attributes, protocol=protocol)
+
+
+class ReducedToName(Plain):
+    def __reduce__(self) -> str:
+        return "SINGLETON"
+
+
+SINGLETON = ReducedToName()
+
+
+class NewArguments(int):
+    def __new__(cls, *arguments: int) -> NewArguments:
+        return super().__new__(cls, sum(arguments))
+
+    def __getnewargs__(self) -> tuple[int, ...]:
+        return (int(self), 0)
+
+
+class Registered(Plain):
+    pass
+
+
+def _registered(attributes: dict[str, Any]) -> Registered:
+    return Registered(**attributes)
+
+
+copyreg.pickle(Registered, lambda value: (_registered, (value.__dict__,)))
+
+
+class Raising(Plain):
+    def __reduce__(self) -> Any:
+        raise ValueError("not to be pickled")
+
+
+class RaisingOnLoad(Plain):
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("not to be unpickled")
+
+
+class Text(str):
+    pass
+
+
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Raw(bytes):
+    pass
+
+
+class Listing(list):  # type: ignore[type-arg]
+    pass
+
+
+class Mapping(dict):  # type: ignore[type-arg]
+    pass
+
+
+class Tupling(tuple):  # type: ignore[type-arg]
+    pass
+
+
+class Setting(set):  # type: ignore[type-arg]
+    pass
+
+
+class Outer:
+    class Inner(Plain):
+        pass
+
+
+class Failure(Exception):
+    pass
+
+
+def function() -> None:
+    """Pickled by its name."""
+
+
+def shared_string() -> list[str]:
+    text = "".join(["sha", "red"])
+    return [text, text, "".join(["sha", "red"])]
+
+
+def recursive_list() -> list[Any]:
+    value: list[Any] = ["head"]
+    value.append(value)
+    return value
+
+
+def recursive_dict() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["self"] = [value]
+    return value
+
+
+def recursive_tuple() -> tuple[Any, ...]:
+    inner: list[Any] = []
+    value = (inner, 1)
+    inner.append(value)
+    return value
+
+
+def recursive_object() -> Plain:
+    value = Plain()
+    value.me = value  # type: ignore[attr-defined]
+    return value
+
+
+def recursive_set() -> Plain:
+    value = Plain()
+    value.me = {value}  # type: ignore[attr-defined]
+    return value
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def reduced(items: list[Any]) -> Reduced:
+    value = Reduced("argument")
+    value.extend(items)
+    value["items"] = items
+    return value
+
+
+#: One of each, made afresh for each use: they may be changed on the way.
+ONE_OF_EACH: list[Any] = [
+    *(lambda member=member: member for member in (*Color, *Number, *Mood, Access.READ, Access.READ | Access.WRITE)),
+    lambda: datetime(2024, 2, 29, 12, 30, 59, 999999, tzinfo=timezone.utc),
+    lambda: datetime(1, 1, 1, fold=1),
+    lambda: datetime(2024, 6, 1, tzinfo=ZoneInfo("UTC")),
+    lambda: date.max,
+    lambda: time(1, 2, tzinfo=timezone(timedelta(hours=-3))),
+    lambda: timedelta(-1, 2, 3),
+    lambda: [Decimal("1.10"), Decimal("NaN"), Decimal("-0")],
+    lambda: Fraction(1, 3),
+    lambda: uuid.UUID(int=7),
+    lambda: PurePosixPath("/a/b"),
+    lambda: [Text("\ud800"), Text("a\nb"), Text()],
+    lambda: gettext_lazy("lazy"),
+    lambda: SimpleLazyObject(lambda: Plain(lazy=True)),
+    lambda: User(pk=1, username="дед", date_joined=datetime(2024, 1, 1, tzinfo=timezone.utc)),
+    lambda: [Group(pk=1, name="one"), Group(pk=1, name="one")],
+    lambda: OrderedDict([("b", 1), ("a", 2)]),
+    lambda: defaultdict(list, {"a": [1]}),
+    lambda: Counter("abca"),
+    lambda: deque([1, 2], maxlen=3),
+    lambda: UserDict({"a": 1}),
+    lambda: SimpleNamespace(a=1),
+    lambda: range(1, 10, 3),
+    lambda: slice(1, None),
+    lambda: complex(1, -0.0),
+    lambda: [Ellipsis, NotImplemented, type(None)],
+    lambda: [len, operator.itemgetter(1), str.upper, function, Outer.Inner, int, Plain],
+    lambda: Outer.Inner(a=1),
+    lambda: Failure("text", 1),
+    lambda: ValueError("text"),
+    lambda: SlotsWithState([1]),
+    lambda: FrozenSlots([1]),
+    lambda: ReducedWithSetter(a=1),
+    lambda: [ReducedByProtocol(a=1)],
+    lambda: [SINGLETON, SINGLETON],
+    lambda: NewArguments(3),
+    lambda: Registered(a=1),
+    lambda: [Real(1.5), Raw(b"raw"), Whole(3), Tupling((1,)), Setting({1}), Mapping(a=1), Listing([1])],
+    lambda: [True, 1, 1.0, "1", b"1"],
+    lambda: [b"", b"\xff", bytearray(b""), bytearray(b"\0\xff")],
+    shared_string,
+    recursive_list,
+    recursive_dict,
+    recursive_tuple,
+    recursive_object,
+    lambda: nested(90),
+]
+
+_NOT_STORABLE: list[Any] = [
+    lambda: Slots(1),
+    lambda: Raising(),
+    lambda: lambda: None,
+    threading.Lock,
+    lambda: [Plain(a=Slots(1))],
+    lambda: memoryview(b"x"),
+    # Its str() is itself, which protocol 0 goes round and round.
+    lambda: SafeString("<b>"),
+]
+
+storable_objects = st.sampled_from(ONE_OF_EACH).map(lambda make: make())
+unstorable_objects = st.sampled_from(_NOT_STORABLE).map(lambda make: make())
+
+_boundaries = [0, 1, -1, 9, 10, 255, 256, 65535, 65536, 2**31 - 1, 2**31, -(2**31), 2**63, -(2**63), 10**40, -(10**300)]
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers() | st.sampled_from(_boundaries),
+    st.floats() | st.sampled_from([-0.0, 1e16, 1e-5, 5e-324]),
+    texts,
+    st.binary(max_size=20),
+    st.binary(max_size=5).map(bytearray),
+)
+_hashables = st.none() | st.booleans() | st.integers() | texts | st.binary(max_size=5) | st.tuples(texts, st.integers())
+
+
+@st.composite
+def _sharing(draw: st.DrawFn, children: st.SearchStrategy[Any]) -> Any:
+    """Some objects, and a container that holds each of them more than once."""
+    members = draw(st.lists(children, min_size=1, max_size=3))
+    order = draw(st.lists(st.sampled_from(members), min_size=2, max_size=6))
+    make = draw(st.sampled_from([list, tuple, lambda items: dict(enumerate(items)), reduced]))
+    return make(order)
+
+
+def _containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.lists(children, max_size=5),
+        st.lists(children, max_size=5).map(tuple),
+        st.dictionaries(_hashables, children, max_size=4),
+        st.sets(_hashables, max_size=4),
+        st.frozensets(_hashables, max_size=4),
+        _sharing(children),
+        st.builds(Point, children, children),
+        st.builds(Pair, children, children),
+        st.builds(Data, children),
+        st.builds(Frozen, children),
+        st.builds(lambda value: Plain(value=value), children),
+        st.builds(Listing, st.lists(children, max_size=3)),
+        st.builds(reduced, st.lists(children, max_size=3)),
+    )
+
+
+#: What protocol 0 takes.
+storable = st.recursive(scalars | storable_objects, _containers, max_leaves=12)
+#: What it may refuse.
+anything = storable | unstorable_objects | st.builds(lambda first, last: [first, last], storable, unstorable_objects)

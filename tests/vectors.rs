@@ -1,0 +1,234 @@
+//! What Djblets stored, byte for byte, from the codec alone: no Python. `tests/vectors/record.py` recorded it.
+
+use fastblets::chunk::Cutter;
+use fastblets::cipher::{self, Decryptor, Encryptor, Key};
+use fastblets::key;
+use fastblets::large::{Reader, Writer};
+use fastblets::zlib::{Deflate, Inflate};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+fn vectors(file: &str) -> Vec<Value> {
+    let file: Value = serde_json::from_str(file).unwrap();
+    let found = file["vectors"].as_array().unwrap().clone();
+    assert!(!found.is_empty());
+    found
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Bytes in hexadecimal, where they were recorded and not only digested.
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    value["hex"].as_str().map(unhex)
+}
+
+fn assert_is(data: &[u8], expected: &Value, name: &str) {
+    if let Some(expected) = bytes(expected) {
+        assert_eq!(hex(data), hex(&expected), "{name}");
+    } else {
+        assert_eq!(data.len() as u64, expected["size"].as_u64().unwrap(), "{name}");
+        assert_eq!(hex(&Sha256::digest(data)), text(&expected["sha256"]), "{name}");
+    }
+}
+
+/// The IVs of the recordings count from one.
+fn iv(number: u8) -> [u8; 16] {
+    let mut iv = [0; 16];
+    iv[15] = number;
+    iv
+}
+
+/// `noise()` of `tests/vectors/cases.py`, as a protocol 0 pickle.
+fn noise_pickle(size: usize) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/";
+    let mut state = 1_u32;
+    let block: Vec<u8> = (0..1 << 16)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ALPHABET[(state >> 26) as usize]
+        })
+        .collect();
+    let noise = block.into_iter().cycle().take(size);
+    b"V".iter().copied().chain(noise).chain(*b"\np0\n.").collect()
+}
+
+fn pickle(recorded: &Value) -> Option<Vec<u8>> {
+    bytes(recorded).or_else(|| recorded["noise"].as_u64().map(|size| noise_pickle(size as usize)))
+}
+
+#[test]
+fn keys() {
+    for vector in vectors(include_str!("vectors/keys.json")) {
+        let parts: Vec<&str> = match &vector["key"] {
+            Value::String(part) => vec![part],
+            parts => parts.as_array().unwrap().iter().map(text).collect(),
+        };
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        let joined = key::join(vector["prefix"].as_str().map(str::as_bytes), &parts);
+        let full = match bytes(&vector["secret"]) {
+            Some(secret) => key::keyed(&joined, &secret),
+            None => key::plain(joined).unwrap(),
+        };
+        assert_eq!(String::from_utf8(full).unwrap(), text(&vector["full"]), "{vector}");
+    }
+}
+
+#[test]
+fn cipher() {
+    for vector in vectors(include_str!("vectors/crypto.json")) {
+        let [key, plain, stored] = ["key", "plain", "encrypted"].map(|name| unhex(text(&vector[name])));
+        let key = Key::new(&key).unwrap();
+        let mut encrypted = plain.clone();
+        Encryptor::new(&key, iv(1)).apply(&mut encrypted);
+        assert_eq!([&iv(1)[..], &encrypted].concat(), stored);
+        let mut decrypted = Vec::new();
+        Decryptor::new(key, cipher::iv(&stored[..16]).unwrap()).apply(&stored[16..], &mut decrypted);
+        assert_eq!(decrypted, plain);
+    }
+}
+
+/// An entry of which all pickles are known.
+struct Entry {
+    name: String,
+    compress: bool,
+    secret: Option<Vec<u8>>,
+    pickles: Vec<Vec<u8>>,
+    chunks: Vec<Value>,
+    /// The main key's value.
+    last: Value,
+}
+
+fn entries(large: bool) -> Vec<Entry> {
+    let found: Vec<Entry> = vectors(include_str!("vectors/entries.json"))
+        .into_iter()
+        .filter(|vector| vector["large"].as_bool() == Some(large))
+        .filter_map(|vector| {
+            let mut stored = vector["stored"].as_array().unwrap().clone();
+            Some(Entry {
+                name: text(&vector["name"]).to_owned(),
+                compress: vector["compress"].as_bool().unwrap(),
+                secret: bytes(&vector["secret"]),
+                pickles: vector["pickles"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(pickle)
+                    .collect::<Option<_>>()?,
+                last: stored.pop().unwrap(),
+                chunks: stored.into_iter().map(|entry| entry["chunk"].clone()).collect(),
+            })
+        })
+        .collect();
+    assert!(found.len() > 10);
+    found
+}
+
+impl Entry {
+    fn key(&self) -> Option<Key> {
+        self.secret.as_ref().map(|secret| Key::new(secret).unwrap())
+    }
+
+    fn write(&self) -> Vec<Vec<u8>> {
+        let key = self.key();
+        let mut writer = Writer::new(self.compress, key.as_ref().map(|key| (key, iv(1))));
+        let mut chunks: Vec<Vec<u8>> = Vec::new();
+        let mut take = |cutter: &mut Cutter| {
+            chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));
+            cutter.drop_full_chunks();
+        };
+        for pickle in &self.pickles {
+            writer.write(pickle).unwrap();
+            take(writer.cutter());
+        }
+        writer.finish().unwrap();
+        take(writer.cutter());
+        chunks.extend(writer.cutter().last_chunk().map(<[u8]>::to_vec));
+        chunks
+    }
+}
+
+#[test]
+fn pipe() {
+    for entry in entries(true) {
+        let chunks = entry.write();
+        assert_eq!(chunks.len(), entry.chunks.len(), "{}", entry.name);
+        for (chunk, expected) in chunks.iter().zip(&entry.chunks) {
+            assert_is(chunk, expected, &entry.name);
+        }
+
+        let mut reader = Reader::new(chunks, entry.compress, entry.key().as_ref()).unwrap();
+        let mut pickles = Vec::new();
+        while reader.read(&mut pickles, 100_000).unwrap() {}
+        assert!(pickles == entry.pickles.concat(), "{}", entry.name);
+    }
+}
+
+#[test]
+fn counts_and_small_values() {
+    let encrypted = |secret: &[u8], pickle: &[u8], number: u8| {
+        let mut data = pickle.to_vec();
+        Encryptor::new(&Key::new(secret).unwrap(), iv(number)).apply(&mut data);
+        [&iv(number)[..], &data].concat()
+    };
+    for entry in entries(true) {
+        let count = entry.chunks.len().to_string();
+        match &entry.secret {
+            Some(secret) => {
+                let pickle = format!("V{count}\np0\n.");
+                // The stream had the first IV.
+                assert_is(
+                    &encrypted(secret, pickle.as_bytes(), 2),
+                    &entry.last["bytes"],
+                    &entry.name,
+                );
+            }
+            None => assert_eq!(text(&entry.last["count"]), count, "{}", entry.name),
+        }
+    }
+    for entry in entries(false) {
+        if let Some(secret) = &entry.secret {
+            assert_is(
+                &encrypted(secret, &entry.pickles[0], 1),
+                &entry.last["bytes"],
+                &entry.name,
+            );
+        }
+    }
+}
+
+#[test]
+fn zlib() {
+    for entry in entries(true)
+        .iter()
+        .filter(|entry| entry.compress && entry.secret.is_none())
+    {
+        let mut deflate = Deflate::default();
+        let mut compressed = Vec::new();
+        for pickle in &entry.pickles {
+            deflate.write(pickle, &mut compressed).unwrap();
+        }
+        deflate.finish(&mut compressed).unwrap();
+        if let [chunk] = &entry.chunks[..] {
+            assert_is(&compressed, chunk, &entry.name);
+        }
+
+        let pickles = entry.pickles.concat();
+        let mut output = vec![0; pickles.len() + 1];
+        let (read, written) = Inflate::default().read(&compressed, &mut output).unwrap();
+        assert_eq!((read, written), (compressed.len(), pickles.len()), "{}", entry.name);
+        assert!(output[..written] == pickles, "{}", entry.name);
+    }
+}
