@@ -103,7 +103,7 @@ impl<Chunk: AsRef<[u8]>> Reader<Chunk> {
         let start = output.len();
         match &mut self.inflater {
             Some(inflater) => inflater.read(&mut self.source, output, want)?,
-            None => self.source.read(output, want),
+            None => self.source.read(output, want)?,
         }
         Ok(output.len() > start)
     }
@@ -128,12 +128,13 @@ impl Inflater {
             if self.at == self.input.len() {
                 self.at = 0;
                 self.input.clear();
-                source.read(&mut self.input, STEP);
+                source.read(&mut self.input, STEP)?;
                 if self.input.is_empty() && self.stream.ended() {
                     return Ok(());
                 }
             }
             let written = output.len();
+            grow(output, end.max(written + STEP) - written)?;
             output.resize(end.max(written + STEP), 0);
             let moved = self.stream.read(&self.input[self.at..], &mut output[written..]);
             let (taken, given) = moved.as_ref().copied().unwrap_or_default();
@@ -166,26 +167,27 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
         };
         if let Some(key) = key {
             let mut bytes = Vec::with_capacity(BLOCK_SIZE);
-            source.read(&mut bytes, BLOCK_SIZE);
+            source.read(&mut bytes, BLOCK_SIZE)?;
             source.decryptor = Some(Decryptor::new(key.clone(), iv(&bytes)?));
         }
         Ok(source)
     }
 
     /// Appends `want` bytes to `output`, or what is left.
-    fn read(&mut self, output: &mut Vec<u8>, want: usize) {
+    fn read(&mut self, output: &mut Vec<u8>, want: usize) -> Result<()> {
         let end = output.len() + want;
         while output.len() < end {
             let Some(chunk) = &self.chunk else {
                 self.chunk = self.chunks.next();
                 self.at = 0;
                 if self.chunk.is_none() {
-                    return;
+                    return Ok(());
                 }
                 continue;
             };
             let rest = chunk.as_ref().get(self.at..).unwrap_or_default();
             let piece = &rest[..rest.len().min(end - output.len())];
+            grow(output, piece.len())?;
             match &mut self.decryptor {
                 Some(decryptor) => decryptor.apply(piece, output),
                 None => output.extend_from_slice(piece),
@@ -195,7 +197,13 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
                 self.chunk = None;
             }
         }
+        Ok(())
     }
+}
+
+/// Makes room, or says that there is none: a `Vec` that can't grow by itself ends the process.
+fn grow(output: &mut Vec<u8>, more: usize) -> Result<()> {
+    output.try_reserve(more).map_err(|_| Error::Memory)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(super) fn decrypt<'py>(py: Python<'py>, data: PyBackedBytes, key: &[u8]) -> 
 }
 
 /// Encrypts a stream, piece by piece.
-#[pyclass]
+#[pyclass(module = "fastblets._native")]
 pub(super) struct Encryptor(cipher::Encryptor);
 
 #[pymethods]
@@ -59,7 +59,7 @@ impl Encryptor {
 }
 
 /// Decrypts a stream, piece by piece.
-#[pyclass]
+#[pyclass(module = "fastblets._native")]
 pub(super) struct Decryptor(cipher::Decryptor);
 
 #[pymethods]

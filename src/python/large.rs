@@ -17,7 +17,7 @@ use crate::large::{Reader, Writer};
 const READ_AHEAD: usize = 16 << 20;
 
 /// Turns items into chunks.
-#[pyclass]
+#[pyclass(module = "fastblets._native")]
 pub(super) struct LargeWriter {
     writer: Writer,
     pickler: Pickler,
@@ -129,7 +129,7 @@ fn unpickle_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Bound<'py, Py
 }
 
 /// The items of a long stream, one by one.
-#[pyclass]
+#[pyclass(module = "fastblets._native")]
 pub(super) struct ItemStream {
     reader: Reader<PyBackedBytes>,
     unpickler: Unpickler,

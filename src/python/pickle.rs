@@ -39,7 +39,9 @@ impl Pickler {
     pub(super) fn write(&mut self, item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
         if !(fast_paths() && self.dumper.dump(item, output)) {
             let pickle = self.dumps.bind(item.py()).call1((item, PROTOCOL))?;
-            output.extend_from_slice(pickle.cast::<PyBytes>()?.as_bytes());
+            let pickle = pickle.cast::<PyBytes>()?.as_bytes();
+            output.try_reserve(pickle.len()).map_err(|_| Error::Memory)?;
+            output.extend_from_slice(pickle);
         }
         Ok(())
     }

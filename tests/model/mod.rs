@@ -1,7 +1,7 @@
 //! The naive scanner: for the tests and for the fuzzer.
 
 /// Where the pickle ends: opcode by opcode, as `pickletools.opcodes` lists their arguments.
-pub fn model(data: &[u8]) -> Option<usize> {
+pub(crate) fn model(data: &[u8]) -> Option<usize> {
     let line = |from: usize| Some(from + data.get(from..)?.iter().position(|&byte| byte == b'\n')? + 1);
     let counted = |from: usize, size: usize| {
         let length = data

@@ -163,22 +163,21 @@ def cache_memoize_iter(
 
         if found is UNSET:
             items = items_or_callable() if callable(items_or_callable) else items_or_callable
-            found = entry.store_items(_checked_iterable(items), overwrite=force_overwrite)
+            found = entry.store_items(_iterate(items), overwrite=force_overwrite)
 
         yield from found
     finally:
         entry.release_lock()
 
 
-def _checked_iterable(items: Iterable[_T]) -> Iterable[_T]:
-    try:
-        iter(items)
-    except TypeError:
+def _iterate(items: Iterable[_T]) -> Iterator[_T]:
+    # Asked for once only: it may be a query, or work but once. And its own TypeErrors are its own.
+    if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
         raise TypeError(
             f'cache_memoize_iter() needs an iterable or a callable that returns one, but got "{type(items)}".'
-        ) from None
+        )
 
-    return items
+    return iter(items)
 
 
 @keyword_only

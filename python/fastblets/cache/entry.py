@@ -63,13 +63,13 @@ class Entry:
     """
 
     __slots__ = (
-        "_acquired",
         "_compress",
         "_encryption_key",
         "_expiration",
         "_key",
         "_lock",
         "_prefix",
+        "_releases_lock",
         "full_key",
     )
 
@@ -91,8 +91,8 @@ class Entry:
         self._key = key
         self.full_key = make_full_key(key, self._encryption_key, self._prefix)
         self._compress = bool(compress)
-        self._lock = lock
-        self._acquired = False
+        self._lock = lock = lock or None
+        self._releases_lock = False
 
         self._expiration = expiration
 
@@ -179,7 +179,13 @@ class Entry:
             return UNSET
 
         try:
-            return self._read_items(_parse_count(count))
+            chunks = self._fetch_chunks(_parse_count(count))
+
+            # A compressed stream has a checksum. Of another one, chunks that are being written over make a whole, too.
+            if not self._compress and self.load() != count:
+                raise MissingChunkError("it is being written over")
+
+            return self._read_items(chunks)
         except Exception as e:
             self._log_unreadable(e)
             raise
@@ -289,9 +295,7 @@ class Entry:
         """Release the lock, if this entry acquired it. An error is logged: the lock ends by itself."""
         lock = self._lock
 
-        if self._acquired and lock is not None and lock.locked():
-            self._acquired = False
-
+        if self._releases_lock and lock is not None and lock.locked():
             try:
                 lock.release()
             except Exception as e:
@@ -302,14 +306,21 @@ class Entry:
 
         def is_needless() -> bool:
             nonlocal value
-            value = _attempt(load)
+            value = _load_or_unset(load)
 
             return value is not UNSET
+
+        # Said before, since an exception may come in right behind the acquisition.
+        self._releases_lock = True
 
         try:
             # Locks of Djblets' own class can't stop waiting before they have been acquired.
             acquire_unless = getattr(lock, "acquire_unless", None)
-            self._acquired = acquire_unless(is_needless) if acquire_unless else lock.acquire()
+
+            if acquire_unless is None:
+                lock.acquire()
+            else:
+                acquire_unless(is_needless)
         except TimeoutError:
             logger.error("Timeout waiting on distributed cache lock %r", lock)
         except Exception as e:
@@ -318,7 +329,7 @@ class Entry:
             return value
 
         # While waiting, another process may have stored the value.
-        return _attempt(load) if value is UNSET else value
+        return _load_or_unset(load) if value is UNSET else value
 
     def _make_key(self, key: str | Sequence[str]) -> str:
         return make_full_key(key, self._encryption_key, self._prefix)
@@ -352,8 +363,8 @@ class Entry:
 
         return chunks
 
-    def _read_items(self, count: int) -> Iterable[Any]:
-        items = _native.read_items(self._fetch_chunks(count), self._compress, self._encryption_key)
+    def _read_items(self, chunks: list[bytes]) -> Iterable[Any]:
+        items = _native.read_items(chunks, self._compress, self._encryption_key)
 
         return items if isinstance(items, list) else self._stream(items)
 
@@ -500,7 +511,7 @@ class _LargeWrite:
             self._entry.delete()
 
 
-def _attempt(load: Callable[[], Any]) -> Any:
+def _load_or_unset(load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception:

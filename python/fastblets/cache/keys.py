@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from functools import cache as once
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from fastblets import _native
 from fastblets.conf import get_setting
@@ -16,13 +17,14 @@ from fastblets.secrets.crypto import get_default_aes_encryption_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
+
+    from django.contrib.sites.models import SiteManager
 
 
 logger = logging.getLogger("djblets.cache.backend")
 
 
-#: The domains of the sites seen so far in this process, by their ids.
+#: The domains of the sites seen so far in this process, by SITE_ID.
 _last_domains: dict[object, str] = {}
 
 
@@ -61,53 +63,54 @@ def get_key_prefix() -> str | None:
     If the Site can't be looked up, though there may be one, what was last seen of it serves: without its prefix, two
     installations that share a cache would share keys.
     """
-    models = _get_site_models()
+    sites = _get_sites()
 
-    if models is None:
+    if sites is None:
         return None
 
     site_id = get_setting("SITE_ID")
+    domain: str | None
 
     try:
-        # What get_current() looks at, too, but in half of the time that a key takes.
-        site = (models.SITE_CACHE.get(site_id) if site_id else None) or models.Site.objects.get_current()
+        domain = sites.get_current().domain
     except (ImproperlyConfigured, ObjectDoesNotExist):
         return None
     except Exception as e:
-        domain = _get_last_domain(e)
+        domain = _last_domains.get(site_id)
+        logger.warning(
+            "Error looking up the current Site for a cache key. Going on with %s. Error = %s",
+            "no prefix" if domain is None else f'its last known domain "{domain}"',
+            e,
+        )
 
         if domain is None:
             return None
     else:
-        domain = site.domain
-        _last_domains[site.id] = domain
+        _last_domains[site_id] = domain
 
     site_root = get_setting("SITE_ROOT")
 
     return f"{domain}:{site_root}" if site_root else domain
 
 
-def _get_last_domain(error: Exception) -> str | None:
-    site_id = get_setting("SITE_ID")
-    domain = next((domain for known, domain in _last_domains.items() if str(known) == str(site_id)), None)
-    logger.warning(
-        "Error looking up the current Site for a cache key. Going on with %s. Error = %s",
-        "no prefix" if domain is None else f'its last known domain "{domain}"',
-        error,
-    )
-
-    return domain
-
-
 @once
-def _get_site_models() -> ModuleType | None:
+def _get_sites() -> SiteManager | None:
     # Not imported above: without the app in INSTALLED_APPS the module can't be, and not before Django is set up.
     apps.check_models_ready()
 
     if not apps.is_installed("django.contrib.sites"):
         return None
 
-    return import_module("django.contrib.sites.models")
+    from django.contrib.sites.models import Site
+
+    return Site.objects
+
+
+@receiver(setting_changed)
+def _forget_sites(setting: str, **kwargs: object) -> None:
+    # Only tests change it.
+    if setting == "INSTALLED_APPS":
+        _get_sites.cache_clear()
 
 
 def get_default_use_encryption() -> bool:

@@ -51,7 +51,8 @@ class CacheLock:
     #: When the lock ends by itself, on the monotonic clock.
     _lock_expires_time: float
 
-    #: Asked while waiting whether there is nothing left to wait for. See :meth:`acquire_unless`.
+    #: Asked while waiting whether there is nothing left to wait for. Not an argument of :meth:`acquire`, which projects
+    #: spy on and override as Djblets has it.
     _is_needless: Callable[[], bool] | None
 
     def __init__(
@@ -146,25 +147,25 @@ class CacheLock:
             timeout = self.timeout_secs
 
         self.token = token = str(uuid4())
-        start = time.monotonic()
+        start = last_seen = time.monotonic()
         owner = None
-        was_held = False
 
         while not cache.add(key, token, self.lock_expiration_secs):
             if not blocking:
                 return False
 
-            waited = time.monotonic() - start
+            now = time.monotonic()
 
-            if timeout != -1 and waited >= timeout:
+            if timeout != -1 and now - start >= timeout:
                 self._time_out(timeout)
 
             if owner is None:
                 owner = cache.get(key)
 
-            was_held = was_held or owner is not None
-
-            if not was_held and waited >= self.lock_expiration_secs:
+            if owner is not None:
+                last_seen = now
+            elif now - last_seen >= self.lock_expiration_secs:
+                # Nobody has it, and still it can't be had: it is the cache that doesn't work.
                 self._time_out(self.lock_expiration_secs)
 
             time.sleep(self.retry_secs + random.uniform(0, self.retry_secs * 0.25))
@@ -248,13 +249,17 @@ class CacheLock:
         self.acquired = False
         expired = time.monotonic() > self._lock_expires_time
 
-        if not expired and self._is_owner():
-            # The lock may end at any moment. Touching it first makes sure that between the check that it is still
-            # ours and its removal nobody else gets it.
-            expired = not cache.touch(self.full_cache_key, self.lock_expiration_secs)
+        if not expired:
+            owner = cache.get(self.full_cache_key)
+            expired = owner is None
 
-            if not expired and self._is_owner():
-                cache.delete(self.full_cache_key)
+            if owner == self.token:
+                # The lock may end at any moment. Touching it first makes sure that between the check that it is still
+                # ours and its removal nobody else gets it.
+                expired = not cache.touch(self.full_cache_key, self.lock_expiration_secs)
+
+                if not expired and self._is_owner():
+                    cache.delete(self.full_cache_key)
 
         logger.debug(
             'Released cache lock "%s" (token "%s"), which already expired from cache'
