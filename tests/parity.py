@@ -32,8 +32,9 @@ MOST_ITEMS = 1_000_000
 KEY_SIZES = r" An AES encryption key must be \S+ \S+ or \S+ bytes long\."
 # What fastblets says or does beyond Djblets on purpose: cut out of its side, aspect by aspect.
 BEYOND_DJBLETS = {
-    # It withdraws an old large entry before it touches the chunks.
-    "cache calls": r"(?m)^delete .*\n(?=set)",
+    # It withdraws an old large entry before it touches the chunks, and looks whether that of another process was
+    # withdrawn while it fetched the chunks, if they have no checksum.
+    "cache calls": r"(?m)^delete .*\n(?=set)|(?<='\])\nget .*$",
     # Where Djblets' errors say little or nothing, it says what is wrong.
     "error": rf'{KEY_SIZES}|encryption_key must be of type "bytes".+',
     "log": KEY_SIZES,
