@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 
 import pytest
@@ -14,6 +16,7 @@ from tests.faults.worker import EXPERIMENTS, Job
 from tests.servers import missing_servers
 
 SERVER = "pymemcache"
+WORKERS = 3
 LIBRARIES = ("fastblets", "djblets")
 
 
@@ -37,13 +40,26 @@ def _is_long(job: Job) -> bool:
     return Outcome.HANG in EXPERIMENTS[job.experiment].expected(job.library, job.backend)
 
 
+@pytest.fixture(scope="module")
+def findings(request: pytest.FixtureRequest) -> Iterator[Mapping[Job, Future[Finding]]]:
+    """What comes of the experiments that were chosen: much of their time is waiting, so some run at a time."""
+    jobs = [item.callspec.params["job"] for item in request.session.items if "findings" in _fixtures(item)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield {job: pool.submit(run, job) for job in jobs}
+        pool.shutdown(cancel_futures=True)
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
+
+
 @pytest.mark.parametrize("job", _jobs())
-def test_it_does_what_is_expected(job: Job) -> None:
+def test_it_does_what_is_expected(job: Job, findings: Mapping[Job, Future[Finding]]) -> None:
     if find_spec(job.library) is None:
         pytest.skip(f"{job.library} isn't installed")
     if job.backend == SERVER and "memcached" in missing_servers():
         pytest.skip("memcached isn't installed")
-    finding = run(job)
+    finding = findings[job].result()
     assert finding.outcome in EXPERIMENTS[job.experiment].expected(job.library, job.backend), str(finding)
 
 

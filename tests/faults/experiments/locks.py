@@ -212,7 +212,11 @@ def already_held(lab: Lab) -> Iterator[Finding]:
 WAITERS = 5
 
 
-@experiment(7, "many wait for one computation", djblets=Outcome.RIGHT, seconds=60)
+# Django's file cache looks first and adds then: two may get a lock at once.
+ATOMIC = tuple(name for name in ALL if name != "file")
+
+
+@experiment(7, "many wait for one computation", djblets=Outcome.RIGHT, backends=ATOMIC, seconds=60)
 def herd(lab: Lab) -> Finding:
     def note(name: str) -> None:
         with (lab.directory / name).open("a") as file:

@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults import replaced
 from tests.faults.experiment import ALL, SERVERS, experiment
 from tests.faults.lab import COMPRESSED, MODES, NEW, PLAIN, Lab, Options, generation
-from tests.faults.outcome import Finding, Outcome, judge, of_error
+from tests.faults.outcome import Finding, Outcome, compare, judge, of_error
 from tests.servers import Server
 
 BIG = generation("big")
@@ -196,28 +196,27 @@ def _starve(lab: Lab) -> None:
 
 
 def _read_and_write_much(lab: Lab, options: Options, seconds: float) -> Iterator[Finding]:
-    """Entries of all sizes, more than there is room for, each of which tells what it is."""
+    """Entries of all sizes, more than there is room for, that tell what they are."""
     randomness = random.Random(1)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        name = f"key {randomness.randrange(12)}"
-        items = generation(name, items=1 + randomness.randrange(6), size=300_000)
         more = {**options, "force_overwrite": randomness.random() < 0.3}
-        yield _whole_generation(lab, name, items, more)
+        yield _is_whole(lab, f"key {randomness.randrange(12)}", 1 + randomness.randrange(6), more)
 
 
-def _whole_generation(lab: Lab, key: str, items: list[Any], options: Options) -> Finding:
-    """Any number of items that was ever stored is right; it stands in none of them, so only names tell."""
+def _is_whole(lab: Lab, key: str, count: int, options: Options) -> Finding:
+    """Read an entry, or store it with so many items. Whatever their number was, they must be all there."""
     try:
-        got = list(lab.iterate(key, lambda: [len(items), *items], **options))
+        got = list(lab.iterate(key, lambda: _counted(key, count), **options))
     except BaseException as error:
         return of_error(error)
     if not got:
         return Finding(Outcome.SHORT)
-    count, *rest = got
-    if rest != generation(key, items=count, size=300_000):
-        return Finding(Outcome.SHORT if len(rest) < count else Outcome.WRONG)
-    return Finding(Outcome.RIGHT)
+    return compare(got, _counted(key, got[0]), None)
+
+
+def _counted(key: str, count: int) -> list[Any]:
+    return [count, *generation(f"{key} of {count}", count, 300_000)]
 
 
 @experiment(10, "the server is short of memory: compressed", djblets=Outcome.RIGHT, backends=SERVERS, client="starved")
