@@ -150,7 +150,8 @@ impl Entry {
             cutter.drop_full_chunks();
         };
         for pickle in &self.pickles {
-            writer.write(pickle).unwrap();
+            writer.pickle().extend_from_slice(pickle);
+            writer.end_pickle().unwrap();
             take(writer.cutter());
         }
         writer.finish().unwrap();
