@@ -2,8 +2,9 @@
 //!
 //! Pickles carry no length: the end is the STOP that follows the last whole opcode. The scanner walks the opcodes of
 //! every protocol (0 to 5), executes none, and refuses what CPython's unpickler refuses for its shape alone: an unknown
-//! opcode, a stack that runs empty, a missing mark. It never refuses more than that, so that whatever it refuses is
-//! damaged. The opcodes are those of CPython's `pickletools`.
+//! opcode, a stack that runs empty, a missing mark. It refuses one thing more, a memo number larger than the pickle, for
+//! which the unpickler would make room. So whatever it refuses is damaged. The opcodes are those of CPython's
+//! `pickletools`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
 const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");
 const NO_MARK: Error = Error::Pickle("an opcode finds no mark");
+const NO_SUCH_MEMO: Error = Error::Pickle("a memo number beyond any pickle of its size");
 const TOO_LONG: Error = Error::Pickle("a length beyond any memory");
 
 /// How the bytes behind an opcode are laid out.
@@ -74,6 +76,9 @@ static OPCODES: [Option<Opcode>; 256] = {
     }
     table
 };
+
+/// Up to so many bytes, a PUT of protocol 0 is taken without a look at its number.
+const LONGEST_NUMBER: usize = 8;
 
 const FRAME: u8 = 0x95;
 const LONG4: u8 = 0x8b;
@@ -336,6 +341,9 @@ impl Scanner {
                 b'p' | b'V' | b'I' | b'g' | b'F' => {
                     let Some(end) = line_end(data, at + 1) else { break };
                     if byte == b'p' {
+                        if end - at > LONGEST_NUMBER {
+                            break;
+                        }
                         depth.replace(1, 1)?;
                         self.strings.lost = true;
                     } else {
@@ -370,6 +378,7 @@ impl Scanner {
         let Some(argument) = self.argument(data, start, byte, opcode.argument)? else {
             return Ok(Step::Partial);
         };
+        self.check_memo_number(data, &argument, opcode.meaning)?;
         self.depth.apply(opcode.effect)?;
         if let Effect::Stop = opcode.effect {
             return Ok(Step::Stop(start));
@@ -418,6 +427,22 @@ impl Scanner {
             self.lines += 1;
         }
         Some(start..self.searched)
+    }
+
+    /// CPython's pickler numbers what it memoizes without gaps, so that no number exceeds the bytes before it.
+    fn check_memo_number(&self, data: &[u8], argument: &Range<usize>, meaning: Meaning) -> Result<()> {
+        let text = &data[argument.clone()];
+        let number = match meaning {
+            Meaning::Put => little_endian(text),
+            // What is no number is for the unpickler to refuse.
+            Meaning::LinePut => std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0),
+            _ => 0,
+        };
+        let most = self.at as u64 + 0xff;
+        if number > most { Err(NO_SUCH_MEMO) } else { Ok(()) }
     }
 
     /// Reports globals, and keeps track of the strings that name them.

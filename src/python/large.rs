@@ -1,6 +1,6 @@
 //! Items to chunks and back.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
@@ -117,6 +117,16 @@ pub(super) fn read_items<'py>(
     Ok(Bound::new(py, stream)?.into_any())
 }
 
+/// An item that raises StopIteration when it is unpickled must not pass for the end of the stream (PEP 479).
+fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error;
+    }
+    let wrapper = PyRuntimeError::new_err("An item raised StopIteration when it was unpickled.");
+    wrapper.set_cause(py, Some(error));
+    wrapper
+}
+
 fn unpickle_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Bound<'py, PyList>> {
     let mut unpickler = Unpickler::new(py)?;
     let mut items = Vec::new();
@@ -148,7 +158,7 @@ impl ItemStream {
         loop {
             let rest = &self.data[self.at..];
             if !rest.is_empty()
-                && let Some((item, size)) = self.unpickler.read(py, rest)?
+                && let Some((item, size)) = self.unpickler.read(py, rest).map_err(|error| not_the_end(py, error))?
             {
                 self.at += size;
                 return Ok(Some(item));

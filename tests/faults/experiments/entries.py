@@ -135,7 +135,8 @@ def setstate_stops(lab: Lab) -> Iterator[Finding]:
 def setstate_raises_late(lab: Lab) -> Iterator[Finding]:
     many_megabytes = ["x" * 1_000_000] * 10
     for options in (PLAIN, COMPRESSED):
-        yield lab.survives(_nothing, options, [*many_megabytes, Stubborn(), *many_megabytes])
+        for item in (Stubborn(), Ending()):
+            yield lab.survives(_nothing, options, [*many_megabytes, item, *many_megabytes])
 
 
 @experiment(3, "the last pickle is cut short", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
