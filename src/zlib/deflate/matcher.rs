@@ -1,0 +1,250 @@
+//! Finds the matches that zlib finds.
+
+use super::window::Window;
+use super::{MAX_MATCH, WINDOW_SIZE, zeroed};
+
+/// zlib's limit, its window less its `MIN_LOOKAHEAD`.
+const MAX_DISTANCE: u16 = 32506;
+
+/// zlib's parameters at level 6.
+const MAX_CHAIN: u16 = 128;
+const GOOD_LENGTH: usize = 8;
+const NICE_LENGTH: usize = 128;
+
+/// A match of three bytes that is farther away than this costs more than three literals.
+const TOO_FAR: u16 = 4096;
+
+const POSITIONS: usize = WINDOW_SIZE as usize;
+const HASH3: usize = 1 << 15;
+const HASH4_BITS: u32 = 15;
+const HASH4: usize = 1 << HASH4_BITS;
+
+/// How many groups of candidates are looked at before the plain chain is cheaper.
+const MAX_GROUPS: usize = 128;
+
+#[derive(Clone, Copy)]
+pub(super) struct Match {
+    pub(super) length: usize,
+    pub(super) distance: u16,
+}
+
+impl Match {
+    pub(super) const NONE: Self = Self { length: 2, distance: 0 };
+}
+
+/// A position's place in zlib's hash chain.
+#[derive(Clone, Copy, Default)]
+struct Link {
+    previous: u16,
+    /// How many were in the chain before it, so that the steps between two positions are known without a walk.
+    rank: u16,
+}
+
+pub(super) struct Matcher {
+    heads: Box<[u16; HASH3]>,
+    links: Box<[Link; POSITIONS]>,
+    fine_heads: Box<[u16; HASH4]>,
+    /// For each position the four nearest ones that share its finer hash, the nearest lowest.
+    nearest: Box<[u64; POSITIONS]>,
+}
+
+impl Default for Matcher {
+    fn default() -> Self {
+        Self {
+            heads: zeroed(),
+            links: zeroed(),
+            fine_heads: zeroed(),
+            nearest: zeroed(),
+        }
+    }
+}
+
+/// zlib's hash of three bytes. Its collisions count, as they fill the chains.
+#[inline(always)]
+fn hash3(word: u32) -> usize {
+    (((word << 10) ^ (word >> 3 & 0x1fe0) ^ (word >> 16 & 0xff)) & 0x7fff) as usize
+}
+
+#[inline(always)]
+fn hash4(word: u32) -> usize {
+    (word.wrapping_mul(0x9e37_79b1) >> (32 - HASH4_BITS)) as usize
+}
+
+/// Where a position's entry is.
+#[inline(always)]
+fn slot(at: u16) -> usize {
+    usize::from(at) % POSITIONS
+}
+
+/// `other`, or if that is too far away to have an entry any more, the nearest that is.
+#[inline(always)]
+fn within_window(at: u16, other: u16) -> u16 {
+    if at.wrapping_sub(other) < 0x8000 { other } else { at ^ 0x8000 }
+}
+
+impl Matcher {
+    #[inline(always)]
+    pub(super) fn insert(&mut self, window: &Window, position: u64) {
+        let at = position as u16;
+        let word = window.word(at, 0);
+        let previous = within_window(at, std::mem::replace(&mut self.heads[hash3(word)], at));
+        self.links[slot(at)] = Link {
+            previous,
+            rank: self.links[slot(previous)].rank.wrapping_add(1),
+        };
+        let previous = within_window(at, std::mem::replace(&mut self.fine_heads[hash4(word)], at));
+        self.nearest[slot(at)] = self.nearest[slot(previous)] << 16 | u64::from(previous);
+    }
+
+    /// Moves the heads that are too far away so that they stay so until the next call, `WINDOW_SIZE` positions on.
+    pub(super) fn prune(&mut self, position: u64) {
+        let at = position as u16;
+        for head in self.heads.iter_mut().chain(self.fine_heads.iter_mut()) {
+            *head = at.wrapping_sub(at.wrapping_sub(*head).min(0x8000));
+        }
+    }
+
+    /// The match that zlib finds at `position`, if it is longer than the one at the previous position.
+    #[inline(always)]
+    pub(super) fn longest(
+        &self,
+        window: &Window,
+        position: u64,
+        previous_length: usize,
+        lookahead: usize,
+        ran_dry: bool,
+    ) -> Match {
+        let at = position as u16;
+        let own = self.links[slot(at)];
+        let most = lookahead.min(MAX_MATCH);
+        let nice = lookahead.min(NICE_LENGTH);
+        let chain = chain(previous_length);
+        let reach = reach(at, own.previous, ran_dry);
+        let word = window.word(at, 0);
+
+        let mut best = Match {
+            length: previous_length.max(3),
+            distance: 0,
+        };
+        let mut offset = (best.length - 3) as u8;
+        let mut tail = window.word(at, offset);
+        let mut nearest = self.nearest[slot(at)];
+        let mut groups = 0;
+        'search: loop {
+            for lane in 0..4 {
+                let candidate = (nearest >> (16 * lane)) as u16;
+                if window.word(candidate, offset) != tail {
+                    continue;
+                }
+                let distance = at.wrapping_sub(candidate);
+                if distance.wrapping_sub(1) >= reach {
+                    continue;
+                }
+                let length = window.common(at, candidate, most);
+                if length <= best.length {
+                    continue;
+                }
+                if own.rank.wrapping_sub(self.links[slot(candidate)].rank) > chain {
+                    break 'search;
+                }
+                best = Match { length, distance };
+                if length >= nice {
+                    break 'search;
+                }
+                offset = (length - 3) as u8;
+                tail = window.word(at, offset);
+            }
+            let last = (nearest >> 48) as u16;
+            if at.wrapping_sub(last).wrapping_sub(1) >= reach {
+                break;
+            }
+            if window.word(last, 0) == word && own.rank.wrapping_sub(self.links[slot(last)].rank) >= chain {
+                break;
+            }
+            nearest = self.nearest[slot(last)];
+            groups += 1;
+            if groups == MAX_GROUPS {
+                return self.longest_in_chain(window, at, previous_length, lookahead, reach);
+            }
+        }
+        if best.distance != 0 {
+            best
+        } else if previous_length < 3 {
+            self.nearest_triple(window, at, own.previous, word)
+        } else {
+            Match::NONE
+        }
+    }
+
+    /// zlib's own search, candidate by candidate. Where foreign ones crowd the finer hash, it is faster.
+    #[cold]
+    fn longest_in_chain(
+        &self,
+        window: &Window,
+        at: u16,
+        previous_length: usize,
+        lookahead: usize,
+        reach: u16,
+    ) -> Match {
+        let chain = chain(previous_length);
+        let mut best = Match {
+            length: previous_length,
+            distance: 0,
+        };
+        let mut candidate = at;
+        for _ in 0..chain {
+            candidate = self.links[slot(candidate)].previous;
+            let distance = at.wrapping_sub(candidate);
+            if distance > reach {
+                break;
+            }
+            let length = window.common(at, candidate, lookahead);
+            if length > best.length {
+                best = Match { length, distance };
+                if length >= lookahead.min(NICE_LENGTH) {
+                    break;
+                }
+            }
+        }
+        if best.distance == 0 || best.length == 3 && best.distance > TOO_FAR {
+            Match::NONE
+        } else {
+            best
+        }
+    }
+
+    #[inline(always)]
+    fn nearest_triple(&self, window: &Window, at: u16, mut candidate: u16, word: u32) -> Match {
+        for _ in 0..MAX_CHAIN {
+            let distance = at.wrapping_sub(candidate);
+            if distance > TOO_FAR {
+                break;
+            }
+            if (window.word(candidate, 0) ^ word) & 0x00ff_ffff == 0 {
+                return Match { length: 3, distance };
+            }
+            candidate = self.links[slot(candidate)].previous;
+        }
+        Match::NONE
+    }
+}
+
+/// How many candidates are looked at.
+#[inline(always)]
+fn chain(previous_length: usize) -> u16 {
+    if previous_length >= GOOD_LENGTH { MAX_CHAIN / 4 } else { MAX_CHAIN }
+}
+
+/// How far away a candidate may be.
+///
+/// zlib lets the first in the chain be at the limit, the others not. But where its window, of twice 32 KiB, is about to
+/// slide, it does so before it looks if there is too little input ahead, and the first is then at 0, which means "none".
+#[inline(always)]
+fn reach(at: u16, first: u16, ran_dry: bool) -> u16 {
+    let slid = ran_dry && slot(at) == usize::from(MAX_DISTANCE);
+    if at.wrapping_sub(first) == MAX_DISTANCE && !slid {
+        MAX_DISTANCE
+    } else {
+        MAX_DISTANCE - 1
+    }
+}

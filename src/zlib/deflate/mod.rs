@@ -1,0 +1,194 @@
+//! Deflate with each of stock zlib's decisions: level 6, a window of 32 KiB, memLevel 8, a zlib header.
+//!
+//! The format is RFC 1950 and RFC 1951. What is chosen within it (which match, when to defer it, where a block ends, how
+//! it is stored) is zlib's algorithm, by Jean-loup Gailly and Mark Adler, written anew: this is not their source, and
+//! not their fault.
+
+mod bits;
+mod block;
+mod huffman;
+mod matcher;
+mod window;
+
+use zlib_rs::adler32::adler32;
+
+use crate::error::Result;
+use bits::BitWriter;
+use block::Block;
+use matcher::{Match, Matcher};
+use window::Window;
+
+/// Deflate with a window of 32 KiB at zlib's default level (RFC 1950, section 2.2).
+const HEADER: [u8; 2] = [0x78, 0x9c];
+
+const WINDOW_SIZE: u64 = 1 << 15;
+const MIN_MATCH: usize = 3;
+const MAX_MATCH: usize = 258;
+
+/// zlib waits for more input when it has less than this ahead, until the final flush.
+const MIN_LOOKAHEAD: u64 = (MAX_MATCH + MIN_MATCH + 1) as u64;
+
+/// zlib's `max_lazy` at level 6: a match of this length is taken without a look at the next position.
+const MAX_LAZY: usize = 16;
+
+/// CPython hands larger pieces to zlib in parts of this size.
+const MAX_PIECE: usize = u32::MAX as usize;
+
+/// One zlib stream being written.
+pub struct Deflate {
+    window: Window,
+    matcher: Matcher,
+    block: Block,
+    bits: BitWriter,
+    checksum: u32,
+    /// The position after the input. Positions start at `WINDOW_SIZE`, so that those in zeroed tables are too far away.
+    end: u64,
+    /// The position to be parsed next.
+    position: u64,
+    /// Where the block begins.
+    block_start: u64,
+    /// Where the matcher last forgot what is too far away.
+    pruned: u64,
+    /// The position at which the last piece left less than `MIN_LOOKAHEAD`.
+    ran_dry: u64,
+    /// The match at the previous position, which waits for a better one.
+    deferred: Match,
+    /// Whether the byte at the previous position is not yet in the block.
+    literal_deferred: bool,
+}
+
+impl Default for Deflate {
+    fn default() -> Self {
+        Self {
+            window: Window::default(),
+            matcher: Matcher::default(),
+            block: Block::default(),
+            bits: BitWriter::default(),
+            checksum: 1,
+            end: WINDOW_SIZE,
+            position: WINDOW_SIZE,
+            block_start: WINDOW_SIZE,
+            pruned: WINDOW_SIZE,
+            ran_dry: 0,
+            deferred: Match::NONE,
+            literal_deferred: false,
+        }
+    }
+}
+
+impl Deflate {
+    /// Compresses one piece, appending to `output` what is complete so far, which may be nothing.
+    ///
+    /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
+    /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
+    pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
+        self.write_header(output);
+        for part in piece.chunks(MAX_PIECE) {
+            let mut rest = part;
+            while !rest.is_empty() {
+                rest = self.fill(rest);
+                self.parse(MIN_LOOKAHEAD, output);
+            }
+            self.ran_dry = self.position;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream.
+    pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
+        self.write_header(output);
+        self.parse(1, output);
+        if self.literal_deferred {
+            self.block.literal(self.window.byte(self.position - 1));
+            self.literal_deferred = false;
+        }
+        self.end_block(true, output);
+        self.bits.align(output);
+        output.extend_from_slice(&self.checksum.to_be_bytes());
+        Ok(())
+    }
+
+    fn write_header(&mut self, output: &mut Vec<u8>) {
+        if !self.bits.begun() {
+            output.extend_from_slice(&HEADER);
+            self.bits.begin();
+        }
+    }
+
+    /// Moves as much of the input into the window as it has room for. Returns the rest.
+    fn fill<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
+        if self.end == self.pruned + WINDOW_SIZE {
+            self.matcher.prune(self.position);
+            self.pruned = self.position;
+        }
+        let room = usize::try_from(self.pruned + WINDOW_SIZE - self.end).unwrap_or_default();
+        let (piece, rest) = input.split_at(room.min(input.len()));
+        self.window.write(self.end, piece);
+        self.checksum = adler32(self.checksum, piece);
+        self.end += piece.len() as u64;
+        rest
+    }
+
+    /// Parses the input into literals and matches while at least `reserve` bytes of it are ahead.
+    fn parse(&mut self, reserve: u64, output: &mut Vec<u8>) {
+        while self.end - self.position >= reserve {
+            let previous = std::mem::replace(&mut self.deferred, Match::NONE);
+            self.insert(self.position);
+            let lookahead = (self.end - self.position) as usize;
+            if previous.length < MAX_LAZY && lookahead >= MIN_MATCH {
+                let ran_dry = self.ran_dry == self.position || lookahead < MIN_LOOKAHEAD as usize;
+                let longest = self
+                    .matcher
+                    .longest(&self.window, self.position, previous.length, lookahead, ran_dry);
+                self.deferred = longest;
+            }
+            if previous.length >= MIN_MATCH && self.deferred.length <= previous.length {
+                self.take(previous);
+            } else {
+                if self.literal_deferred {
+                    self.block.literal(self.window.byte(self.position - 1));
+                }
+                self.literal_deferred = true;
+                if self.block.is_full() {
+                    self.end_block(false, output);
+                }
+                self.position += 1;
+                continue;
+            }
+            if self.block.is_full() {
+                self.end_block(false, output);
+            }
+        }
+    }
+
+    /// Takes the match that began at the previous position.
+    fn take(&mut self, found: Match) {
+        self.block.found(found);
+        let next = self.position - 1 + found.length as u64;
+        for position in self.position + 1..next {
+            self.insert(position);
+        }
+        self.position = next;
+        self.deferred = Match::NONE;
+        self.literal_deferred = false;
+    }
+
+    fn insert(&mut self, position: u64) {
+        // zlib's tables use 0 for "none", so it never finds the very first position.
+        if position != WINDOW_SIZE {
+            self.matcher.insert(&self.window, position);
+        }
+    }
+
+    fn end_block(&mut self, last: bool, output: &mut Vec<u8>) {
+        let stored = self.window.range(self.block_start, self.position);
+        self.block.end(stored, last, &mut self.bits, output);
+        self.block_start = self.position;
+    }
+}
+
+/// A table of zeros that never was on the stack.
+fn zeroed<T: Clone + Default, const SIZE: usize>() -> Box<[T; SIZE]> {
+    let table = vec![T::default(); SIZE].into_boxed_slice();
+    table.try_into().unwrap_or_else(|_| Box::new(std::array::from_fn(|_| T::default())))
+}
