@@ -22,6 +22,28 @@ const HASH4: usize = 1 << HASH4_BITS;
 /// How many groups of candidates are looked at before the plain chain is cheaper.
 const MAX_GROUPS: usize = 128;
 
+/// The distances of the four nearest candidates, the nearest lowest. Those of 32 KiB or more are only known to be so.
+#[derive(Clone, Copy, Default)]
+struct Nearest(u64);
+
+impl Nearest {
+    const LANES: u64 = 0x0001_0001_0001_0001;
+    const TOO_FAR: u64 = 0x8000 * Self::LANES;
+
+    /// What a position knows whose nearest candidate knows this.
+    #[inline(always)]
+    fn seen_from(self, distance: u16) -> Self {
+        let lanes = self.0 << 16;
+        let far = lanes & Self::TOO_FAR;
+        Self((lanes ^ far) + u64::from(distance) * Self::LANES | far)
+    }
+
+    #[inline(always)]
+    fn distances(self) -> [u16; 4] {
+        [self.0 as u16, (self.0 >> 16) as u16, (self.0 >> 32) as u16, (self.0 >> 48) as u16]
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Match {
     pub(super) length: usize,
@@ -44,8 +66,8 @@ pub(super) struct Matcher {
     heads: Box<[u16; HASH3]>,
     links: Box<[Link; POSITIONS]>,
     fine_heads: Box<[u16; HASH4]>,
-    /// For each position the four nearest ones that share its finer hash, the nearest lowest.
-    nearest: Box<[u64; POSITIONS]>,
+    /// For each position the distances of the nearest ones that share its finer hash, the nearest first.
+    nearest: Box<[Nearest; POSITIONS]>,
 }
 
 impl Default for Matcher {
@@ -92,16 +114,17 @@ impl Matcher {
             previous,
             rank: self.links[slot(previous)].rank.wrapping_add(1),
         };
-        let previous = within_window(at, std::mem::replace(&mut self.fine_heads[hash4(word)], at));
-        self.nearest[slot(at)] = self.nearest[slot(previous)] << 16 | u64::from(previous);
+        let previous = std::mem::replace(&mut self.fine_heads[hash4(word)], at);
+        let distance = at.wrapping_sub(previous).min(0x8000);
+        self.nearest[slot(at)] = self.nearest[slot(previous)].seen_from(distance);
     }
 
     /// Moves the heads that are too far away so that they stay so until the next call, `WINDOW_SIZE` positions on.
     pub(super) fn prune(&mut self, position: u64) {
         let at = position as u16;
-        for head in self.heads.iter_mut().chain(self.fine_heads.iter_mut()) {
-            *head = at.wrapping_sub(at.wrapping_sub(*head).min(0x8000));
-        }
+        let prune = |head: &mut u16| *head = at.wrapping_sub(at.wrapping_sub(*head).min(0x8000));
+        self.heads.iter_mut().for_each(prune);
+        self.fine_heads.iter_mut().for_each(prune);
     }
 
     /// The match that zlib finds at `position`, if it is longer than the one at the previous position.
@@ -128,17 +151,18 @@ impl Matcher {
         };
         let mut offset = (best.length - 3) as u8;
         let mut tail = window.word(at, offset);
-        let mut nearest = self.nearest[slot(at)];
+        let mut from = at;
         let mut groups = 0;
         'search: loop {
-            for lane in 0..4 {
-                let candidate = (nearest >> (16 * lane)) as u16;
+            let distances = self.nearest[slot(from)].distances();
+            for distance in distances {
+                let candidate = from.wrapping_sub(distance);
                 if window.word(candidate, offset) != tail {
                     continue;
                 }
-                let distance = at.wrapping_sub(candidate);
-                if distance.wrapping_sub(1) >= reach {
-                    continue;
+                let distance = at.wrapping_sub(from).saturating_add(distance);
+                if distance > reach {
+                    break 'search;
                 }
                 let length = window.common(at, candidate, most);
                 if length <= best.length {
@@ -154,14 +178,14 @@ impl Matcher {
                 offset = (length - 3) as u8;
                 tail = window.word(at, offset);
             }
-            let last = (nearest >> 48) as u16;
-            if at.wrapping_sub(last).wrapping_sub(1) >= reach {
+            let last = distances[3];
+            if at.wrapping_sub(from).saturating_add(last) > reach {
                 break;
             }
-            if window.word(last, 0) == word && own.rank.wrapping_sub(self.links[slot(last)].rank) >= chain {
+            from = from.wrapping_sub(last);
+            if window.word(from, 0) == word && own.rank.wrapping_sub(self.links[slot(from)].rank) >= chain {
                 break;
             }
-            nearest = self.nearest[slot(last)];
             groups += 1;
             if groups == MAX_GROUPS {
                 return self.longest_in_chain(window, at, previous_length, lookahead, reach);

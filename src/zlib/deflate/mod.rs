@@ -132,31 +132,31 @@ impl Deflate {
     /// Parses the input into literals and matches while at least `reserve` bytes of it are ahead.
     fn parse(&mut self, reserve: u64, output: &mut Vec<u8>) {
         while self.end - self.position >= reserve {
-            let previous = std::mem::replace(&mut self.deferred, Match::NONE);
-            self.insert(self.position);
-            let lookahead = (self.end - self.position) as usize;
-            if previous.length < MAX_LAZY && lookahead >= MIN_MATCH {
-                let ran_dry = self.ran_dry == self.position || lookahead < MIN_LOOKAHEAD as usize;
-                let longest = self
-                    .matcher
-                    .longest(&self.window, self.position, previous.length, lookahead, ran_dry);
-                self.deferred = longest;
-            }
+            let position = self.position;
+            let lookahead = (self.end - position) as usize;
+            let previous = self.deferred;
+            self.insert(position);
+            self.deferred = if previous.length < MAX_LAZY && lookahead >= MIN_MATCH {
+                let ran_dry = lookahead < MIN_LOOKAHEAD as usize || self.ran_dry == position;
+                self.matcher
+                    .longest(&self.window, position, previous.length, lookahead, ran_dry)
+            } else {
+                Match::NONE
+            };
             if previous.length >= MIN_MATCH && self.deferred.length <= previous.length {
                 self.take(previous);
-            } else {
-                if self.literal_deferred {
-                    self.block.literal(self.window.byte(self.position - 1));
-                }
-                self.literal_deferred = true;
                 if self.block.is_full() {
                     self.end_block(false, output);
                 }
+            } else {
+                if self.literal_deferred {
+                    self.block.literal(self.window.byte(position - 1));
+                    if self.block.is_full() {
+                        self.end_block(false, output);
+                    }
+                }
+                self.literal_deferred = true;
                 self.position += 1;
-                continue;
-            }
-            if self.block.is_full() {
-                self.end_block(false, output);
             }
         }
     }
@@ -166,13 +166,14 @@ impl Deflate {
         self.block.found(found);
         let next = self.position - 1 + found.length as u64;
         for position in self.position + 1..next {
-            self.insert(position);
+            self.matcher.insert(&self.window, position);
         }
         self.position = next;
         self.deferred = Match::NONE;
         self.literal_deferred = false;
     }
 
+    #[inline(always)]
     fn insert(&mut self, position: u64) {
         // zlib's tables use 0 for "none", so it never finds the very first position.
         if position != WINDOW_SIZE {
