@@ -39,8 +39,18 @@ impl Nearest {
     }
 
     #[inline(always)]
-    fn distances(self) -> [u16; 4] {
-        [self.0 as u16, (self.0 >> 16) as u16, (self.0 >> 32) as u16, (self.0 >> 48) as u16]
+    fn distance(self, lane: u32) -> u16 {
+        (self.0 >> (16 * lane)) as u16
+    }
+
+    /// The first lane from `lane` on where the window has `tail` at this offset, or 4.
+    #[inline(always)]
+    fn find(self, lane: u32, window: &Window, from: u16, offset: u8, tail: u32) -> u32 {
+        let mut found = 0x10;
+        for lane in 0..4 {
+            found |= u32::from(window.word(from.wrapping_sub(self.distance(lane)), offset) == tail) << lane;
+        }
+        (found >> lane << lane).trailing_zeros()
     }
 }
 
@@ -154,16 +164,19 @@ impl Matcher {
         let mut from = at;
         let mut groups = 0;
         'search: loop {
-            let distances = self.nearest[slot(from)].distances();
-            for distance in distances {
-                let candidate = from.wrapping_sub(distance);
-                if window.word(candidate, offset) != tail {
-                    continue;
+            let nearest = self.nearest[slot(from)];
+            let mut lane = 0;
+            loop {
+                lane = nearest.find(lane, window, from, offset, tail);
+                if lane == 4 {
+                    break;
                 }
-                let distance = at.wrapping_sub(from).saturating_add(distance);
+                let distance = at.wrapping_sub(from).saturating_add(nearest.distance(lane));
                 if distance > reach {
                     break 'search;
                 }
+                let candidate = at.wrapping_sub(distance);
+                lane += 1;
                 let length = window.common(at, candidate, most);
                 if length <= best.length {
                     continue;
@@ -178,7 +191,7 @@ impl Matcher {
                 offset = (length - 3) as u8;
                 tail = window.word(at, offset);
             }
-            let last = distances[3];
+            let last = nearest.distance(3);
             if at.wrapping_sub(from).saturating_add(last) > reach {
                 break;
             }

@@ -36,7 +36,7 @@ impl Window {
     #[inline(always)]
     pub(super) fn word(&self, at: u16, offset: u8) -> u32 {
         let at = usize::from(at) + usize::from(offset);
-        u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+        u32::from_le_bytes(*self.0[at..].first_chunk().unwrap_or(&[0; 4]))
     }
 
     /// How many bytes are the same at both places, up to `most`.
@@ -74,7 +74,5 @@ impl Window {
 
 #[inline(always)]
 fn long(bytes: &[u8; MIRROR], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
+    u64::from_le_bytes(*bytes[at..].first_chunk().unwrap_or(&[0; 8]))
 }
