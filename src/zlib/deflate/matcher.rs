@@ -67,6 +67,8 @@ impl Match {
 /// A position's place in zlib's hash chain.
 #[derive(Clone, Copy, Default)]
 struct Link {
+    /// This may be of long ago, and then seem near. Where it seems to match, it is known already: the same search passed
+    /// it, or began there.
     previous: u16,
     /// How many were in the chain before it, so that the steps between two positions are known without a walk.
     rank: u16,
@@ -82,11 +84,14 @@ pub(super) struct Matcher {
 
 impl Default for Matcher {
     fn default() -> Self {
+        let mut nearest: Box<[Nearest; POSITIONS]> = zeroed();
+        // The first position's, which is never inserted.
+        nearest[0] = Nearest(Nearest::TOO_FAR);
         Self {
             heads: zeroed(),
             links: zeroed(),
             fine_heads: zeroed(),
-            nearest: zeroed(),
+            nearest,
         }
     }
 }
@@ -108,25 +113,21 @@ fn slot(at: u16) -> usize {
     usize::from(at) % POSITIONS
 }
 
-/// `other`, or if that is too far away to have an entry any more, the nearest that is.
-#[inline(always)]
-fn within_window(at: u16, other: u16) -> u16 {
-    if at.wrapping_sub(other) < 0x8000 { other } else { at ^ 0x8000 }
-}
-
 impl Matcher {
-    #[inline(always)]
-    pub(super) fn insert(&mut self, window: &Window, position: u64) {
-        let at = position as u16;
-        let word = window.word(at, 0);
-        let previous = within_window(at, std::mem::replace(&mut self.heads[hash3(word)], at));
-        self.links[slot(at)] = Link {
-            previous,
-            rank: self.links[slot(previous)].rank.wrapping_add(1),
-        };
-        let previous = std::mem::replace(&mut self.fine_heads[hash4(word)], at);
-        let distance = at.wrapping_sub(previous).min(0x8000);
-        self.nearest[slot(at)] = self.nearest[slot(previous)].seen_from(distance);
+    /// Learns of the positions from `start` to `end`.
+    #[inline(never)]
+    pub(super) fn insert(&mut self, window: &Window, start: u64, end: u64) {
+        let Self { heads, links, fine_heads, nearest } = self;
+        for position in start..end {
+            let at = position as u16;
+            let word = window.word(at, 0);
+            let previous = std::mem::replace(&mut heads[hash3(word)], at);
+            let rank = links[slot(previous)].rank.wrapping_add(1);
+            links[slot(at)] = Link { previous, rank };
+            let previous = std::mem::replace(&mut fine_heads[hash4(word)], at);
+            let distance = at.wrapping_sub(previous).min(0x8000);
+            nearest[slot(at)] = nearest[slot(previous)].seen_from(distance);
+        }
     }
 
     /// Moves the heads that are too far away so that they stay so until the next call, `WINDOW_SIZE` positions on.
@@ -232,7 +233,7 @@ impl Matcher {
         for _ in 0..chain {
             candidate = self.links[slot(candidate)].previous;
             let distance = at.wrapping_sub(candidate);
-            if distance > reach {
+            if distance.wrapping_sub(1) >= reach {
                 break;
             }
             let length = window.common(at, candidate, lookahead);
@@ -254,7 +255,7 @@ impl Matcher {
     fn nearest_triple(&self, window: &Window, at: u16, mut candidate: u16, word: u32) -> Match {
         for _ in 0..MAX_CHAIN {
             let distance = at.wrapping_sub(candidate);
-            if distance > TOO_FAR {
+            if distance.wrapping_sub(1) >= TOO_FAR {
                 break;
             }
             if (window.word(candidate, 0) ^ word) & 0x00ff_ffff == 0 {

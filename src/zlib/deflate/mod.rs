@@ -28,6 +28,9 @@ const MAX_MATCH: usize = 258;
 /// zlib waits for more input when it has less than this ahead, until the final flush.
 const MIN_LOOKAHEAD: u64 = (MAX_MATCH + MIN_MATCH + 1) as u64;
 
+/// How far ahead positions are inserted: less than `MIN_LOOKAHEAD`, as their entries replace those a window ago.
+const AHEAD: u64 = 256;
+
 /// zlib's `max_lazy` at level 6: a match of this length is taken without a look at the next position.
 const MAX_LAZY: usize = 16;
 
@@ -45,6 +48,9 @@ pub struct Deflate {
     end: u64,
     /// The position to be parsed next.
     position: u64,
+    /// The position that the matcher is to learn next. It may learn of one before it is parsed, as the parser only ever
+    /// looks back.
+    inserted: u64,
     /// Where the block begins.
     block_start: u64,
     /// Where the matcher last forgot what is too far away.
@@ -67,6 +73,8 @@ impl Default for Deflate {
             checksum: 1,
             end: WINDOW_SIZE,
             position: WINDOW_SIZE,
+            // zlib's tables use 0 for "none", so it never finds the very first position.
+            inserted: WINDOW_SIZE + 1,
             block_start: WINDOW_SIZE,
             pruned: WINDOW_SIZE,
             ran_dry: 0,
@@ -118,7 +126,7 @@ impl Deflate {
     /// Moves as much of the input into the window as it has room for. Returns the rest.
     fn fill<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
         if self.end == self.pruned + WINDOW_SIZE {
-            self.matcher.prune(self.position);
+            self.matcher.prune(self.inserted);
             self.pruned = self.position;
         }
         let room = usize::try_from(self.pruned + WINDOW_SIZE - self.end).unwrap_or_default();
@@ -135,7 +143,9 @@ impl Deflate {
             let position = self.position;
             let lookahead = (self.end - position) as usize;
             let previous = self.deferred;
-            self.insert(position);
+            if position >= self.inserted {
+                self.insert_ahead();
+            }
             self.deferred = if previous.length < MAX_LAZY && lookahead >= MIN_MATCH {
                 let ran_dry = lookahead < MIN_LOOKAHEAD as usize || self.ran_dry == position;
                 self.matcher
@@ -165,20 +175,16 @@ impl Deflate {
     fn take(&mut self, found: Match) {
         self.block.found(found);
         let next = self.position - 1 + found.length as u64;
-        for position in self.position + 1..next {
-            self.matcher.insert(&self.window, position);
-        }
         self.position = next;
         self.deferred = Match::NONE;
         self.literal_deferred = false;
     }
 
-    #[inline(always)]
-    fn insert(&mut self, position: u64) {
-        // zlib's tables use 0 for "none", so it never finds the very first position.
-        if position != WINDOW_SIZE {
-            self.matcher.insert(&self.window, position);
-        }
+    /// Tells the matcher of the next positions: many in a row, as that is fast.
+    fn insert_ahead(&mut self) {
+        let until = self.end.min(self.position + AHEAD);
+        self.matcher.insert(&self.window, self.inserted, until);
+        self.inserted = until;
     }
 
     fn end_block(&mut self, last: bool, output: &mut Vec<u8>) {
