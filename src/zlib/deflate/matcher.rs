@@ -118,15 +118,23 @@ impl Matcher {
     #[inline(never)]
     pub(super) fn insert(&mut self, window: &Window, start: u64, end: u64) {
         let Self { heads, links, fine_heads, nearest } = self;
+        // In a run of one byte each position is the next one's nearest candidate. To know that is faster than to look it up.
+        let (mut last_word, mut rank, mut near) = (!window.word(start as u16, 0), 0_u16, Nearest::default());
         for position in start..end {
             let at = position as u16;
             let word = window.word(at, 0);
-            let previous = std::mem::replace(&mut heads[hash3(word)], at);
-            let rank = links[slot(previous)].rank.wrapping_add(1);
-            links[slot(at)] = Link { previous, rank };
-            let previous = std::mem::replace(&mut fine_heads[hash4(word)], at);
-            let distance = at.wrapping_sub(previous).min(0x8000);
-            nearest[slot(at)] = nearest[slot(previous)].seen_from(distance);
+            let head = std::mem::replace(&mut heads[hash3(word)], at);
+            let fine_head = std::mem::replace(&mut fine_heads[hash4(word)], at);
+            if word == last_word {
+                rank = rank.wrapping_add(1);
+                near = near.seen_from(1);
+            } else {
+                rank = links[slot(head)].rank.wrapping_add(1);
+                near = nearest[slot(fine_head)].seen_from(at.wrapping_sub(fine_head).min(0x8000));
+            }
+            links[slot(at)] = Link { previous: head, rank };
+            nearest[slot(at)] = near;
+            last_word = word;
         }
     }
 
