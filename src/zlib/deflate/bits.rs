@@ -5,18 +5,9 @@
 pub(super) struct BitWriter {
     pending: u64,
     count: u32,
-    begun: bool,
 }
 
 impl BitWriter {
-    pub(super) fn begun(&self) -> bool {
-        self.begun
-    }
-
-    pub(super) fn begin(&mut self) {
-        self.begun = true;
-    }
-
     /// Appends up to 32 bits.
     pub(super) fn put(&mut self, bits: u32, count: u32, output: &mut Vec<u8>) {
         self.pending |= u64::from(bits) << self.count;

@@ -129,7 +129,7 @@ impl Default for Block {
 }
 
 impl Block {
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.count = 0;
         self.frequencies.fill(0);
         self.frequencies[END_OF_BLOCK] = 1;

@@ -84,15 +84,14 @@ pub(super) struct Matcher {
 
 impl Default for Matcher {
     fn default() -> Self {
-        let mut nearest: Box<[Nearest; POSITIONS]> = zeroed();
-        // The first position's, which is never inserted.
-        nearest[0] = Nearest(Nearest::TOO_FAR);
-        Self {
+        let mut matcher = Self {
             heads: zeroed(),
             links: zeroed(),
             fine_heads: zeroed(),
-            nearest,
-        }
+            nearest: zeroed(),
+        };
+        matcher.forget_first();
+        matcher
     }
 }
 
@@ -114,6 +113,19 @@ fn slot(at: u16) -> usize {
 }
 
 impl Matcher {
+    /// Forgets everything. What the heads don't lead to is never read.
+    pub(super) fn clear(&mut self) {
+        self.heads.fill(0);
+        self.fine_heads.fill(0);
+        self.forget_first();
+    }
+
+    /// The first position is searched for, but never inserted.
+    fn forget_first(&mut self) {
+        self.links[0] = Link::default();
+        self.nearest[0] = Nearest(Nearest::TOO_FAR);
+    }
+
     /// Learns of the positions from `start` to `end`.
     #[inline(never)]
     pub(super) fn insert(&mut self, window: &Window, start: u64, end: u64) {
