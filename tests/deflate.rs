@@ -77,7 +77,9 @@ impl Random {
     }
 
     fn bytes(&mut self, size: usize, alphabet: usize) -> Vec<u8> {
-        std::iter::repeat_with(|| self.below(alphabet) as u8).take(size).collect()
+        std::iter::repeat_with(|| self.below(alphabet) as u8)
+            .take(size)
+            .collect()
     }
 }
 
@@ -162,7 +164,10 @@ const KINDS: [(&str, fn(&mut Random, usize) -> Vec<u8>); 12] = [
         let words = vocabulary(random);
         build(size, |data| {
             let word = String::from_utf8_lossy(&words[random.small(words.len())]).into_owned();
-            let line = format!("V<li class=\"é{}\"><a href=\"/{word}/\">naïve {word}</a></li>\\u20ac\np0\n.", random.below(9));
+            let line = format!(
+                "V<li class=\"é{}\"><a href=\"/{word}/\">naïve {word}</a></li>\\u20ac\np0\n.",
+                random.below(9)
+            );
             data.extend(line.chars().map(|char| char as u32 as u8));
         })
     }),
@@ -243,7 +248,10 @@ fn cuts(random: &mut Random, size: usize) -> Vec<usize> {
 }
 
 fn fuzz_factor() -> usize {
-    std::env::var("FASTBLETS_FUZZ").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
+    std::env::var("FASTBLETS_FUZZ")
+        .ok()
+        .and_then(|factor| factor.parse().ok())
+        .unwrap_or(1)
 }
 
 #[test]
@@ -284,7 +292,11 @@ fn a_match_at_the_largest_distance_where_the_window_slides() {
             depends += usize::from(model(&data, &[cut]) != model(&data, &[]));
         }
         check(&data, &around, &format!("round {round}"));
-        check(&data[..position + 262.min(size - position)], &[], &format!("round {round}"));
+        check(
+            &data[..position + 262.min(size - position)],
+            &[],
+            &format!("round {round}"),
+        );
     }
     assert!(depends > 0, "the case did not arise");
 }
@@ -333,7 +345,11 @@ fn everything_short() {
 #[test]
 fn long_streams() {
     let sizes = 4_000_000..8_000_000;
-    for (seed, (what, generate)) in KINDS.into_iter().enumerate().take(if fuzz_factor() > 1 { 12 } else { 4 }) {
+    for (seed, (what, generate)) in KINDS
+        .into_iter()
+        .enumerate()
+        .take(if fuzz_factor() > 1 { 12 } else { 4 })
+    {
         let random = &mut Random(seed as u64);
         let size = random.between(sizes.start, sizes.end);
         let data = generate(random, size);

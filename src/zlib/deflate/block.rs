@@ -53,7 +53,11 @@ const fn length_codes() -> [u8; 256] {
 #[inline(always)]
 fn distance_code(distance: u32) -> u32 {
     let high = (distance | 2).ilog2();
-    if distance < 2 { distance } else { 2 * high + (distance >> (high - 1) & 1) }
+    if distance < 2 {
+        distance
+    } else {
+        2 * high + (distance >> (high - 1) & 1)
+    }
 }
 
 const FIXED_LENGTHS: [u8; MAX_SYMBOLS] = {
@@ -211,14 +215,7 @@ impl Block {
     }
 
     /// Writes the literals and matches, which take `total` bits.
-    fn write(
-        &self,
-        code: &Huffman,
-        distance_code: &Huffman,
-        total: usize,
-        bits: &mut BitWriter,
-        output: &mut Vec<u8>,
-    ) {
+    fn write(&self, code: &Huffman, distance_code: &Huffman, total: usize, bits: &mut BitWriter, output: &mut Vec<u8>) {
         let literals_and_lengths = literals_and_lengths(code);
         let distances = distances(distance_code);
         let symbols = self.symbols[..self.count].iter().map(|symbol| {
@@ -230,7 +227,11 @@ impl Block {
             (bits, length + extra)
         });
         bits.put_all(symbols, total, output);
-        bits.put(code.codes[END_OF_BLOCK].into(), code.lengths[END_OF_BLOCK].into(), output);
+        bits.put(
+            code.codes[END_OF_BLOCK].into(),
+            code.lengths[END_OF_BLOCK].into(),
+            output,
+        );
     }
 }
 
@@ -298,7 +299,9 @@ impl Header {
             frequencies[usize::from(symbol)] += 1;
         }
         let lengths_code = Huffman::new(&frequencies, MAX_CODE_LENGTH_BITS);
-        let last = CODE_LENGTH_ORDER.iter().rposition(|&symbol| lengths_code.lengths[symbol] != 0);
+        let last = CODE_LENGTH_ORDER
+            .iter()
+            .rposition(|&symbol| lengths_code.lengths[symbol] != 0);
         Self {
             counts: [code.count, distance_code.count],
             items,

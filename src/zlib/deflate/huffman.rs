@@ -25,7 +25,11 @@ impl Node {
     /// The father of two nodes.
     fn join(self, other: Self, number: usize) -> Self {
         let depth = |node: Self| node.0 >> 16 & 0xffff;
-        Self::new((self.0 >> 32) + (other.0 >> 32), depth(self).max(depth(other)) + 1, number)
+        Self::new(
+            (self.0 >> 32) + (other.0 >> 32),
+            depth(self).max(depth(other)) + 1,
+            number,
+        )
     }
 
     fn before(self, other: Self) -> bool {
@@ -122,7 +126,10 @@ impl Huffman {
     pub(super) fn cost(&self, frequencies: &[u16]) -> usize {
         let lengths = self.lengths.iter().map(|&length| usize::from(length));
         let frequencies = frequencies.iter().map(|&frequency| usize::from(frequency));
-        lengths.zip(frequencies).map(|(length, frequency)| length * frequency).sum()
+        lengths
+            .zip(frequencies)
+            .map(|(length, frequency)| length * frequency)
+            .sum()
     }
 }
 
@@ -151,13 +158,7 @@ fn lengths(mut heap: Heap, symbols: usize, max_length: usize) -> [u8; MAX_SYMBOL
 }
 
 /// The leaves' depths, with those beyond the limit made good the way zlib does, which is not the best.
-fn limit_lengths(
-    sorted: &[u16],
-    fathers: &[u16],
-    symbols: usize,
-    root: usize,
-    max_length: usize,
-) -> [u8; MAX_SYMBOLS] {
+fn limit_lengths(sorted: &[u16], fathers: &[u16], symbols: usize, root: usize, max_length: usize) -> [u8; MAX_SYMBOLS] {
     let mut depths = [0_u8; 2 * MAX_SYMBOLS];
     let mut counts = [0_u16; MAX_BITS + 1];
     let mut overflow = 0;
@@ -176,7 +177,10 @@ fn limit_lengths(
     }
     if overflow > 0 {
         shorten(&mut counts, overflow, max_length);
-        let mut leaves = sorted.iter().map(|&node| usize::from(node)).filter(|&node| node < symbols);
+        let mut leaves = sorted
+            .iter()
+            .map(|&node| usize::from(node))
+            .filter(|&node| node < symbols);
         for length in (1..=max_length).rev() {
             for leaf in leaves.by_ref().take(usize::from(counts[length])) {
                 depths[leaf] = length as u8;

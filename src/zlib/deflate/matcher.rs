@@ -43,14 +43,14 @@ impl Nearest {
         (self.0 >> (16 * lane)) as u16
     }
 
-    /// The first lane from `lane` on where the window has `tail` at this offset, or 4.
+    /// Of the candidates of the position `from`, those where the window has `tail` at this offset: a bit for each.
     #[inline(always)]
-    fn find(self, lane: u32, window: &Window, from: u16, offset: u8, tail: u32) -> u32 {
-        let mut found = 0x10;
+    fn matching(self, window: &Window, from: u16, offset: u8, tail: u32) -> u32 {
+        let mut matching = 0;
         for lane in 0..4 {
-            found |= u32::from(window.word(from.wrapping_sub(self.distance(lane)), offset) == tail) << lane;
+            matching |= u32::from(window.word(from.wrapping_sub(self.distance(lane)), offset) == tail) << lane;
         }
-        (found >> lane << lane).trailing_zeros()
+        matching
     }
 }
 
@@ -129,7 +129,12 @@ impl Matcher {
     /// Learns of the positions from `start` to `end`.
     #[inline(never)]
     pub(super) fn insert(&mut self, window: &Window, start: u64, end: u64) {
-        let Self { heads, links, fine_heads, nearest } = self;
+        let Self {
+            heads,
+            links,
+            fine_heads,
+            nearest,
+        } = self;
         // In a run of one byte each position is the next one's nearest candidate. To know that is faster than to look it up.
         let (mut last_word, mut rank, mut near) = (!window.word(start as u16, 0), 0_u16, Nearest::default());
         for position in start..end {
@@ -186,18 +191,15 @@ impl Matcher {
         let mut groups = 0;
         'search: loop {
             let nearest = self.nearest[slot(from)];
-            let mut lane = 0;
-            loop {
-                lane = nearest.find(lane, window, from, offset, tail);
-                if lane == 4 {
-                    break;
-                }
+            let mut matching = nearest.matching(window, from, offset, tail);
+            while matching != 0 {
+                let lane = matching.trailing_zeros();
+                matching &= matching - 1;
                 let distance = at.wrapping_sub(from).saturating_add(nearest.distance(lane));
                 if distance > reach {
                     break 'search;
                 }
                 let candidate = at.wrapping_sub(distance);
-                lane += 1;
                 let length = window.common(at, candidate, most);
                 if length <= best.length {
                     continue;
@@ -211,6 +213,7 @@ impl Matcher {
                 }
                 offset = (length - 3) as u8;
                 tail = window.word(at, offset);
+                matching &= nearest.matching(window, from, offset, tail);
             }
             let last = nearest.distance(3);
             if at.wrapping_sub(from).saturating_add(last) > reach {
@@ -290,7 +293,11 @@ impl Matcher {
 /// How many candidates are looked at.
 #[inline(always)]
 fn chain(previous_length: usize) -> u16 {
-    if previous_length >= GOOD_LENGTH { MAX_CHAIN / 4 } else { MAX_CHAIN }
+    if previous_length >= GOOD_LENGTH {
+        MAX_CHAIN / 4
+    } else {
+        MAX_CHAIN
+    }
 }
 
 /// How far away a candidate may be.

@@ -65,5 +65,7 @@ impl Deflate {
 /// A table of zeros that never was on the stack.
 fn zeroed<T: Clone + Default, const SIZE: usize>() -> Box<[T; SIZE]> {
     let table = vec![T::default(); SIZE].into_boxed_slice();
-    table.try_into().unwrap_or_else(|_| Box::new(std::array::from_fn(|_| T::default())))
+    table
+        .try_into()
+        .unwrap_or_else(|_| Box::new(std::array::from_fn(|_| T::default())))
 }
