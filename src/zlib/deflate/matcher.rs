@@ -19,8 +19,11 @@ const HASH3: usize = 1 << 15;
 const HASH4_BITS: u32 = 15;
 const HASH4: usize = 1 << HASH4_BITS;
 
+/// Up to this position chains are mostly empty.
+const YOUNG: u64 = WINDOW_SIZE + (1 << 14);
+
 /// How many groups of candidates are looked at before the plain chain is cheaper.
-const MAX_GROUPS: usize = 128;
+const MAX_GROUPS: usize = 40;
 
 /// The distances of the four nearest candidates, the nearest lowest. Those of 32 KiB or more are only known to be so.
 #[derive(Clone, Copy, Default)]
@@ -35,7 +38,7 @@ impl Nearest {
     fn seen_from(self, distance: u16) -> Self {
         let lanes = self.0 << 16;
         let far = lanes & Self::TOO_FAR;
-        Self((lanes ^ far) + u64::from(distance) * Self::LANES | far)
+        Self(((lanes ^ far) + u64::from(distance) * Self::LANES) | far)
     }
 
     #[inline(always)]
@@ -175,6 +178,10 @@ impl Matcher {
     ) -> Match {
         let at = position as u16;
         let own = self.links[slot(at)];
+        // Later on it is even odds whether a chain is empty, and a wrong guess costs more than a look at candidates.
+        if position < YOUNG && at.wrapping_sub(own.previous) >= 0x8000 {
+            return Match::NONE;
+        }
         let most = lookahead.min(MAX_MATCH);
         let nice = lookahead.min(NICE_LENGTH);
         let chain = chain(previous_length);
