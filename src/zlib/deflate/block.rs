@@ -352,3 +352,42 @@ fn push_run(run: &[u8], items: &mut Vec<(u8, u8)>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 1951, section 3.2.5: the first length, or distance, of each code.
+    #[test]
+    fn lengths_and_distances_have_the_codes_of_the_rfc() {
+        let mut length = 3;
+        for (code, extra) in LENGTH_EXTRA.into_iter().enumerate().take(28) {
+            assert_eq!(usize::from(LENGTH_CODE[length - 3]), code);
+            length += 1 << extra;
+        }
+        assert_eq!(LENGTH_CODE[257 - 3], 27);
+        assert_eq!(LENGTH_CODE[258 - 3], 28);
+        let mut distance = 1;
+        for (code, extra) in DISTANCE_EXTRA.into_iter().enumerate() {
+            assert_eq!(distance_code(distance - 1) as usize, code);
+            distance += 1 << extra;
+            assert_eq!(distance_code(distance - 2) as usize, code);
+        }
+        assert_eq!(distance, 32769);
+    }
+
+    #[test]
+    fn runs_of_code_lengths_are_repeated() {
+        let run = |length: u8, size: usize| {
+            let mut items = Vec::new();
+            push_run(&vec![length; size], &mut items);
+            items
+        };
+        assert_eq!(run(0, 2), [(0, 0), (0, 0)]);
+        assert_eq!(run(0, 10), [(17, 7)]);
+        assert_eq!(run(0, 140), [(18, 127), (0, 0), (0, 0)]);
+        assert_eq!(run(5, 3), [(5, 0), (5, 0), (5, 0)]);
+        assert_eq!(run(5, 7), [(5, 0), (16, 3)]);
+        assert_eq!(run(5, 11), [(5, 0), (16, 3), (16, 1)]);
+    }
+}

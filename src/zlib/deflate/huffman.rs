@@ -230,3 +230,50 @@ pub(super) const fn codes(lengths: &[u8; MAX_SYMBOLS]) -> [u16; MAX_SYMBOLS] {
     }
     codes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The example of RFC 1951, section 3.2.2.
+    #[test]
+    fn codes_follow_from_lengths() {
+        let mut lengths = [0; MAX_SYMBOLS];
+        lengths[..8].copy_from_slice(&[3, 3, 3, 3, 3, 2, 4, 4]);
+        let codes = codes(&lengths);
+        let sent: Vec<u16> = (0..8)
+            .map(|symbol| codes[symbol].reverse_bits() >> (16 - lengths[symbol]))
+            .collect();
+        assert_eq!(sent, [0b010, 0b011, 0b100, 0b101, 0b110, 0b00, 0b1110, 0b1111]);
+    }
+
+    #[test]
+    fn there_are_two_codes_at_least() {
+        for (frequencies, expected) in [
+            ([0, 0, 0, 0], 2),
+            ([5, 0, 0, 0], 2),
+            ([0, 0, 5, 0], 3),
+            ([0, 0, 0, 5], 4),
+        ] {
+            let code = Huffman::new(&frequencies, MAX_BITS);
+            assert_eq!(code.count, expected);
+            assert_eq!(code.lengths.iter().filter(|&&length| length == 1).count(), 2);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_code_is_complete(
+            // Powers, so that some codes come out too long.
+            exponents in prop::collection::vec(0..12_u32, 2..40),
+            max_length in 6..=MAX_BITS,
+        ) {
+            let frequencies: Vec<u16> = exponents.iter().map(|&exponent| 1 << exponent).collect();
+            let code = Huffman::new(&frequencies, max_length);
+            let used: u32 = code.lengths.iter().filter(|&&length| length != 0).map(|&length| 1 << (MAX_BITS as u8 - length)).sum();
+            prop_assert_eq!(used, 1 << MAX_BITS);
+            prop_assert!(code.lengths.iter().all(|&length| usize::from(length) <= max_length));
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! Finds the matches that zlib finds.
 
+use std::ops::ControlFlow;
+
 use super::window::Window;
-use super::{MAX_MATCH, WINDOW_SIZE, zeroed};
+use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE, zeroed};
 
 /// zlib's limit, its window less its `MIN_LOOKAHEAD`.
 const MAX_DISTANCE: u16 = 32506;
@@ -44,16 +46,6 @@ impl Nearest {
     #[inline(always)]
     fn distance(self, lane: u32) -> u16 {
         (self.0 >> (16 * lane)) as u16
-    }
-
-    /// Of the candidates of the position `from`, those where the window has `tail` at this offset: a bit for each.
-    #[inline(always)]
-    fn matching(self, window: &Window, from: u16, offset: u8, tail: u32) -> u32 {
-        let mut matching = 0;
-        for lane in 0..4 {
-            matching |= u32::from(window.word(from.wrapping_sub(self.distance(lane)), offset) == tail) << lane;
-        }
-        matching
     }
 }
 
@@ -182,118 +174,162 @@ impl Matcher {
         if position < YOUNG && at.wrapping_sub(own.previous) >= 0x8000 {
             return Match::NONE;
         }
-        let most = lookahead.min(MAX_MATCH);
-        let nice = lookahead.min(NICE_LENGTH);
-        let chain = chain(previous_length);
-        let reach = reach(at, own.previous, ran_dry);
-        let word = window.word(at, 0);
-
-        let mut best = Match {
-            length: previous_length.max(3),
-            distance: 0,
+        let length = previous_length.max(MIN_MATCH);
+        let mut search = Search {
+            matcher: self,
+            window,
+            at,
+            rank: own.rank,
+            most: lookahead.min(MAX_MATCH),
+            nice: lookahead.min(NICE_LENGTH),
+            chain: chain(previous_length),
+            reach: reach(at, own.previous, ran_dry),
+            best: Match { length, distance: 0 },
         };
-        let mut offset = (best.length - 3) as u8;
-        let mut tail = window.word(at, offset);
-        let mut from = at;
-        let mut groups = 0;
-        'search: loop {
-            let nearest = self.nearest[slot(from)];
-            let mut matching = nearest.matching(window, from, offset, tail);
-            while matching != 0 {
-                let lane = matching.trailing_zeros();
-                matching &= matching - 1;
-                let distance = at.wrapping_sub(from).saturating_add(nearest.distance(lane));
-                if distance > reach {
-                    break 'search;
-                }
-                let candidate = at.wrapping_sub(distance);
-                let length = window.common(at, candidate, most);
-                if length <= best.length {
-                    continue;
-                }
-                if own.rank.wrapping_sub(self.links[slot(candidate)].rank) > chain {
-                    break 'search;
-                }
-                best = Match { length, distance };
-                if length >= nice {
-                    break 'search;
-                }
-                offset = (length - 3) as u8;
-                tail = window.word(at, offset);
-                matching &= nearest.matching(window, from, offset, tail);
-            }
-            let last = nearest.distance(3);
-            if at.wrapping_sub(from).saturating_add(last) > reach {
-                break;
-            }
-            from = from.wrapping_sub(last);
-            if window.word(from, 0) == word && own.rank.wrapping_sub(self.links[slot(from)].rank) >= chain {
-                break;
-            }
-            groups += 1;
-            if groups == MAX_GROUPS {
-                return self.longest_in_chain(window, at, previous_length, lookahead, reach);
-            }
+        if search.nearest().is_none() {
+            return search.chain(previous_length);
         }
-        if best.distance != 0 {
-            best
-        } else if previous_length < 3 {
-            self.nearest_triple(window, at, own.previous, word)
+        if search.best.distance != 0 {
+            search.best
+        } else if previous_length < MIN_MATCH {
+            self.nearest_triple(window, at, own.previous)
         } else {
             Match::NONE
         }
     }
 
-    /// zlib's own search, candidate by candidate. Where foreign ones crowd the finer hash, it is faster.
-    #[cold]
-    fn longest_in_chain(
-        &self,
-        window: &Window,
-        at: u16,
-        previous_length: usize,
-        lookahead: usize,
-        reach: u16,
-    ) -> Match {
-        let chain = chain(previous_length);
-        let mut best = Match {
-            length: previous_length,
-            distance: 0,
-        };
-        let mut candidate = at;
-        for _ in 0..chain {
-            candidate = self.links[slot(candidate)].previous;
-            let distance = at.wrapping_sub(candidate);
-            if distance.wrapping_sub(1) >= reach {
-                break;
-            }
-            let length = window.common(at, candidate, lookahead);
-            if length > best.length {
-                best = Match { length, distance };
-                if length >= lookahead.min(NICE_LENGTH) {
-                    break;
-                }
-            }
-        }
-        if best.distance == 0 || best.length == 3 && best.distance > TOO_FAR {
-            Match::NONE
-        } else {
-            best
-        }
-    }
-
+    /// The nearest match of three bytes.
     #[inline(always)]
-    fn nearest_triple(&self, window: &Window, at: u16, mut candidate: u16, word: u32) -> Match {
+    fn nearest_triple(&self, window: &Window, at: u16, mut candidate: u16) -> Match {
+        let triple = window.word(at, 0) << 8;
         for _ in 0..MAX_CHAIN {
             let distance = at.wrapping_sub(candidate);
             if distance.wrapping_sub(1) >= TOO_FAR {
                 break;
             }
-            if (window.word(candidate, 0) ^ word) & 0x00ff_ffff == 0 {
-                return Match { length: 3, distance };
+            if window.word(candidate, 0) << 8 == triple {
+                return Match {
+                    length: MIN_MATCH,
+                    distance,
+                };
             }
             candidate = self.links[slot(candidate)].previous;
         }
         Match::NONE
+    }
+}
+
+/// A search for the longest match.
+struct Search<'a> {
+    matcher: &'a Matcher,
+    window: &'a Window,
+    at: u16,
+    rank: u16,
+    /// No match is longer than this.
+    most: usize,
+    /// A match of this length is good enough to stop.
+    nice: usize,
+    /// How many candidates zlib looks at.
+    chain: u16,
+    /// How far away a candidate may be.
+    reach: u16,
+    best: Match,
+}
+
+impl Search<'_> {
+    /// Looks at those that share four bytes, which zlib meets in the same order between others that can't win. Gives up,
+    /// with `None`, where foreign ones crowd the finer hash.
+    #[inline(always)]
+    fn nearest(&mut self) -> Option<()> {
+        let mut from = self.at;
+        for _ in 0..MAX_GROUPS {
+            let passed = self.at.wrapping_sub(from);
+            let nearest = self.matcher.nearest[slot(from)];
+            let mut matching = self.matching(nearest, from);
+            while matching != 0 {
+                let distance = passed.saturating_add(nearest.distance(matching.trailing_zeros()));
+                if self.look_at(distance).is_break() {
+                    return Some(());
+                }
+                matching &= matching - 1;
+                matching &= self.matching(nearest, from);
+            }
+            let last = nearest.distance(3);
+            from = from.wrapping_sub(last);
+            if passed.saturating_add(last) > self.reach || self.ends_chain(from) {
+                return Some(());
+            }
+        }
+        None
+    }
+
+    /// Of the candidates that the position `from` knows, those which may be longer than the best: a bit for each.
+    #[inline(always)]
+    fn matching(&self, nearest: Nearest, from: u16) -> u32 {
+        let offset = (self.best.length - MIN_MATCH) as u8;
+        let tail = self.window.word(self.at, offset);
+        let mut matching = 0;
+        for lane in 0..4 {
+            let candidate = from.wrapping_sub(nearest.distance(lane));
+            matching |= u32::from(self.window.word(candidate, offset) == tail) << lane;
+        }
+        matching
+    }
+
+    /// Takes a candidate if it is longer than the best. Breaks where zlib looks no further.
+    #[inline(always)]
+    fn look_at(&mut self, distance: u16) -> ControlFlow<()> {
+        if distance > self.reach {
+            return ControlFlow::Break(());
+        }
+        let candidate = self.at.wrapping_sub(distance);
+        let length = self.window.common(self.at, candidate, self.most);
+        if length <= self.best.length {
+            return ControlFlow::Continue(());
+        }
+        if self.steps(candidate) > self.chain {
+            return ControlFlow::Break(());
+        }
+        self.best = Match { length, distance };
+        if length >= self.nice {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// How far down zlib's chain a candidate is, if it is in the same.
+    #[inline(always)]
+    fn steps(&self, candidate: u16) -> u16 {
+        self.rank.wrapping_sub(self.matcher.links[slot(candidate)].rank)
+    }
+
+    /// Whether zlib looks at none that is farther away than this candidate.
+    #[inline(always)]
+    fn ends_chain(&self, candidate: u16) -> bool {
+        self.window.word(candidate, 0) == self.window.word(self.at, 0) && self.steps(candidate) >= self.chain
+    }
+
+    /// zlib's own search, candidate by candidate.
+    #[cold]
+    fn chain(mut self, previous_length: usize) -> Match {
+        self.best = Match {
+            length: previous_length,
+            distance: 0,
+        };
+        let mut candidate = self.at;
+        for _ in 0..self.chain {
+            candidate = self.matcher.links[slot(candidate)].previous;
+            let distance = self.at.wrapping_sub(candidate);
+            if distance.wrapping_sub(1) >= self.reach || self.look_at(distance).is_break() {
+                break;
+            }
+        }
+        let Match { length, distance } = self.best;
+        if distance == 0 || length == MIN_MATCH && distance > TOO_FAR {
+            Match::NONE
+        } else {
+            self.best
+        }
     }
 }
 
@@ -318,5 +354,29 @@ fn reach(at: u16, first: u16, ran_dry: bool) -> u16 {
         MAX_DISTANCE
     } else {
         MAX_DISTANCE - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn distances_add_up_until_they_are_too_far(steps in prop::collection::vec(1..0x8001_u16, 1..20)) {
+            let mut nearest = Nearest(Nearest::TOO_FAR);
+            let mut model = vec![0x8000_u32; 4];
+            for step in steps {
+                nearest = nearest.seen_from(step);
+                model.insert(0, 0);
+                model.truncate(4);
+                for (lane, distance) in (0..).zip(&mut model) {
+                    *distance += u32::from(step);
+                    let got = u32::from(nearest.distance(lane));
+                    prop_assert!(got == *distance || got >= 0x8000 && *distance >= 0x8000);
+                }
+            }
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Deflate with each of stock zlib's decisions: level 6, a window of 32 KiB, memLevel 8, a zlib header.
 //!
 //! The format is RFC 1950 and RFC 1951. What is chosen within it (which match, when to defer it, where a block ends, how
-//! it is stored) is zlib's algorithm, by Jean-loup Gailly and Mark Adler, written anew: this is not their source, and
-//! not their fault.
+//! it is stored) is the algorithm of zlib, by Jean-loup Gailly and Mark Adler, written anew. zlib is under the zlib
+//! licence; this is not the original software.
 
 mod bits;
 mod block;
@@ -20,7 +20,7 @@ const WINDOW_SIZE: u64 = 1 << 15;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 
-/// The last stream, for the next: memory fresh from the system takes longer than a few kilobytes of input.
+/// The last stream, for the next: two thirds of a megabyte fresh from the system take longer than a few kilobytes of input.
 static SPARE: Mutex<Option<Box<Stream>>> = Mutex::new(None);
 
 /// One zlib stream being written.
@@ -35,8 +35,8 @@ impl Default for Deflate {
 
 impl Drop for Deflate {
     fn drop(&mut self) {
-        if let Ok(mut spare) = SPARE.try_lock() {
-            *spare = self.0.take();
+        if let (Some(stream), Ok(mut spare)) = (self.0.take(), SPARE.try_lock()) {
+            *spare = Some(stream);
         }
     }
 }

@@ -159,8 +159,7 @@ impl Stream {
     /// Takes the match that began at the previous position.
     fn take(&mut self, found: Match) {
         self.block.found(found);
-        let next = self.position - 1 + found.length as u64;
-        self.position = next;
+        self.position += found.length as u64 - 1;
         self.deferred = Match::NONE;
         self.literal_deferred = false;
     }

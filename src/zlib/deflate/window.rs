@@ -60,7 +60,7 @@ impl Window {
         self.0[at..].first_chunk().unwrap_or(&[0; MIRROR])
     }
 
-    /// What is between two positions, in two parts, or none if it is longer than the window.
+    /// What is between two positions, in two parts, or none if it may be gone. No block that long is worth storing.
     pub(super) fn range(&self, start: u64, end: u64) -> Option<[&[u8]; 2]> {
         let length = (end - start) as usize;
         if length > SIZE / 2 {
