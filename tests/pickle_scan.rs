@@ -241,3 +241,18 @@ fn admits_what_only_executing_can_tell() {
         assert_eq!(globals(pickle), [known], "{pickle:?}");
     }
 }
+
+#[test]
+fn a_memo_number_beyond_the_pickle_is_refused() {
+    let scan = |data: &[u8]| Scanner::new().scan(data);
+    assert!(scan(b"Nr\xff\xff\xff\x7f.").is_err());
+    assert!(scan(b"Np99999999\n.").is_err());
+    assert!(scan(b"(lp99999999\n.").is_err());
+    assert_eq!(scan(b"Nr\x01\0\0\0."), Ok(Some(7)));
+    assert_eq!(scan(b"Np9999999\n."), Ok(Some(11)));
+    // Numbers grow with the pickle.
+    let mut large = b"(l".to_vec();
+    large.extend(b"Na".repeat(6_000_000));
+    large.extend(b"p10000000\n.");
+    assert_eq!(scan(&large), Ok(Some(large.len())));
+}

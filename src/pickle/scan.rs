@@ -77,7 +77,7 @@ static OPCODES: [Option<Opcode>; 256] = {
     table
 };
 
-/// Up to so many bytes, a PUT of protocol 0 is taken without a look at its number.
+/// A PUT of protocol 0 is taken without a look at its number if its line is no longer than this, in bytes.
 const LONGEST_NUMBER: usize = 8;
 
 const FRAME: u8 = 0x95;
@@ -341,7 +341,7 @@ impl Scanner {
                 b'p' | b'V' | b'I' | b'g' | b'F' => {
                     let Some(end) = line_end(data, at + 1) else { break };
                     if byte == b'p' {
-                        if end - at > LONGEST_NUMBER {
+                        if end - at - 1 > LONGEST_NUMBER {
                             break;
                         }
                         depth.replace(1, 1)?;
@@ -435,7 +435,7 @@ impl Scanner {
         let number = match meaning {
             Meaning::Put => little_endian(text),
             // What is no number is for the unpickler to refuse.
-            Meaning::LinePut => std::str::from_utf8(text)
+            Meaning::LinePut if text.len() > LONGEST_NUMBER => std::str::from_utf8(text)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
                 .unwrap_or(0),
