@@ -133,6 +133,20 @@ def test_an_aes_key_of_a_wrong_size(both: Parity, aes_key: bytes, items: list[An
     assert not trial.stored
 
 
+@pytest.mark.parametrize("key", ["key", "a b", ["one:"], ["a:b", "c"], ("a", "b"), []], ids=str)
+@pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "encrypted"])
+@pytest.mark.parametrize("function", ["cache_memoize", "cache_memoize_iter"])
+def test_the_key_that_a_lock_is_given(both: Parity, function: str, encrypted: bool, key: Any) -> None:
+    def memoize(library: Library) -> str:
+        lock = library.locks.CacheLock(timeout_secs=1)
+        found = getattr(library.backend, function)(key, lambda: "items", lock=lock, use_encryption=encrypted)
+        assert "".join(found) == "items"
+        return str(lock.full_cache_key)
+
+    theirs, ours = (both.run(library, memoize).value for library in both.libraries)
+    assert ours == theirs
+
+
 @pytest.mark.parametrize("is_iter", [False, True])
 def test_an_expiration_by_position(both: Parity, is_iter: bool) -> None:
     call = Call("key", ["item"], is_iter, {"expiration": 5}, None, positional=True)

@@ -91,6 +91,7 @@ def test_an_entry_is_stored(locmem: BaseCache, fixed_iv: CountingIVs, case: Vect
     assert [key for key, _ in stored] == [entry["key"] for entry in vector["stored"]]
     for (_, value), entry in zip(stored, vector["stored"], strict=True):
         if "chunk" in entry:
+            assert type(value) is list
             (chunk,) = value
             assert_is(chunk, entry["chunk"])
         elif "bytes" in entry:
