@@ -1,8 +1,6 @@
 //! What Djblets stored, byte for byte, from the codec alone: no Python. `tests/vectors/record.py` recorded it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use fastblets::chunk::Cutter;
 use fastblets::cipher::{self, Decryptor, Encryptor, Key};
 use fastblets::key;

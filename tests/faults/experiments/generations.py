@@ -184,8 +184,7 @@ def overtaken_plain(lab: Lab) -> Iterator[Finding]:
     4,
     "the start of an overwrite between two chunks of one read: plain",
     djblets=Outcome.WRONG,
-    fastblets=Outcome.WRONG,
-    undetectable=True,
+    fastblets=Outcome.REBUILT,
 )
 def overtaken_by_start(lab: Lab) -> Iterator[Finding]:
     for options in MODES[:2]:
