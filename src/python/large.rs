@@ -1,6 +1,7 @@
 //! Items to chunks and back.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
@@ -70,7 +71,7 @@ impl LargeWriter {
     }
 }
 
-/// The items of a stream that is known to be whole: a list of them or, of a long stream, an iterator.
+/// The items of a stream that is known to be whole.
 #[pyfunction]
 #[pyo3(signature = (chunks, compressed, key, /))]
 pub(super) fn read_items<'py>(
@@ -78,7 +79,9 @@ pub(super) fn read_items<'py>(
     chunks: Vec<PyBackedBytes>,
     compressed: bool,
     key: Option<&[u8]>,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'py, ItemStream>> {
+    // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
+    let stream = Bound::new(py, ItemStream::default())?;
     let key = key.map(Key::new).transpose()?;
     let mut beginning = Reader::new(chunks.iter().collect(), compressed, key.as_ref())?;
     let mut data = Vec::new();
@@ -92,7 +95,8 @@ pub(super) fn read_items<'py>(
         Ok(false)
     })?;
     if ended {
-        return Ok(unpickle_all(py, &data)?.into_any());
+        stream.borrow_mut().ready = unpickle_all(py, &data)?.into_iter();
+        return Ok(stream);
     }
 
     let mut checker = Checker::default();
@@ -108,39 +112,64 @@ pub(super) fn read_items<'py>(
         if data.is_empty() { Ok(()) } else { Err(CUT_OFF) }
     })?;
     checker.import_globals(py)?;
-    let stream = ItemStream {
+    stream.borrow_mut().rest = Some(Rest {
         reader: Reader::new(chunks, compressed, key.as_ref())?,
         unpickler: Unpickler::new(py)?,
         data: Vec::new(),
         at: 0,
-    };
-    Ok(Bound::new(py, stream)?.into_any())
+    });
+    Ok(stream)
 }
 
-/// An item that raises StopIteration when it is unpickled must not pass for the end of the stream (PEP 479).
-fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
-    if !error.is_instance_of::<PyStopIteration>(py) {
-        return error;
-    }
-    let wrapper = PyRuntimeError::new_err("An item raised StopIteration when it was unpickled.");
-    wrapper.set_cause(py, Some(error));
-    wrapper
-}
-
-fn unpickle_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Bound<'py, PyList>> {
+fn unpickle_all(py: Python<'_>, mut data: &[u8]) -> PyResult<Vec<Py<PyAny>>> {
     let mut unpickler = Unpickler::new(py)?;
     let mut items = Vec::new();
     while !data.is_empty() {
         let (item, size) = unpickler.read(py, data)?.ok_or(CUT_OFF)?;
-        items.push(item);
+        items.push(item.unbind());
         data = &data[size..];
     }
-    PyList::new(py, items)
+    Ok(items)
 }
 
-/// The items of a long stream, one by one.
+/// The items of a stream, one by one: all unpickled already or, of a long stream, each when it is asked for.
 #[pyclass(module = "fastblets._native")]
+#[derive(Default)]
 pub(super) struct ItemStream {
+    ready: std::vec::IntoIter<Py<PyAny>>,
+    rest: Option<Rest>,
+}
+
+#[pymethods]
+impl ItemStream {
+    /// Whether the items have been unpickled, so that nothing can go wrong any more.
+    #[getter]
+    fn ready(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    fn __iter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        this
+    }
+
+    fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        match &mut self.rest {
+            Some(rest) => rest.next(py),
+            None => Ok(self.ready.next()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        self.ready.as_slice().iter().try_for_each(|item| visit.call(item))
+    }
+
+    fn __clear__(&mut self) {
+        self.ready = Vec::new().into_iter();
+    }
+}
+
+/// A long stream, which is read for the second time.
+struct Rest {
     reader: Reader<PyBackedBytes>,
     unpickler: Unpickler,
     /// What has been read of the stream, and where in it the next item starts.
@@ -148,20 +177,18 @@ pub(super) struct ItemStream {
     at: usize,
 }
 
-#[pymethods]
-impl ItemStream {
-    fn __iter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
-        this
-    }
-
-    fn __next__<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+impl Rest {
+    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         loop {
-            let rest = &self.data[self.at..];
-            if !rest.is_empty()
-                && let Some((item, size)) = self.unpickler.read(py, rest).map_err(|error| not_the_end(py, error))?
+            let unread = &self.data[self.at..];
+            if !unread.is_empty()
+                && let Some((item, size)) = self
+                    .unpickler
+                    .read(py, unread)
+                    .map_err(|error| not_the_end(py, error))?
             {
                 self.at += size;
-                return Ok(Some(item));
+                return Ok(Some(item.unbind()));
             }
             self.data.drain(..self.at);
             self.at = 0;
@@ -175,4 +202,14 @@ impl ItemStream {
             }
         }
     }
+}
+
+/// An item that raises StopIteration when it is unpickled must not pass for the end of the stream (PEP 479).
+fn not_the_end(py: Python<'_>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error;
+    }
+    let wrapper = PyRuntimeError::new_err("An item raised StopIteration when it was unpickled.");
+    wrapper.set_cause(py, Some(error));
+    wrapper
 }

@@ -6,7 +6,6 @@ import logging
 import os
 import pickle
 from enum import Enum
-from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from django.core.cache import cache
@@ -157,7 +156,7 @@ class Entry:
             raise
 
     def load_items(self) -> Any:
-        """Return an iterable of the items of a large entry, or UNSET.
+        """Return an iterator over the items of a large entry, or UNSET.
 
         The stream is known to be whole then.
 
@@ -201,14 +200,14 @@ class Entry:
         if items is UNSET:
             return UNSET
 
-        first_items = list(islice(items, 2))
+        item = next(items, UNSET)
 
-        if len(first_items) != 1:
-            error = ValueError(f"it has {'more' if first_items else 'less'} than one item")
+        if item is UNSET or next(items, UNSET) is not UNSET:
+            error = ValueError(f"it has {'less' if item is UNSET else 'more'} than one item")
             self._log_unreadable(error)
             raise error
 
-        return first_items[0]
+        return item
 
     def store(self, value: object) -> None:
         """Store a small value, or the count of a large entry's chunks.
@@ -363,10 +362,10 @@ class Entry:
 
         return chunks
 
-    def _read_items(self, chunks: list[bytes]) -> Iterable[Any]:
+    def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
         items = _native.read_items(chunks, self._compress, self._encryption_key)
 
-        return items if isinstance(items, list) else self._stream(items)
+        return items if items.ready else self._stream(items)
 
     def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
         # Whole, but not yet unpickled: that may still fail.
