@@ -38,8 +38,8 @@ BEYOND_DJBLETS = {
     "error": rf'{KEY_SIZES}|encryption_key must be of type "bytes".+',
     "log": KEY_SIZES,
 }
-# It looks again at the count of an entry without a checksum, behind the chunks. Cut from both, since what follows may be
-# a read of the same entry.
+# It looks again at the count of an entry without a checksum, behind the chunks. Cut from both, since what follows may
+# be a read of the same entry.
 SECOND_LOOK = r"(?m)^(get (.*)\nget_many .*)(?:\nget \2)+$"
 WRITES = ("set", "set_many", "add", "touch", "incr", "decr", "delete", "delete_many", "clear")
 READS = ("get", "get_many", "has_key")
