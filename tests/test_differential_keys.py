@@ -89,6 +89,7 @@ def make_key(key: Any, options: dict[str, Any]) -> Action:
 @example("\ud800" * ROOM, {}, {})
 @example("\ud800" * (ROOM + 1), {}, {})
 @example([], {"SITE_ID": 999}, {"use_encryption": True})
+@example("key", {}, {"use_encryption": True, "encryption_key": b""})
 @example("key", {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": "ключ"}, {"use_encryption": True})
 @example("key", {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": "\ud800"}, {"use_encryption": True})
 def test_any_key(both: Parity, key: Any, settings: dict[str, Any], options: dict[str, Any]) -> None:
