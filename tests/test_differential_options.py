@@ -96,8 +96,8 @@ CLOCKS = r"\(monotonic expiration = [^)]*\)"
 WORDS = r"RemovedInDjblets80Warning: .*"
 
 
-#: A lock looks whether it is still the owner's once more before it is touched.
-LOOKS = r"(?m:^(?:(?:get|touch) .*\n?)+)"
+#: A lock looks whether it is still the owner's once more before it is touched, and its removal looks like an entry's.
+LOOKS = r"(?m:^(?:(?:get|touch|delete) .*\n?)+)"
 
 
 @examples
