@@ -21,7 +21,7 @@ help:
 	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
 	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
 	@echo "make matrix                             the tests on every Python here, with every Django"
-	@echo "make matrix-short                       the tests on the oldest and newest of both"
+	@echo "make matrix-short                       the tests on the oldest pair and the newest"
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
