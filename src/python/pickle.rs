@@ -58,11 +58,12 @@ pub(super) struct Unpickler {
 }
 
 impl Unpickler {
-    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+    /// What is not plain goes to `loads`, by default `pickle.loads`.
+    pub(super) fn new(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         Ok(Self {
             loader: Loader::new(py)?,
             scanner: Scanner::new(),
-            loads: pickle_function(py, "loads")?,
+            loads: loads_or_default(py, loads)?,
             incomplete: false,
         })
     }
@@ -119,8 +120,8 @@ impl Checker {
     }
 
     /// Imports the classes and functions that the pickles name, as unpickling would.
-    pub(super) fn import_globals(&self, py: Python<'_>) -> PyResult<()> {
-        let loads = pickle_function(py, "loads")?;
+    pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let loads = loads_or_default(py, loads)?;
         for (module, name) in &self.globals {
             // A pickle of the mere name, so that the unpickler's own rules hold.
             let pickle = [b"c", module.as_slice(), b"\n", name, b"\n."].concat();
@@ -132,6 +133,13 @@ impl Checker {
 
 fn fast_paths() -> bool {
     FAST_PATHS.load(Ordering::Relaxed)
+}
+
+fn loads_or_default(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+    match loads {
+        Some(loads) => Ok(loads.clone().unbind()),
+        None => pickle_function(py, "loads"),
+    }
 }
 
 fn pickle_function(py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {

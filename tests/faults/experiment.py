@@ -52,9 +52,7 @@ class Experiment:
 
     def is_acceptable(self, outcome: Outcome, backend: str) -> bool:
         """Whether fastblets may have this outcome: what is harmless it may, expected or not."""
-        if outcome in UNNOTICED:
-            return self.undetectable
-        return outcome in HARMLESS or (outcome is Outcome.COSTLY and outcome in self.expected("fastblets", backend))
+        return self.undetectable if outcome in UNNOTICED else outcome in HARMLESS
 
 
 def _resolve(expected: Expected, backend: str) -> frozenset[Outcome]:

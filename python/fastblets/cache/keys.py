@@ -128,6 +128,20 @@ def get_default_encryption_key() -> bytes:
     return key if isinstance(key, bytes) else key.encode("utf-8")
 
 
+def get_encryption_key_fallbacks() -> Sequence[bytes]:
+    """Return the older AES keys under which entries may still be stored, the latest first.
+
+    Raises:
+        ImproperlyConfigured: The setting is no list of keys.
+    """
+    keys: object = get_setting("DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
+
+    if not isinstance(keys, (list, tuple)) or not all(key and isinstance(key, (bytes, str)) for key in keys):
+        raise ImproperlyConfigured("DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys, text or bytes.")
+
+    return [key if isinstance(key, bytes) else key.encode("utf-8") for key in keys]
+
+
 def resolve_encryption_key(
     use_encryption: bool | None,
     encryption_key: bytes | None,

@@ -110,7 +110,7 @@ def _of_opcode(name: str, found: Finding) -> Finding:
     return Finding(found.outcome, f"{name}: {found.note}") if found.note else found
 
 
-@experiment(6, "a damaged small value claims a great length", djblets=Outcome.COSTLY, fastblets=Outcome.COSTLY)
+@experiment(6, "a damaged small value claims a great length", djblets=Outcome.COSTLY, fastblets=Outcome.REBUILT)
 def greedy_small(lab: Lab) -> Iterator[Finding]:
     key = lab.full_key("small", **PLAIN_ENCRYPTED)
     for name, greedy_pickle in GREEDY.items():
