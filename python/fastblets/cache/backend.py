@@ -15,7 +15,7 @@ from fastblets.cache.entry import DEFAULT_EXPIRATION_TIME, UNSET, Entry, Unset
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
-from fastblets.cache.keys import get_key_prefix, make_full_key, resolve_encryption_key
+from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
@@ -219,4 +219,4 @@ def make_cache_key(
         AssertionError: The encryption key is not of type ``bytes``.
         TypeError: The base key is neither a string nor a sequence of strings.
     """
-    return make_full_key(key, resolve_encryption_key(use_encryption, encryption_key), get_key_prefix())
+    return _native.make_full_key(get_key_prefix(), key, resolve_encryption_key(use_encryption, encryption_key))

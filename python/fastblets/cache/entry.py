@@ -18,9 +18,7 @@ from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.keys import (
     get_encryption_key_fallbacks,
     get_key_prefix,
-    make_full_key,
     resolve_encryption_key,
-    split_key,
 )
 from fastblets.cache.seals import make_sealer, resolve_seal
 from fastblets.conf import get_setting
@@ -106,7 +104,7 @@ class Entry:
 
     def make_key(self, key: str | Sequence[str]) -> str:
         """Make a full key as this entry's own was made, of another base key."""
-        return make_full_key(key, self._encryption_key, self._prefix)
+        return _native.make_full_key(self._prefix, key, self._encryption_key)
 
     def get_older(self) -> Iterator[Entry]:
         """Yield the same entry under each older default encryption key, the latest first."""
@@ -292,7 +290,7 @@ class Entry:
         if isinstance(self._key, str):
             return self.make_key(f"{self._key}-{index}")
 
-        *parts, last = split_key(self._key)
+        *parts, last = self._key
 
         return self.make_key([*parts, f"{last}-{index}"])
 
