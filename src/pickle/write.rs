@@ -86,11 +86,11 @@ impl<'a> Writer<'a> {
     }
 
     /// A class or function.
-    pub fn global(&mut self, module: &str, name: &str) {
+    pub fn global(&mut self, module: &[u8], name: &[u8]) {
         self.out.push(b'c');
-        self.out.extend_from_slice(module.as_bytes());
+        self.out.extend_from_slice(module);
         self.out.push(b'\n');
-        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(name);
         self.out.push(b'\n');
     }
 
@@ -133,6 +133,11 @@ impl<'a> Writer<'a> {
     /// A call of a function with a tuple of arguments.
     pub fn reduce(&mut self) {
         self.out.push(b'R');
+    }
+
+    /// A dict of attributes is given to an instance.
+    pub fn build(&mut self) {
+        self.out.push(b'b');
     }
 
     /// Puts the last value into the memo, under the number returned.
