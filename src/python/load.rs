@@ -282,17 +282,9 @@ impl<'py> Build<'_, 'py> {
         let attributes = raw::attributes(instance)?;
         for (name, value) in state {
             let name = match raw::exact::<PyString>(&name) {
-                Some(text) => {
-                    let name = raw::interned(text.clone());
-                    // It may be a hook.
-                    if matches!(raw::characters(&name)?, Characters::Latin1(name) if name.starts_with(b"__")) {
-                        return None;
-                    }
-                    if name.is(text) {
-                        self.keys.forget(text);
-                    }
-                    name.into_any()
-                }
+                // It may be a hook.
+                Some(name) if starts_with_underscores(name)? => return None,
+                Some(name) => self.keys.interned(name)?.into_any(),
                 None => name,
             };
             attributes.set_item(name, value).ok()?;
@@ -439,6 +431,8 @@ struct Key {
     /// The pickle that has the string. CPython would make a second one if the same pickle spells it out again, and if
     /// the item is pickled again one can tell.
     pickle: u32,
+    /// The interned string that is equal, once it has been an attribute's name.
+    name: Option<Py<PyString>>,
 }
 
 impl Keys {
@@ -472,18 +466,32 @@ impl Keys {
         *slot = Some(Key {
             text: text.clone().unbind(),
             pickle: self.pickle,
+            name: None,
         });
         Some(text)
     }
 
-    /// Gives a string out no more: it has been interned, and none that is made here would be.
-    fn forget(&mut self, text: &Bound<'_, PyString>) {
-        if let Some(Characters::Latin1(ascii)) = raw::characters(text)
-            && let Some(slot) = self.slots.get_mut(hash(ascii) % Self::SLOTS)
+    /// The interned str that is equal to this one, as which CPython keeps an attribute's name. No key becomes it: the same
+    /// string may be a key elsewhere, where CPython would have two.
+    #[inline]
+    fn interned<'py>(&mut self, text: &Bound<'py, PyString>) -> Option<Bound<'py, PyString>> {
+        let py = text.py();
+        if let Characters::Latin1(ascii) = raw::characters(text)?
+            && let Some(Some(key)) = self.slots.get_mut(hash(ascii) % Self::SLOTS)
+            && key.text.is(text)
         {
-            *slot = None;
+            if key.name.is_none() {
+                key.name = Some(raw::interned(raw::new_latin1(py, ascii, ASCII)?).unbind());
+            }
+            return key.name.as_ref().map(|name| name.bind(py).clone());
         }
+        Some(raw::interned(text.clone()))
     }
+}
+
+#[inline]
+fn starts_with_underscores(name: &Bound<'_, PyString>) -> Option<bool> {
+    Some(matches!(raw::characters(name)?, Characters::Latin1(name) if name.starts_with(b"__")))
 }
 
 #[inline]
