@@ -54,6 +54,8 @@ impl Dumper {
 
     #[cfg(not(Py_GIL_DISABLED))]
     fn walk(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Option<()> {
+        // Before 3.12 the collector may run whenever a container is made, as is an instance's dict that wasn't there yet.
+        let _pause = raw::CollectorPause::new(item.py());
         self.memo.clear();
         self.classes.next_pickle();
         let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()), &mut self.classes);
