@@ -1,5 +1,6 @@
 //! What Python sees of the codec: a table. No logic of caching is here, and nothing of Django.
 
+mod classes;
 mod crypto;
 mod dump;
 mod error;

@@ -1,4 +1,4 @@
-//! Pickling items: plain ones here, all others by CPython's own `pickle`.
+//! Pickling items: plain ones and instances of ordinary classes here, all others by CPython's own `pickle`.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::dump::Dumper;
-use super::load::Loader;
+use super::load::{Loader, load_global};
 use crate::error::{Error, Result};
 use crate::pickle::scan::{Global, Scanner};
 
@@ -29,9 +29,10 @@ pub(super) struct Pickler {
 
 impl Pickler {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+        let dumps = pickle_function(py, "dumps")?;
         Ok(Self {
-            dumper: Dumper::new(py),
-            dumps: pickle_function(py, "dumps")?,
+            dumper: Dumper::new(py, dumps.clone_ref(py)),
+            dumps,
         })
     }
 
@@ -58,12 +59,13 @@ pub(super) struct Unpickler {
 }
 
 impl Unpickler {
-    /// What is not plain goes to `loads`, by default `pickle.loads`.
+    /// What is not plain goes to `loads`, by default `pickle.loads`, and the classes that pickles name come from there.
     pub(super) fn new(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let loads = loads_or_default(py, loads)?;
         Ok(Self {
-            loader: Loader::new(py)?,
+            loader: Loader::new(py, Some(loads.clone_ref(py)))?,
             scanner: Scanner::new(),
-            loads: loads_or_default(py, loads)?,
+            loads,
             incomplete: false,
         })
     }
@@ -73,7 +75,7 @@ impl Unpickler {
     pub(super) fn read<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
         if !self.incomplete
             && fast_paths()
-            && let Some(found) = self.loader.load_prefix(py, data)
+            && let Some(found) = self.loader.load(py, data)?
         {
             return Ok(Some(found));
         }
@@ -85,9 +87,9 @@ impl Unpickler {
         let pickle = &data[..size];
         if std::mem::take(&mut self.incomplete)
             && fast_paths()
-            && let Some(item) = self.loader.load(py, pickle)
+            && let Some(found) = self.loader.load(py, pickle)?
         {
-            return Ok(Some((item, size)));
+            return Ok(Some(found));
         }
         let item = self.loads.bind(py).call1((PyBytes::new(py, pickle),))?;
         Ok(Some((item, size)))
@@ -123,9 +125,7 @@ impl Checker {
     pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let loads = loads_or_default(py, loads)?;
         for (module, name) in &self.globals {
-            // A pickle of the mere name, so that the unpickler's own rules hold.
-            let pickle = [b"c", module.as_slice(), b"\n", name, b"\n."].concat();
-            loads.bind(py).call1((PyBytes::new(py, &pickle),))?;
+            load_global(loads.bind(py), module, name)?;
         }
         Ok(())
     }
@@ -156,23 +156,21 @@ pub(super) fn use_fast_paths(enabled: bool) -> bool {
 /// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.
 #[pyfunction]
 #[pyo3(signature = (item, /))]
-pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> Option<Bound<'py, PyBytes>> {
-    let mut output = Vec::new();
-    Dumper::new(item.py())
-        .dump(item, &mut output)
-        .then(|| PyBytes::new(item.py(), &output))
+pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    pickle_dumps_all(item.py(), vec![item.clone()])
 }
 
 /// The pickles of several items in a row, or None if one is for `pickle.dumps`. For tests.
 #[pyfunction]
 #[pyo3(signature = (items, /))]
-pub(super) fn pickle_dumps_all<'py>(py: Python<'py>, items: Vec<Bound<'py, PyAny>>) -> Option<Bound<'py, PyBytes>> {
+pub(super) fn pickle_dumps_all<'py>(
+    py: Python<'py>,
+    items: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut output = Vec::new();
-    let mut dumper = Dumper::new(py);
-    items
-        .iter()
-        .all(|item| dumper.dump(item, &mut output))
-        .then(|| PyBytes::new(py, &output))
+    let mut dumper = Pickler::new(py)?.dumper;
+    let done = items.iter().all(|item| dumper.dump(item, &mut output));
+    Ok(done.then(|| PyBytes::new(py, &output)))
 }
 
 /// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
@@ -180,9 +178,9 @@ pub(super) fn pickle_dumps_all<'py>(py: Python<'py>, items: Vec<Bound<'py, PyAny
 #[pyo3(signature = (data, /))]
 pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
     let mut items = Vec::new();
-    let mut loader = Loader::new(py)?;
+    let mut loader = Unpickler::new(py, None)?.loader;
     while !data.is_empty() {
-        let Some((item, size)) = loader.load_prefix(py, data) else {
+        let Some((item, size)) = loader.load(py, data)? else {
             return Ok(None);
         };
         items.push(item);
@@ -195,7 +193,8 @@ pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResul
 #[pyfunction]
 #[pyo3(signature = (pickle, /))]
 pub(super) fn pickle_loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
-    Ok(Loader::new(py)?.load(py, pickle).map(|item| (item,)))
+    let found = Unpickler::new(py, None)?.loader.load(py, pickle)?;
+    Ok(found.map(|(item, _)| (item,)))
 }
 
 /// Where each pickle of a stream ends, up to the first that is incomplete. For tests.
