@@ -13,6 +13,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
+# What must hold for the fast paths as for CPython's pickle in their place.
+BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
+
 .PHONY: help demo test parity matrix matrix-short upstream faults lint fuzz bench build servers clean
 
 help:
@@ -34,6 +37,7 @@ demo: build
 
 test: build servers
 	cargo test --locked
+	$(BIN)/python -m pytest -q --slow-paths $(BOTH_WAYS)
 	$(BIN)/python -m pytest
 
 faults: build servers

@@ -15,7 +15,9 @@ __all__ = [
     "LargeWriter",
     "Sealer",
     "decrypt",
+    "decrypt_value",
     "encrypt",
+    "encrypt_value",
     "make_full_key",
     "open_pickle",
     "pickle_dumps",
@@ -69,12 +71,22 @@ class Sealer:
     def check_chunks(self, chunks: Sequence[bytes], seals: Sequence[bytes], /) -> None: ...
     def seal_pickle(self, pickle: bytes, is_count: bool, /) -> bytes: ...
 
-def open_pickle(data: bytes, is_count: bool, sealer: Sealer | None, required: bool, /) -> bytes: ...
+def open_pickle(data: bytes, sealer: Sealer | None, required: bool, is_count: bool, /) -> bytes: ...
+def encrypt_value(value: object, key: bytes, iv: bytes, sealer: Sealer | None, is_count: bool, /) -> bytes: ...
+def decrypt_value(
+    stored: bytes,
+    key: bytes,
+    sealer: Sealer | None,
+    required: bool,
+    is_count: bool,
+    loads: Callable[[bytes], Any] | None,
+    /,
+) -> Any: ...
 def read_items(
     chunks: Sequence[bytes],
     compressed: bool,
     key: bytes | None,
-    loads: Callable[[bytes], Any] | None,
+    loads: Callable[[bytes], Any] | None = None,
     /,
 ) -> ItemStream: ...
 def use_fast_paths(enabled: bool, /) -> bool: ...

@@ -24,7 +24,7 @@ impl Dumper {
     pub(crate) fn new(py: Python<'_>, dumps: Py<PyAny>) -> Self {
         Self {
             memo: Memo::default(),
-            latin1: PyString::intern(py, "latin1").unbind(),
+            latin1: intern!(py, "latin1").clone().unbind(),
             classes: Classes::new(dumps),
         }
     }

@@ -73,7 +73,7 @@ impl LargeWriter {
 
 /// The items of a stream that is known to be whole. What is not plain is unpickled by `loads`, by default `pickle.loads`.
 #[pyfunction]
-#[pyo3(signature = (chunks, compressed, key, loads, /))]
+#[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
     py: Python<'py>,
     chunks: Vec<PyBackedBytes>,

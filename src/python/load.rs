@@ -1,8 +1,8 @@
 //! The way back: pickles of protocol 0 become the Python objects that CPython's unpickler makes of them.
 
 use pyo3::exceptions::PyException;
-use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple, PyType};
 
 use super::classes::Rules;
@@ -28,15 +28,13 @@ impl Loader {
     /// `loads` is who unpickles everything else, and is asked for the classes that pickles name, so that they are those
     /// that it would find, if any. Without it, plain types alone are unpickled here.
     pub(crate) fn new(py: Python<'_>, loads: Option<Py<PyAny>>) -> PyResult<Self> {
-        let encode = py
-            .import(intern!(py, "_codecs"))?
-            .getattr(intern!(py, "encode"))?
-            .unbind();
+        static ENCODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let encode = ENCODE.get_or_try_init(py, || py.import("_codecs")?.getattr("encode").map(Bound::unbind))?;
         Ok(Self {
             keys: Keys::default(),
             // Other threads may change a class under the walk where there is no GIL.
             globals: Globals::new(loads.filter(|_| !cfg!(Py_GIL_DISABLED))),
-            encode,
+            encode: encode.clone_ref(py),
             stack: Vec::new(),
             memo: Vec::new(),
             marks: Vec::new(),
@@ -448,7 +446,8 @@ impl Keys {
 
     #[inline]
     fn get<'py>(&mut self, py: Python<'py>, ascii: &[u8]) -> Option<Bound<'py, PyString>> {
-        if ascii.len() > Self::LONGEST || ascii.len() < 2 {
+        // The first pickle may be the only one.
+        if ascii.len() > Self::LONGEST || ascii.len() < 2 || self.pickle == 1 {
             return raw::new_latin1(py, ascii, ASCII);
         }
         if self.slots.is_empty() {

@@ -11,6 +11,7 @@ mod pickle;
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
 mod raw;
 mod seal;
+mod value;
 
 use pyo3::prelude::*;
 
@@ -28,6 +29,8 @@ mod native {
 
     #[pymodule_export]
     use super::seal::{Sealer, open_pickle};
+    #[pymodule_export]
+    use super::value::{decrypt_value, encrypt_value};
 
     #[pymodule_export]
     const AES_BLOCK_SIZE: usize = crate::cipher::BLOCK_SIZE;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyString};
 
 use super::dump::Dumper;
 use super::load::{Loader, load_global};
@@ -29,7 +30,7 @@ pub(super) struct Pickler {
 
 impl Pickler {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
-        let dumps = pickle_function(py, "dumps")?;
+        let dumps = pickle_function(py, intern!(py, "dumps"))?;
         Ok(Self {
             dumper: Dumper::new(py, dumps.clone_ref(py)),
             dumps,
@@ -138,12 +139,14 @@ fn fast_paths() -> bool {
 fn loads_or_default(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
     match loads {
         Some(loads) => Ok(loads.clone().unbind()),
-        None => pickle_function(py, "loads"),
+        None => pickle_function(py, intern!(py, "loads")),
     }
 }
 
-fn pickle_function(py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-    Ok(py.import(intern!(py, "pickle"))?.getattr(name)?.unbind())
+fn pickle_function(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
+    static PICKLE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let pickle = PICKLE.get_or_try_init(py, || py.import("pickle").map(Bound::unbind))?;
+    Ok(pickle.bind(py).getattr(name)?.unbind())
 }
 
 /// Lets plain items be pickled here (the default), or everything by `pickle`. For tests. Returns how it was.

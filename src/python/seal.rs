@@ -4,8 +4,9 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use super::pickle::CUT_OFF;
 use super::run;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::pickle::scan::Scanner;
 use crate::seal::{self, Kind, WRITE_ID_SIZE};
 
@@ -15,7 +16,7 @@ const NO_SEAL: Error = Error::Seal("there is none");
 
 /// Seals and checks what belongs to the entry with this full key, under a secret if there is one.
 #[pyclass(module = "fastblets._native", frozen)]
-pub(super) struct Sealer(seal::Sealer);
+pub(super) struct Sealer(pub(super) seal::Sealer);
 
 #[pymethods]
 impl Sealer {
@@ -55,32 +56,37 @@ impl Sealer {
     }
 }
 
-fn kind(is_count: bool) -> Kind {
+pub(super) fn kind(is_count: bool) -> Kind {
     if is_count { Kind::Count } else { Kind::Value }
 }
 
 /// The one pickle that was encrypted, without its seal. That is checked if there is a sealer, and must be there if it is
 /// required.
 #[pyfunction]
-#[pyo3(signature = (data, is_count, sealer, required, /))]
+#[pyo3(signature = (data, sealer, required, is_count, /))]
 pub(super) fn open_pickle<'py>(
     py: Python<'py>,
     data: &[u8],
-    is_count: bool,
     sealer: Option<&Sealer>,
     required: bool,
+    is_count: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(py, opened(data, sealer, required, is_count)?))
+}
+
+/// As [`open_pickle`].
+pub(super) fn opened<'a>(data: &'a [u8], sealer: Option<&Sealer>, required: bool, is_count: bool) -> Result<&'a [u8]> {
     let (pickle, tag) = seal::split(data);
     match (sealer, tag) {
         (Some(sealer), Some(tag)) => sealer.0.check(kind(is_count), pickle, tag)?,
-        (_, None) if required => return Err(NO_SEAL.into()),
+        (_, None) if required => return Err(NO_SEAL),
         _ => {}
     }
     // Garbage, such as a wrong key makes, may well begin with a pickle; and what claims to be longer than it is
     // must not get to the unpickler, which would make room for it.
     match Scanner::new().scan(pickle)? {
-        Some(size) if size == pickle.len() => Ok(PyBytes::new(py, pickle)),
-        Some(_) => Err(NOT_ONE_PICKLE.into()),
-        None => Err(super::pickle::CUT_OFF.into()),
+        Some(size) if size == pickle.len() => Ok(pickle),
+        Some(_) => Err(NOT_ONE_PICKLE),
+        None => Err(CUT_OFF),
     }
 }

@@ -107,7 +107,7 @@ def cache_memoize(
         encryption_key=encryption_key,
         seal=seal,
     )
-    call = MemoizeCall(entry, key, lock, overwrite=force_overwrite)
+    call = MemoizeCall(entry, key, lock, force_overwrite)
 
     if large_data:
         load, store = Entry.load_only_item, call.store_only_item
@@ -172,7 +172,7 @@ def cache_memoize_iter(
         encryption_key=encryption_key,
         seal=seal,
     )
-    call = MemoizeCall(entry, key, lock, overwrite=force_overwrite)
+    call = MemoizeCall(entry, key, lock, force_overwrite)
 
     try:
         found = call.read(Entry.load_items, call.store_items)

@@ -27,7 +27,7 @@ class MemoizeCall:
 
     __slots__ = ("_lock", "_releases_lock", "entry", "overwrite")
 
-    def __init__(self, entry: Entry, key: str | Sequence[str], lock: CacheLock | None, *, overwrite: bool) -> None:
+    def __init__(self, entry: Entry, key: str | Sequence[str], lock: CacheLock | None, overwrite: bool) -> None:
         """Take entry and lock. A lock without a key gets one.
 
         Args:
@@ -63,7 +63,10 @@ class MemoizeCall:
         lock = self._lock
 
         try:
-            value = self._find(load, store)
+            value = load(self.entry)
+
+            if value is UNSET:
+                value = self._find_older(load, store)
         except ForeignValueError:
             # Djblets takes no lock to replace what is no entry at all, and its tests insist on it.
             lock = None
@@ -150,14 +153,11 @@ class MemoizeCall:
             error,
         )
 
-    def _find(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
-        value = load(self.entry)
-
-        if value is UNSET:
-            for older in self.entry.get_older():
-                # An error has been logged.
-                with suppress(Exception):
-                    value = load(older)
+    def _find_older(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
+        for older in self.entry.get_older():
+            # An error has been logged.
+            with suppress(Exception):
+                value = load(older)
 
                 if value is not UNSET:
                     # Else it would come back when the new one is removed.
@@ -165,7 +165,7 @@ class MemoizeCall:
 
                     return store(value)
 
-        return value
+        return UNSET
 
     def _read_locked(self, lock: CacheLock, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
         value: Any = UNSET
@@ -200,7 +200,9 @@ class MemoizeCall:
     def _find_or_unset(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
         # An error has been logged.
         with suppress(Exception):
-            return self._find(load, store)
+            value = load(self.entry)
+
+            return self._find_older(load, store) if value is UNSET else value
 
         return UNSET
 

@@ -64,6 +64,7 @@ class Entry:
     """
 
     __slots__ = (
+        "_cache",
         "_compress",
         "_encryption_key",
         "_expiration",
@@ -92,6 +93,7 @@ class Entry:
         Raises:
             Exception: What the functions raise that work out the full key and the seal.
         """
+        self._cache: BaseCache | None = None
         self._key = key
         self._expiration = expiration
         self._compress = bool(compress)
@@ -99,8 +101,10 @@ class Entry:
         key_in_use = resolve_encryption_key(use_encryption, encryption_key)
         # They are the default key's; a caller with a key of its own has nothing to do with them.
         self._older_keys = get_encryption_key_fallbacks() if key_in_use and not encryption_key else ()
-        self._prefix = get_key_prefix()
-        self._set_encryption_key(key_in_use)
+        self._prefix = prefix = get_key_prefix()
+        self._encryption_key = key_in_use
+        self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use)
+        self._sealer = make_sealer(full_key, key_in_use) if self._seal else None
 
     def make_key(self, key: str | Sequence[str]) -> str:
         """Make a full key as this entry's own was made, of another base key."""
@@ -110,7 +114,9 @@ class Entry:
         """Yield the same entry under each older default encryption key, the latest first."""
         for encryption_key in self._older_keys:
             older = copy(self)
-            older._set_encryption_key(encryption_key)
+            older._encryption_key = encryption_key
+            older.full_key = older.make_key(self._key)
+            older._sealer = make_sealer(older.full_key, encryption_key) if self._seal else None
 
             yield older
 
@@ -126,13 +132,36 @@ class Entry:
                 "use_encryption=True or large_data=True, or seal=False to do without a seal here."
             )
 
-    def load(self) -> Any:
+    def load(self, *, is_count: bool = False) -> Any:
         """Return the small value, or UNSET.
+
+        Args:
+            is_count: Whether it is the number of a large entry's chunks.
 
         Raises:
             Exception: The cache failed, or the value can't be decrypted or unpickled. It has been logged.
         """
-        return self._load(is_count=False)
+        key = self.full_key
+
+        try:
+            # What django.core.cache.cache stands for; to ask that takes half as long again. It is kept for a small
+            # value's way back. An iterable may go on in another thread, which has a cache of its own.
+            self._cache = cache = caches[DEFAULT_CACHE_ALIAS]
+            value = cache.get(key, UNSET)
+        except Exception as e:
+            logger.exception('Error fetching data from cache for key "%s": %s', key, e)
+            raise
+
+        if value is UNSET or self._encryption_key is None:
+            return value
+
+        try:
+            return _native.decrypt_value(
+                value, self._encryption_key, self._sealer, self._seal == "require", is_count, get_loads()
+            )
+        except Exception:
+            # Step by step, it can be told what is wrong.
+            return self._decrypt(value, self._encryption_key, is_count=is_count)
 
     def load_items(self) -> Any:
         """Return an iterator over the items of a large entry, or UNSET.
@@ -143,7 +172,7 @@ class Entry:
             Exception: The entry can't be read. It has been logged.
         """
         try:
-            count = self._load(is_count=True)
+            count = self.load(is_count=True)
         except Exception as e:
             logger.error(
                 'Failed to fetch large or iterable data entry count from cache for key "%s". '
@@ -160,7 +189,7 @@ class Entry:
             chunks = self._fetch_chunks(_parse_count(count))
 
             # A compressed stream has a checksum. Of another one, chunks that are being written over make a whole, too.
-            if not self._compress and self._load(is_count=True) != count:
+            if not self._compress and self.load(is_count=True) != count:
                 raise MissingChunkError("it is being written over")
 
             return self._read_items(chunks)
@@ -221,7 +250,7 @@ class Entry:
         }
 
         try:
-            failed = _get_cache().set_many(values, timeout=self._get_timeout())
+            failed = caches[DEFAULT_CACHE_ALIAS].set_many(values, timeout=self._get_timeout())
 
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
@@ -259,7 +288,7 @@ class Entry:
 
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""
-        _get_cache().delete(self.full_key)
+        caches[DEFAULT_CACHE_ALIAS].delete(self.full_key)
 
     def discard(self) -> None:
         """Remove the entry, if it can be done. If not, that has been logged."""
@@ -268,23 +297,9 @@ class Entry:
         except Exception as e:
             logger.exception('Error deleting cache key "%s": %s', self.full_key, e)
 
-    def log_not_stored(self, error: Exception) -> None:
-        """Log that a large entry could not be stored."""
-        logger.error(
-            'Failed to store or retrieve large or iterable cache data for key "%s". Newly-generated data will be '
-            "returned but not cached. Error = %s",
-            self.full_key,
-            error,
-        )
-
     def make_write_id(self) -> bytes:
         """Return a random text that the chunks of one write have in common, none if they are not sealed."""
         return b"" if self._sealer is None else os.urandom(_native.WRITE_ID_SIZE)
-
-    def _set_encryption_key(self, encryption_key: bytes | None) -> None:
-        self._encryption_key = encryption_key
-        self.full_key = self.make_key(self._key)
-        self._sealer = make_sealer(self.full_key, encryption_key) if self._seal else None
 
     def _make_chunk_key(self, index: int) -> str:
         if isinstance(self._key, str):
@@ -294,30 +309,19 @@ class Entry:
 
         return self.make_key([*parts, f"{last}-{index}"])
 
-    def _load(self, *, is_count: bool) -> Any:
-        key = self.full_key
-
+    def _decrypt(self, value: Any, encryption_key: bytes, *, is_count: bool) -> Any:
         try:
-            value = _get_cache().get(key, UNSET)
+            value = aes_decrypt(value, key=encryption_key)
         except Exception as e:
-            logger.exception('Error fetching data from cache for key "%s": %s', key, e)
-            raise
-
-        if value is UNSET or self._encryption_key is None:
-            return value
-
-        try:
-            value = aes_decrypt(value, key=self._encryption_key)
-        except Exception as e:
-            logger.error("Failed to decrypt data from cache for key %s: %s.", key, e)
+            logger.error("Failed to decrypt data from cache for key %s: %s.", self.full_key, e)
             raise
 
         try:
-            pickled = _native.open_pickle(value, is_count, self._sealer, self._seal == "require")
+            pickled = _native.open_pickle(value, self._sealer, self._seal == "require", is_count)
 
             return (get_loads() or pickle.loads)(pickled)
         except Exception as e:
-            logger.warning("Failed to deserialize data from cache for key %s: %s.", key, e)
+            logger.warning("Failed to deserialize data from cache for key %s: %s.", self.full_key, e)
             raise
 
     def _fetch_chunks(self, count: int) -> list[bytes]:
@@ -326,7 +330,7 @@ class Entry:
         while len(stored) < count:
             end = min(len(stored) + _FETCH_SIZE, count)
             keys = [self._make_chunk_key(index) for index in range(len(stored), end)]
-            found = _get_cache().get_many(keys)
+            found = caches[DEFAULT_CACHE_ALIAS].get_many(keys)
 
             if len(found) != len(keys):
                 missing = [key for key in keys if key not in found]
@@ -373,12 +377,18 @@ class Entry:
 
     def _store(self, value: object, *, is_count: bool) -> None:
         if self._encryption_key is not None:
-            value = self._encrypt(value, self._encryption_key, is_count=is_count)
+            # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
+            try:
+                value = _native.encrypt_value(
+                    value, self._encryption_key, os.urandom(AES_BLOCK_SIZE), self._sealer, is_count
+                )
+            except Exception:
+                # Step by step, it can be told what is wrong.
+                value = self._encrypt(value, self._encryption_key, is_count=is_count)
 
-        self._set(self.full_key, value)
+        self._set(self.full_key, value, cache=None if is_count else self._cache)
 
     def _encrypt(self, value: object, encryption_key: bytes, *, is_count: bool) -> bytes:
-        # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
         try:
             pickled = pickle.dumps(value, protocol=0)
         except Exception as e:
@@ -408,9 +418,9 @@ class Entry:
 
         return timeout
 
-    def _set(self, key: str, value: object) -> None:
+    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
         try:
-            _get_cache().set(key, value, timeout=self._get_timeout())
+            (caches[DEFAULT_CACHE_ALIAS] if cache is None else cache).set(key, value, timeout=self._get_timeout())
         except Exception as e:
             logger.exception('Error setting data in cache for key "%s": %s', key, e)
             raise
@@ -421,11 +431,6 @@ class Entry:
             self.full_key,
             error,
         )
-
-
-def _get_cache() -> BaseCache:
-    # What django.core.cache.cache stands for. To ask that takes half as long again.
-    return caches[DEFAULT_CACHE_ALIAS]
 
 
 def _check_sizes(chunks: list[bytes]) -> None:

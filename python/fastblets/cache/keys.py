@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import cache as once
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from django.apps import apps
@@ -16,7 +18,7 @@ from fastblets.secrets.crypto import get_default_aes_encryption_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Final
 
     from django.contrib.sites.models import Site
 
@@ -64,6 +66,10 @@ def get_key_prefix() -> str | None:
     return f"{domain}:{site_root}" if site_root else domain
 
 
+#: The code of the methods that look up the current Site, since spies exchange that of the very function.
+_get_code: Final = attrgetter("get_current.__code__", "_get_site_by_id.__code__")
+
+
 class _Sites:
     """Django's sites.
 
@@ -71,13 +77,18 @@ class _Sites:
     that is done here, but only while the method is Django's own: projects with many sites put theirs in its place.
     """
 
-    __slots__ = ("_manager", "_module", "_own")
+    __slots__ = ("_django_code", "_manager", "_module")
 
     def __init__(self, module: Any) -> None:
         self._module = module
         self._manager = module.Site.objects
-        own = self._get_methods()
-        self._own = own if all(getattr(code, "co_filename", None) == module.__file__ for code in own) else None
+        self._django_code = None
+
+        with suppress(AttributeError):
+            code = _get_code(module.SiteManager)
+
+            if all(method.co_filename == module.__file__ for method in code):
+                self._django_code = code
 
     def get_current(self, site_id: object) -> Site:
         """Return the current Site, which is that with this ID unless the project has ideas of its own.
@@ -85,24 +96,23 @@ class _Sites:
         Raises:
             Exception: What ``get_current()`` raises.
         """
-        if site_id and self._get_methods() == self._own:
-            site: Site | None = self._module.SITE_CACHE.get(site_id)
-
-            if site is not None:
-                return site
-
-        current: Site = self._manager.get_current()
-
-        return current
-
-    def _get_methods(self) -> tuple[Any, Any]:
-        # The code, since spies exchange that of the very function.
         manager = self._manager
 
-        return (
-            getattr(manager.get_current, "__code__", None),
-            getattr(manager._get_site_by_id, "__code__", None),
-        )
+        try:
+            is_djangos = _get_code(manager) == self._django_code
+        except AttributeError:
+            # No function at all.
+            is_djangos = False
+
+        if is_djangos and site_id:
+            known: Site | None = self._module.SITE_CACHE.get(site_id)
+
+            if known is not None:
+                return known
+
+        current: Site = manager.get_current()
+
+        return current
 
 
 @once

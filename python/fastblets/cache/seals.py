@@ -31,7 +31,7 @@ def resolve_seal(seal: Seal | None) -> Seal:
     if seal is None:
         seal = get_setting("FASTBLETS_SEAL", False)
 
-        if not _is_seal(seal):
+        if seal is not False and not _is_seal(seal):
             raise ImproperlyConfigured(f'FASTBLETS_SEAL must be False, True or "require", not {seal!r}.')
     elif not _is_seal(seal):
         raise ValueError(f'seal must be False, True or "require", not {seal!r}.')
