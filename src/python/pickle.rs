@@ -21,6 +21,8 @@ const PROTOCOL: u8 = 0;
 /// A stream of pickles that ends in the middle of one.
 pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
 
+const NOT_A_NAME: Error = Error::Pickle("a name of several lines");
+
 /// Writes items as pickles.
 pub(super) struct Pickler {
     dumper: Dumper,
@@ -123,6 +125,10 @@ impl Checker {
     pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let loads = loads_or_default(py, loads)?;
         for (module, name) in &self.globals {
+            // Only a later protocol has these. What follows them would be executed here.
+            if module.contains(&b'\n') || name.contains(&b'\n') {
+                return Err(NOT_A_NAME.into());
+            }
             // A pickle of the mere name, so that the unpickler's own rules hold.
             let pickle = [b"c", module.as_slice(), b"\n", name, b"\n."].concat();
             loads.bind(py).call1((PyBytes::new(py, &pickle),))?;
