@@ -200,12 +200,12 @@ mod tests {
             .collect()
     }
 
-    fn sealer(secret: Option<&[u8]>, full_key: &[u8]) -> Sealer {
+    fn seals_of(secret: Option<&[u8]>, full_key: &[u8]) -> Sealer {
         Sealer::new(secret, full_key).unwrap()
     }
 
     fn sealers() -> [Sealer; 2] {
-        [sealer(Some(b"0123456789abcdef"), b"key"), sealer(None, b"key")]
+        [seals_of(Some(b"0123456789abcdef"), b"key"), seals_of(None, b"key")]
     }
 
     #[test]
@@ -244,9 +244,9 @@ mod tests {
                 Err(Error::Seal("it is of another write"))
             );
             for other in [
-                sealer(Some(b"0123456789abcdef"), b"kez"),
-                sealer(Some(b"0123456789abcdeg"), b"key"),
-                sealer(None, b"kez"),
+                seals_of(Some(b"0123456789abcdef"), b"kez"),
+                seals_of(Some(b"0123456789abcdeg"), b"key"),
+                seals_of(None, b"kez"),
             ] {
                 assert_eq!(other.check_chunks(&chunks, &seals), Err(WRONG));
             }
@@ -290,9 +290,9 @@ mod tests {
     #[test]
     fn fields_do_not_run_into_each_other() {
         let mut whole = b"ab.".to_vec();
-        sealer(None, b"key").seal(Kind::Value, &mut whole);
+        seals_of(None, b"key").seal(Kind::Value, &mut whole);
         let mut shifted = b"b.".to_vec();
-        sealer(None, b"key\0a").seal(Kind::Value, &mut shifted);
+        seals_of(None, b"key\0a").seal(Kind::Value, &mut shifted);
         assert_ne!(split(&whole).1, split(&shifted).1);
     }
 

@@ -22,6 +22,8 @@ const PROTOCOL: u8 = 0;
 /// A stream of pickles that ends in the middle of one.
 pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
 
+const NOT_A_NAME: Error = Error::Pickle("a name of several lines");
+
 /// Writes items as pickles.
 pub(super) struct Pickler {
     dumper: Dumper,
@@ -126,6 +128,10 @@ impl Checker {
     pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let loads = loads_or_default(py, loads)?;
         for (module, name) in &self.globals {
+            // Only a later protocol has these. What follows them would be executed here.
+            if module.contains(&b'\n') || name.contains(&b'\n') {
+                return Err(NOT_A_NAME.into());
+            }
             load_global(loads.bind(py), module, name)?;
         }
         Ok(())

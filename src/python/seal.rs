@@ -60,7 +60,7 @@ pub(super) fn kind(is_count: bool) -> Kind {
     if is_count { Kind::Count } else { Kind::Value }
 }
 
-/// The one pickle that was encrypted, without its seal. That is checked if there is a sealer, and must be there if it is
+/// The one pickle, of protocol 0, that was encrypted, without its seal. That is checked if there is a sealer, and must be there if it is
 /// required.
 #[pyfunction]
 #[pyo3(signature = (data, sealer, required, is_count, /))]
@@ -84,7 +84,7 @@ pub(super) fn opened<'a>(data: &'a [u8], sealer: Option<&Sealer>, required: bool
     }
     // Garbage, such as a wrong key makes, may well begin with a pickle; and what claims to be longer than it is
     // must not get to the unpickler, which would make room for it.
-    match Scanner::new().scan(pickle)? {
+    match Scanner::of_protocol_0().scan(pickle)? {
         Some(size) if size == pickle.len() => Ok(pickle),
         Some(_) => Err(NOT_ONE_PICKLE),
         None => Err(CUT_OFF),

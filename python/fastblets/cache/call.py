@@ -25,7 +25,7 @@ logger = logging.getLogger("djblets.cache.backend")
 class MemoizeCall:
     """A call of a memoize function on an entry, with the lock that it was given."""
 
-    __slots__ = ("_lock", "_releases_lock", "entry", "overwrite")
+    __slots__ = ("_error", "_lock", "_releases_lock", "entry", "overwrite")
 
     def __init__(self, entry: Entry, key: str | Sequence[str], lock: CacheLock | None, overwrite: bool) -> None:
         """Take entry and lock. A lock without a key gets one.
@@ -40,6 +40,8 @@ class MemoizeCall:
         self.overwrite = overwrite
         self._lock = lock = lock or None
         self._releases_lock = False
+        #: Why the entry that is there can't be read, if it is there.
+        self._error: Exception | None = None
 
         if lock is not None and not lock.full_cache_key:
             lock.full_cache_key = entry.make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
@@ -61,22 +63,18 @@ class MemoizeCall:
             return UNSET
 
         lock = self._lock
+        value = self._look(load)
 
-        try:
-            value = load(self.entry)
-
-            if value is UNSET:
-                value = self._find_older(load, store)
-        except ForeignValueError:
-            # Djblets takes no lock to replace what is no entry at all, and its tests insist on it.
-            lock = None
-            value = UNSET
-        except Exception:
-            value = UNSET
+        # Djblets takes no lock to replace what is no entry at all, and its tests insist on it.
+        needs_lock = value is UNSET and not isinstance(self._error, ForeignValueError)
 
         # A lock that is held already is the caller's own business.
-        if value is UNSET and lock is not None and not lock.locked():
-            value = self._read_locked(lock, load, store)
+        if needs_lock and lock is not None and not lock.locked():
+            value = self._read_locked(lock, load)
+
+        # What is there and can't be read is newer than anything under an older key.
+        if value is UNSET and self._error is None:
+            value = self._take_over(load, store)
 
         if value is UNSET:
             logger.debug('Cache miss for key "%s"', self.entry.full_key)
@@ -153,26 +151,39 @@ class MemoizeCall:
             error,
         )
 
-    def _find_older(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
+    def _look(self, load: Callable[[Entry], Any]) -> Any:
+        self._error = None
+
+        try:
+            return load(self.entry)
+        except Exception as e:
+            # It has been logged.
+            self._error = e
+
+        return UNSET
+
+    def _take_over(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
         for older in self.entry.get_older():
+            value: Any = UNSET
+
             # An error has been logged.
             with suppress(Exception):
                 value = load(older)
 
-                if value is not UNSET:
-                    # Else it would come back when the new one is removed.
-                    older.discard()
+            if value is not UNSET:
+                # Else it would come back when the new one is removed.
+                older.discard()
 
-                    return store(value)
+                return store(value)
 
         return UNSET
 
-    def _read_locked(self, lock: CacheLock, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
+    def _read_locked(self, lock: CacheLock, load: Callable[[Entry], Any]) -> Any:
         value: Any = UNSET
 
         def is_needless() -> bool:
             nonlocal value
-            value = self._find_or_unset(load, store)
+            value = self._look(load)
 
             return value is not UNSET
 
@@ -195,16 +206,7 @@ class MemoizeCall:
             return value
 
         # While waiting, another process may have stored the value.
-        return self._find_or_unset(load, store) if value is UNSET else value
-
-    def _find_or_unset(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
-        # An error has been logged.
-        with suppress(Exception):
-            value = load(self.entry)
-
-            return self._find_older(load, store) if value is UNSET else value
-
-        return UNSET
+        return self._look(load) if value is UNSET else value
 
 
 class _LargeWrite:

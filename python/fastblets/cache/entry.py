@@ -69,6 +69,7 @@ class Entry:
         "_encryption_key",
         "_expiration",
         "_key",
+        "_loads",
         "_older_keys",
         "_prefix",
         "_seal",
@@ -91,16 +92,18 @@ class Entry:
         For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
 
         Raises:
-            Exception: What the functions raise that work out the full key and the seal.
+            Exception: What the functions raise that work out the full key and read the settings. Were it to come up
+                where the entry is read, it would pass for an entry that can't be.
         """
         self._cache: BaseCache | None = None
         self._key = key
         self._expiration = expiration
         self._compress = bool(compress)
         self._seal = resolve_seal(seal)
+        self._loads = get_loads()
         key_in_use = resolve_encryption_key(use_encryption, encryption_key)
         # They are the default key's; a caller with a key of its own has nothing to do with them.
-        self._older_keys = get_encryption_key_fallbacks() if key_in_use and not encryption_key else ()
+        self._older_keys = get_encryption_key_fallbacks(key_in_use) if key_in_use and not encryption_key else ()
         self._prefix = prefix = get_key_prefix()
         self._encryption_key = key_in_use
         self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use)
@@ -157,7 +160,7 @@ class Entry:
 
         try:
             return _native.decrypt_value(
-                value, self._encryption_key, self._sealer, self._seal == "require", is_count, get_loads()
+                value, self._encryption_key, self._sealer, self._seal == "require", is_count, self._loads
             )
         except Exception:
             # Step by step, it can be told what is wrong.
@@ -186,10 +189,11 @@ class Entry:
             return UNSET
 
         try:
-            chunks = self._fetch_chunks(_parse_count(count))
+            chunks, sealed = self._fetch_chunks(_parse_count(count))
 
-            # A compressed stream has a checksum. Of another one, chunks that are being written over make a whole, too.
-            if not self._compress and self.load(is_count=True) != count:
+            # A compressed stream has a checksum, sealed chunks are of one write. Of others, chunks that are being
+            # written over make a whole, too.
+            if not (self._compress or sealed) and self.load(is_count=True) != count:
                 raise MissingChunkError("it is being written over")
 
             return self._read_items(chunks)
@@ -319,12 +323,13 @@ class Entry:
         try:
             pickled = _native.open_pickle(value, self._sealer, self._seal == "require", is_count)
 
-            return (get_loads() or pickle.loads)(pickled)
+            return (self._loads or pickle.loads)(pickled)
         except Exception as e:
             logger.warning("Failed to deserialize data from cache for key %s: %s.", self.full_key, e)
             raise
 
-    def _fetch_chunks(self, count: int) -> list[bytes]:
+    def _fetch_chunks(self, count: int) -> tuple[list[bytes], bool]:
+        """Return the chunks, and whether their seals are known to be theirs."""
         stored: list[list[bytes]] = []
 
         while len(stored) < count:
@@ -344,15 +349,20 @@ class Entry:
         chunks = [chunk[0] for chunk in stored]
         seals = [chunk[1] for chunk in stored if len(chunk) > 1]
 
+        # Without chunks there is nothing that could have a seal, nor anything to tell from a count that was damaged.
         if self._sealer is not None and (seals or self._seal == "require" or not chunks):
             self._sealer.check_chunks(chunks, seals)
-        elif not (seals and chunks == [b""]):
+
+            return chunks, True
+
+        # Sealed chunks are of the same sizes, but that there is an empty one where nothing was stored.
+        if not (seals and chunks == [b""]):
             _check_sizes(chunks)
 
-        return chunks
+        return chunks, False
 
     def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
-        items = _native.read_items(chunks, self._compress, self._encryption_key, get_loads())
+        items = _native.read_items(chunks, self._compress, self._encryption_key, self._loads)
 
         return items if items.ready else self._stream(items)
 

@@ -14,7 +14,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 
 from fastblets.conf import get_setting
-from fastblets.secrets.crypto import get_default_aes_encryption_key
+from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,18 +145,26 @@ def get_default_encryption_key() -> bytes:
     return key if isinstance(key, bytes) else key.encode("utf-8")
 
 
-def get_encryption_key_fallbacks() -> Sequence[bytes]:
+def get_encryption_key_fallbacks(key_in_use: bytes) -> Sequence[bytes]:
     """Return the older AES keys under which entries may still be stored, the latest first.
 
+    Args:
+        key_in_use: The key that is older than none, wherever it is listed.
+
     Raises:
-        ImproperlyConfigured: The setting is no list of keys.
+        ImproperlyConfigured: The setting is no list of AES keys.
     """
-    keys: object = get_setting("DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
+    setting: object = get_setting("DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
 
-    if not isinstance(keys, (list, tuple)) or not all(key and isinstance(key, (bytes, str)) for key in keys):
-        raise ImproperlyConfigured("DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys, text or bytes.")
+    if isinstance(setting, (list, tuple)):
+        keys = [key.encode("utf-8") if isinstance(key, str) else key for key in setting]
 
-    return [key if isinstance(key, bytes) else key.encode("utf-8") for key in keys]
+        if all(isinstance(key, bytes) and len(key) in AES_KEY_SIZES for key in keys):
+            return [key for key in keys if key != key_in_use]
+
+    raise ImproperlyConfigured(
+        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys: text or bytes, each of 16, 24 or 32 bytes."
+    )
 
 
 def resolve_encryption_key(

@@ -32,7 +32,8 @@ def resolve_seal(seal: Seal | None) -> Seal:
         seal = get_setting("FASTBLETS_SEAL", False)
 
         if seal is not False and not _is_seal(seal):
-            raise ImproperlyConfigured(f'FASTBLETS_SEAL must be False, True or "require", not {seal!r}.')
+            # Without its value, which may be the key that was meant for the other setting.
+            raise ImproperlyConfigured('FASTBLETS_SEAL must be False, True or "require".')
     elif not _is_seal(seal):
         raise ValueError(f'seal must be False, True or "require", not {seal!r}.')
 
