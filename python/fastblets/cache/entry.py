@@ -164,8 +164,8 @@ class Entry:
         try:
             chunks, sealed = self._fetch_chunks(_parse_count(count))
 
-            # A compressed stream has a checksum, sealed chunks are of one write. Of others, chunks that are being written
-            # over make a whole, too.
+            # A compressed stream has a checksum, sealed chunks are of one write. Of others, chunks that are being
+            # written over make a whole, too.
             if not (self._compress or sealed) and self._load(is_count=True) != count:
                 raise MissingChunkError("it is being written over")
 
