@@ -176,6 +176,8 @@ const fn is_written_in_protocol_0(byte: u8) -> bool {
             | b'p'
             | b's'
             | b't'
+            // TUPLE2: with a function that sets the state, a reduction has it in every protocol.
+            | 0x86
     )
 }
 
