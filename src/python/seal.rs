@@ -60,22 +60,22 @@ pub(super) fn kind(is_count: bool) -> Kind {
     if is_count { Kind::Count } else { Kind::Value }
 }
 
-/// The one pickle, of protocol 0, that was encrypted, without its seal. That is checked if there is a sealer, and must be there if it is
-/// required.
+/// The one pickle, of protocol 0, that was encrypted, without its seal. That is checked if there is a sealer, and must be
+/// there if it is required.
 #[pyfunction]
-#[pyo3(signature = (data, sealer, required, is_count, /))]
+#[pyo3(signature = (data, is_count, sealer, required, /))]
 pub(super) fn open_pickle<'py>(
     py: Python<'py>,
     data: &[u8],
+    is_count: bool,
     sealer: Option<&Sealer>,
     required: bool,
-    is_count: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    Ok(PyBytes::new(py, opened(data, sealer, required, is_count)?))
+    Ok(PyBytes::new(py, opened(data, is_count, sealer, required)?))
 }
 
 /// As [`open_pickle`].
-pub(super) fn opened<'a>(data: &'a [u8], sealer: Option<&Sealer>, required: bool, is_count: bool) -> Result<&'a [u8]> {
+pub(super) fn opened<'a>(data: &'a [u8], is_count: bool, sealer: Option<&Sealer>, required: bool) -> Result<&'a [u8]> {
     let (pickle, tag) = seal::split(data);
     match (sealer, tag) {
         (Some(sealer), Some(tag)) => sealer.0.check(kind(is_count), pickle, tag)?,

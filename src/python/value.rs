@@ -10,13 +10,13 @@ use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
 
 /// What is stored of a small value, or of a count: its pickle, sealed if there is a sealer, and encrypted.
 #[pyfunction]
-#[pyo3(signature = (value, key, iv, sealer, is_count, /))]
+#[pyo3(signature = (value, key, iv, is_count, sealer, /))]
 pub(super) fn encrypt_value<'py>(
     value: &Bound<'py, PyAny>,
     key: &[u8],
     iv: &[u8],
-    sealer: Option<&Sealer>,
     is_count: bool,
+    sealer: Option<&Sealer>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let py = value.py();
     let iv = cipher::iv(iv)?;
@@ -37,21 +37,21 @@ pub(super) fn encrypt_value<'py>(
 
 /// The value of which that is stored. Its seal is checked if there is a sealer, and must be there if it is required.
 #[pyfunction]
-#[pyo3(signature = (stored, key, sealer, required, is_count, loads, /))]
+#[pyo3(signature = (stored, key, is_count, sealer, required, loads, /))]
 pub(super) fn decrypt_value<'py>(
     py: Python<'py>,
     stored: &[u8],
     key: &[u8],
+    is_count: bool,
     sealer: Option<&Sealer>,
     required: bool,
-    is_count: bool,
     loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
     let mut decryptor = Decryptor::new(Key::new(key)?, cipher::iv(iv)?);
     let mut data = Vec::new();
     run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data));
-    let pickle = opened(&data, sealer, required, is_count)?;
+    let pickle = opened(&data, is_count, sealer, required)?;
     let (item, _) = Unpickler::new(py, loads)?
         .read(py, pickle)?
         .ok_or(super::pickle::CUT_OFF)?;

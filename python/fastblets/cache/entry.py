@@ -160,7 +160,7 @@ class Entry:
 
         try:
             return _native.decrypt_value(
-                value, self._encryption_key, self._sealer, self._seal == "require", is_count, self._loads
+                value, self._encryption_key, is_count, self._sealer, self._seal == "require", self._loads
             )
         except Exception:
             # Step by step, it can be told what is wrong.
@@ -321,7 +321,7 @@ class Entry:
             raise
 
         try:
-            pickled = _native.open_pickle(value, self._sealer, self._seal == "require", is_count)
+            pickled = _native.open_pickle(value, is_count, self._sealer, self._seal == "require")
 
             return (self._loads or pickle.loads)(pickled)
         except Exception as e:
@@ -390,7 +390,7 @@ class Entry:
             # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
             try:
                 value = _native.encrypt_value(
-                    value, self._encryption_key, os.urandom(AES_BLOCK_SIZE), self._sealer, is_count
+                    value, self._encryption_key, os.urandom(AES_BLOCK_SIZE), is_count, self._sealer
                 )
             except Exception:
                 # Step by step, it can be told what is wrong.
