@@ -70,6 +70,17 @@ def test_a_value_is_computed_once(cache_backend: BaseCache, options: Options, la
         assert cache_memoize("key", lookup, large_data=large, **options) == value
 
 
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_a_stream_that_ends_with_a_full_chunk(cache_backend: BaseCache, encrypt: bool) -> None:
+    options = {"compress_large_data": False, "use_encryption": encrypt}
+    # A pickled text of this length fills a chunk: V, the text, \np0\n.
+    full = "x" * (CACHE_CHUNK_SIZE - 6 - (16 if encrypt else 0))
+    for items in ([full, "and more"], [full]):
+        # The second time, the first one's last chunk is left.
+        list(cache_memoize_iter("key", items, force_overwrite=True, **options))
+        assert list(cache_memoize_iter("key", ["computed"], **options)) == items
+
+
 @pytest.mark.parametrize("options", MODES)
 @pytest.mark.parametrize("items", [[], [None], ["a", 1, None, [2], ""], ["x" * CACHE_CHUNK_SIZE, "y" * 100] * 2])
 def test_items_are_computed_once(cache_backend: BaseCache, options: Options, items: list[Any]) -> None:

@@ -191,10 +191,9 @@ class Entry:
         try:
             chunks, sealed = self._fetch_chunks(_parse_count(count))
 
-            # A compressed stream has a checksum, sealed chunks are of one write. Of others, chunks that are being
-            # written over make a whole, too.
-            if not (self._compress or sealed) and self.load(is_count=True) != count:
-                raise MissingChunkError("it is being written over")
+            # A compressed stream has a checksum, sealed chunks are of one write.
+            if not (self._compress or sealed):
+                self._check_count(count, chunks)
 
             return self._read_items(chunks)
         except Exception as e:
@@ -274,6 +273,10 @@ class Entry:
 
             # Of no chunks the count alone would have to tell, which may have no seal.
             chunk = b""
+
+        if _is_full(chunk):
+            # One that was left by a longer entry would pass for the end of this one.
+            caches[DEFAULT_CACHE_ALIAS].delete(self._make_chunk_key(index + 1))
 
         self._set(self._make_chunk_key(index), self._sealed(chunk, index, write_id, last=True))
 
@@ -361,6 +364,16 @@ class Entry:
 
         return chunks, False
 
+    def _check_count(self, count: str, chunks: list[bytes]) -> None:
+        # Chunks that are being written over make a whole, too.
+        if self.load(is_count=True) != count:
+            raise MissingChunkError("it is being written over")
+
+        # So do chunks of which the last are not counted, if an item ends there. But then the last that is counted is
+        # full, which the last of a stream is once in a million times.
+        if chunks and _is_full(chunks[-1]) and self._make_chunk_key(len(chunks)) in caches[DEFAULT_CACHE_ALIAS]:
+            raise ValueError("it has more chunks than are counted")
+
     def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
         items = _native.read_items(chunks, self._compress, self._encryption_key, self._loads)
 
@@ -443,13 +456,13 @@ class Entry:
         )
 
 
+def _is_full(chunk: bytes) -> bool:
+    return len(chunk) == _native.CACHE_CHUNK_SIZE
+
+
 def _check_sizes(chunks: list[bytes]) -> None:
     # What is not compressed has no checksum: cut between two items it would be taken for whole.
-    sizes = [len(chunk) for chunk in chunks]
-
-    if any(size != _native.CACHE_CHUNK_SIZE for size in sizes[:-1]) or not all(
-        0 < size <= _native.CACHE_CHUNK_SIZE for size in sizes
-    ):
+    if not all(map(_is_full, chunks[:-1])) or not all(0 < len(chunk) <= _native.CACHE_CHUNK_SIZE for chunk in chunks):
         raise ValueError("its chunks are not of the size in which they are stored")
 
 
