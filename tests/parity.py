@@ -32,15 +32,16 @@ MOST_ITEMS = 1_000_000
 KEY_SIZES = r" An AES encryption key must be \S+ \S+ or \S+ bytes long\."
 # What fastblets says or does beyond Djblets on purpose: cut out of its side, aspect by aspect.
 BEYOND_DJBLETS = {
-    # It withdraws an old large entry before it touches the chunks.
-    "cache calls": r"(?m)^delete .*\n(?=set)",
+    # It withdraws an old large entry before it touches the chunks, and what may pass for one behind a last chunk that
+    # is full.
+    "cache calls": r"(?m)^(?:delete .*\n)+(?=set)",
     # Where Djblets' errors say little or nothing, it says what is wrong.
     "error": rf'{KEY_SIZES}|encryption_key must be of type "bytes".+',
     "log": KEY_SIZES,
 }
-# It looks again at the count of an entry without a checksum, behind the chunks. Cut from both, since what follows may
-# be a read of the same entry.
-SECOND_LOOK = r"(?m)^(get (.*)\nget_many .*)(?:\nget \2)+$"
+# It looks again at the count of an entry without a checksum, behind the chunks, and whether there are more. Cut from
+# both, since what follows may be a read of the same entry.
+SECOND_LOOK = r"(?m)^(get (.*)\nget_many .*)(?:\nget \2)+(?:\nhas_key .*)?$"
 WRITES = ("set", "set_many", "add", "touch", "incr", "decr", "delete", "delete_many", "clear")
 READS = ("get", "get_many", "has_key")
 
