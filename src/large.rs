@@ -123,24 +123,39 @@ impl Inflater {
         output: &mut Vec<u8>,
         want: usize,
     ) -> Result<()> {
-        let end = output.len() + want;
-        while output.len() < end {
+        let mut written = output.len();
+        let end = written + want;
+        let result = self.inflate(source, output, &mut written, end);
+        output.truncate(written);
+        result
+    }
+
+    /// Fills `output` from `written` up to `end`, or as far as the stream goes. Behind what is written it may have any
+    /// length: room that has been made is not made again for the next piece of input.
+    fn inflate<Chunk: AsRef<[u8]>>(
+        &mut self,
+        source: &mut Source<Chunk>,
+        output: &mut Vec<u8>,
+        written: &mut usize,
+        end: usize,
+    ) -> Result<()> {
+        while *written < end {
             if self.at == self.input.len() {
                 self.at = 0;
                 self.input.clear();
                 source.read(&mut self.input, STEP)?;
                 if self.input.is_empty() && self.stream.ended() {
-                    return Ok(());
+                    break;
                 }
             }
-            let written = output.len();
-            grow(output, end.max(written + STEP) - written)?;
-            output.resize(end.max(written + STEP), 0);
-            let moved = self.stream.read(&self.input[self.at..], &mut output[written..]);
-            let (taken, given) = moved.as_ref().copied().unwrap_or_default();
-            output.truncate(written + given);
+            let room = end.max(*written + STEP);
+            if output.len() < room {
+                grow(output, room - output.len())?;
+                output.resize(room, 0);
+            }
+            let (taken, given) = self.stream.read(&self.input[self.at..], &mut output[*written..])?;
             self.at += taken;
-            moved?;
+            *written += given;
             if taken + given == 0 {
                 return Err(Error::Zlib("it ends too early"));
             }

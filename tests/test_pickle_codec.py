@@ -236,6 +236,17 @@ def test_containers() -> None:
         check(obj)
 
 
+def test_a_long_text_at_the_beginning() -> None:
+    for text in ["a\n" * 50_000, "é\r" * 50_000, "€\n" * 50_000, "\U0001f600\n" * 50_000, "a" * 70_000 + "€"]:
+        check(text)
+        check((text, 1, text))
+        check([text])
+        data = pickle.dumps(text, protocol=0)
+        assert _native.pickle_loads_all(data + data) == [text, text]
+        for damaged in (data[:-2], data.replace(b"\\u", b"\\u0g", 1)):
+            check_damaged(damaged)
+
+
 def test_recursive_lists_and_dicts() -> None:
     items: list[Any] = [1]
     items.append(items)
@@ -765,7 +776,15 @@ def test_unusual_pickles(data: bytes) -> None:
 def test_the_collector_is_left_as_it_was() -> None:
     import gc
 
-    for data in [pickle.dumps([1, [2]], protocol=0), b"(l(l", b"(dNNx"]:
+    long = pickle.dumps("long\n" * 20_000, protocol=0)
+    for data in [
+        pickle.dumps([1, [2]], protocol=0),
+        b"(l(l",
+        b"(dNNx",
+        long,
+        long[:-1],
+        b"V" + b"\\" * 70_000 + b"\n.",
+    ]:
         _native.pickle_loads(data)
         assert gc.isenabled()
         gc.disable()

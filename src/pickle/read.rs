@@ -69,7 +69,9 @@ impl<'a> Tokens<'a> {
     }
 
     /// The next token; `None` if it is incomplete or unusual.
-    #[inline]
+    ///
+    /// Inlined, so that whoever asks what token it is does so once, with the opcode.
+    #[inline(always)]
     pub fn next_token(&mut self) -> Option<Token<'a>> {
         let opcode = *self.data.get(self.at)?;
         self.at += 1;

@@ -93,7 +93,7 @@ impl<'a> Writer<'a> {
         block[..text.len()].copy_from_slice(text);
         self.out.push(b'V');
         if any_escaped(&block) {
-            escape_words(text, self.out);
+            escape_latin1(text, self.out);
         } else {
             self.line(&block, text.len());
         }
@@ -261,27 +261,7 @@ fn is_escaped(byte: u8) -> bool {
     ESCAPED.contains(&byte)
 }
 
-#[inline]
-fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
-    let (blocks, rest) = text.as_chunks();
-    out.reserve(text.len());
-    for block in blocks {
-        escape_block(block, out);
-    }
-    escape_words(rest, out);
-}
-
 const BLOCK: usize = 32;
-
-/// Escapes a block, which is copied whole if nothing in it is escaped: the compiler makes SIMD of this.
-#[inline]
-fn escape_block(block: &[u8; BLOCK], out: &mut Vec<u8>) {
-    if any_escaped(block) {
-        escape_words(block, out);
-    } else {
-        out.extend_from_slice(block);
-    }
-}
 
 #[inline]
 fn any_escaped<const SIZE: usize>(bytes: &[u8; SIZE]) -> bool {
@@ -289,35 +269,76 @@ fn any_escaped<const SIZE: usize>(bytes: &[u8; SIZE]) -> bool {
     (ESCAPED.map(found)).iter().fold(0, |any, found| any | found) != 0
 }
 
-/// The same, eight bytes at a time and then one by one, into a place that has room for the worst.
-fn escape_words(block: &[u8], out: &mut Vec<u8>) {
-    let mut escaped = [0; BLOCK * 6];
-    let mut end = 0;
-    let (words, rest) = block.as_chunks::<8>();
-    for word in words {
-        if any_escaped(word) {
-            escape_bytes(word, &mut escaped, &mut end);
+fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
+    // A larger block costs less a byte, and more to begin with.
+    if text.len() < 512 {
+        escape_blocks::<BLOCK, { worst(BLOCK) }>(text, out);
+    } else {
+        escape_blocks::<256, { worst(256) }>(text, out);
+    }
+}
+
+/// The room that a block takes at most, and a word behind it.
+const fn worst(block: usize) -> usize {
+    block * 6 + 8
+}
+
+/// Escapes block by block. One is copied whole if nothing in it is escaped: the compiler makes SIMD of that.
+fn escape_blocks<const SIZE: usize, const ROOM: usize>(text: &[u8], out: &mut Vec<u8>) {
+    let mut escaped = [0; ROOM];
+    let (blocks, rest) = text.as_chunks::<SIZE>();
+    out.reserve(text.len());
+    for block in blocks {
+        if any_escaped(block) {
+            let end = escape_block(block, &mut escaped);
+            out.extend_from_slice(&escaped[..end]);
         } else {
-            escaped[end..end + 8].copy_from_slice(word);
-            end += 8;
+            out.extend_from_slice(block);
         }
     }
-    escape_bytes(rest, &mut escaped, &mut end);
+    let end = escape_block(rest, &mut escaped);
     out.extend_from_slice(&escaped[..end]);
 }
 
+/// Eight bytes at a time: they are copied whole, and count up to the first that is escaped.
 #[inline]
-fn escape_bytes(bytes: &[u8], escaped: &mut [u8; BLOCK * 6], end: &mut usize) {
-    for &byte in bytes {
-        if is_escaped(byte) {
-            let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
-            escaped[*end..*end + 6].copy_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
-            *end += 6;
-        } else {
-            escaped[*end] = byte;
-            *end += 1;
+fn escape_block<const ROOM: usize>(mut block: &[u8], escaped: &mut [u8; ROOM]) -> usize {
+    let mut end = 0;
+    while let Some(word) = block.first_chunk::<8>() {
+        escaped[end..end + 8].copy_from_slice(word);
+        let plain = plain_bytes(u64::from_le_bytes(*word));
+        end += plain;
+        block = &block[plain..];
+        if plain < 8 {
+            end += escape_byte(block[0], &mut escaped[end..]);
+            block = &block[1..];
         }
     }
+    for &byte in block {
+        end += escape_byte(byte, &mut escaped[end..]);
+    }
+    end
+}
+
+/// How many bytes at the beginning are certainly not escaped.
+#[inline]
+fn plain_bytes(word: u64) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & (ONES << 7);
+    // Exact up to the first, and all other control characters are rare.
+    let found = below(word, 0x20) | below(word ^ (ONES * u64::from(b'\\')), 1);
+    found.trailing_zeros() as usize / 8
+}
+
+#[inline]
+fn escape_byte(byte: u8, place: &mut [u8]) -> usize {
+    if !is_escaped(byte) {
+        place[0] = byte;
+        return 1;
+    }
+    let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
+    place[..6].copy_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
+    6
 }
 
 fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
@@ -331,7 +352,7 @@ fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
                 .iter()
                 .for_each(|character| escape_character(character.code(), out));
         } else {
-            escape_block(&narrow, out);
+            escape_latin1(&narrow, out);
         }
     }
     rest.iter()
@@ -340,7 +361,7 @@ fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
 
 fn escape_character(code: u32, out: &mut Vec<u8>) {
     match code {
-        0..=0xff => escape_words(&[code as u8], out),
+        0..=0xff => escape_latin1(&[code as u8], out),
         0x100..=0xffff => escape(code, b'u', 4, out),
         _ => escape(code, b'U', 8, out),
     }

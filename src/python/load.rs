@@ -67,6 +67,7 @@ impl Loader {
             keys: &mut self.keys,
             globals: &mut self.globals,
             encode: self.encode.bind(py),
+            pause: None,
         };
         let mut tokens = Tokens::new(data);
         let item = build.run(&mut tokens);
@@ -102,15 +103,25 @@ struct Build<'a, 'py> {
     keys: &'a mut Keys,
     globals: &'a mut Globals,
     encode: &'a Bound<'py, PyAny>,
+    pause: Option<CollectorPause>,
 }
 
 impl<'py> Build<'_, 'py> {
     const DEEPEST_KEY: usize = 16;
     const LONGEST_INT: usize = 4_000;
+    /// In bytes: worth the pause of giving up the GIL and getting it back.
+    const LONG_TEXT: usize = 1 << 16;
 
     fn run(&mut self, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
+        self.pause = Some(CollectorPause::new(self.py));
+        let item = self.follow(tokens);
+        self.pause = None;
+        item
+    }
+
+    #[inline]
+    fn follow(&mut self, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
         let py = self.py;
-        let _pause = CollectorPause::new(py);
         loop {
             match tokens.next_token()? {
                 Token::Put(number) => self.put(number)?,
@@ -166,12 +177,28 @@ impl<'py> Build<'_, 'py> {
 
     #[inline]
     fn text(&mut self, line: &[u8]) -> Option<()> {
+        if line.len() >= Self::LONG_TEXT && self.stack.is_empty() && self.memo.is_empty() {
+            return self.lone_long_text(line);
+        }
         let text = Text::measure(line)?;
         let in_key_place = self.top().is_some_and(|top| raw::exact::<PyDict>(top).is_some());
         let text = match text.unescaped() {
             Some(ascii) if in_key_place && text.bits <= ASCII => self.keys.get(self.py, ascii)?,
             _ => raw::new_str(self.py, &text)?,
         };
+        self.push(text);
+        Some(())
+    }
+
+    /// An item that begins with a long text most likely is that text. It takes a while, in which other threads may run, as
+    /// nothing is half-built yet.
+    #[cold]
+    fn lone_long_text(&mut self, line: &[u8]) -> Option<()> {
+        self.pause = None;
+        let text = self.py.detach(|| Text::measure(line))?;
+        let text = raw::new_long_str(self.py, &text)?;
+        self.pause = Some(CollectorPause::new(self.py));
+        self.globals.next_pickle();
         self.push(text);
         Some(())
     }

@@ -4,6 +4,7 @@
     reason = "each call is in the hot path of dump or load, and was measured to matter"
 )]
 
+use std::mem::MaybeUninit;
 use std::slice;
 
 use pyo3::ffi;
@@ -218,7 +219,15 @@ pub(super) fn new_str<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py
         };
         return singleton(py, &[code as u8]);
     }
-    new_escaped(py, text)
+    new_filled(py, text, |fill| fill())
+}
+
+/// The same, of at least two characters, while other threads run.
+pub(super) fn new_long_str<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py, PyString>> {
+    if text.length < 2 {
+        return None;
+    }
+    new_filled(py, text, |fill| py.detach(fill))
 }
 
 /// A new str of characters of which the widest has the bits 0x7f or 0xff.
@@ -238,31 +247,34 @@ pub(super) fn new_latin1<'py>(py: Python<'py>, latin1: &[u8], bits: u32) -> Opti
     }
 }
 
-fn new_escaped<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py, PyString>> {
+fn new_filled<'py>(
+    py: Python<'py>,
+    text: &Text<'_>,
+    run: impl FnOnce(&mut (dyn FnMut() -> Option<()> + Send)) -> Option<()>,
+) -> Option<Bound<'py, PyString>> {
     let length = isize::try_from(text.length).ok()?;
     // Bits of several characters together may make more than the last character there is.
     let widest = text.bits.min(u32::from(char::MAX));
-    // SAFETY: the new str has room for `length` characters of the width that it says itself; they are set to zero
-    // before they are seen as a slice, and nobody else has seen them yet.
+    // SAFETY: the new str has room for `length` characters of the width that it says itself, and nobody else sees them
+    // before all have been written.
     unsafe {
         let new = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, widest))?;
         let data = ffi::PyUnicode_DATA(new.as_ptr());
         match widest {
-            0..=0xff => fill(zeroed(data.cast::<u8>(), text.length), text)?,
-            0x100..=0xffff => fill(zeroed(data.cast::<u16>(), text.length), text)?,
-            _ => fill(zeroed(data.cast::<u32>(), text.length), text)?,
+            0..=0xff => {
+                let place = slice::from_raw_parts_mut(data.cast::<MaybeUninit<u8>>(), text.length);
+                run(&mut || fill(&mut *place, text))?;
+            }
+            0x100..=0xffff => {
+                let place = slice::from_raw_parts_mut(data.cast::<MaybeUninit<u16>>(), text.length);
+                run(&mut || fill(&mut *place, text))?;
+            }
+            _ => {
+                let place = slice::from_raw_parts_mut(data.cast::<MaybeUninit<u32>>(), text.length);
+                run(&mut || fill(&mut *place, text))?;
+            }
         }
         Some(new.cast_into_unchecked())
-    }
-}
-
-/// # Safety
-/// `data` must have room for `length` integers, and be nobody else's for as long as the slice lives.
-unsafe fn zeroed<'a, C>(data: *mut C, length: usize) -> &'a mut [C] {
-    // SAFETY: the caller's promise; zero is a value of every integer type.
-    unsafe {
-        std::ptr::write_bytes(data, 0, length);
-        slice::from_raw_parts_mut(data, length)
     }
 }
 
@@ -290,19 +302,17 @@ impl Character for u32 {
 }
 
 /// Fills all of `place`, or nothing is returned.
-fn fill<C: Character>(mut place: &mut [C], text: &Text<'_>) -> Option<()> {
+fn fill<C: Character>(mut place: &mut [MaybeUninit<C>], text: &Text<'_>) -> Option<()> {
     for piece in text.pieces() {
         let length = match piece? {
             Piece::Raw(raw) => {
-                place
-                    .get_mut(..raw.len())?
-                    .iter_mut()
-                    .zip(raw)
-                    .for_each(|(place, &byte)| *place = byte.into());
+                for (place, &byte) in place.get_mut(..raw.len())?.iter_mut().zip(raw) {
+                    place.write(byte.into());
+                }
                 raw.len()
             }
             Piece::Character(code) => {
-                *place.first_mut()? = C::from_code(code);
+                place.first_mut()?.write(C::from_code(code));
                 1
             }
         };

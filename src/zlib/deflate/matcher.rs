@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::window::Window;
-use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE, zeroed};
+use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE, lanes, zeroed};
 
 /// zlib's limit, its window less its `MIN_LOOKAHEAD`.
 const MAX_DISTANCE: u16 = 32506;
@@ -32,16 +32,7 @@ const MAX_GROUPS: usize = 40;
 struct Nearest(u64);
 
 impl Nearest {
-    const LANES: u64 = 0x0001_0001_0001_0001;
-    const TOO_FAR: u64 = 0x8000 * Self::LANES;
-
-    /// What a position knows whose nearest candidate knows this.
-    #[inline(always)]
-    fn seen_from(self, distance: u16) -> Self {
-        let lanes = self.0 << 16;
-        let far = lanes & Self::TOO_FAR;
-        Self(((lanes ^ far) + u64::from(distance) * Self::LANES) | far)
-    }
+    const TOO_FAR: u64 = 0x8000_8000_8000_8000;
 
     #[inline(always)]
     fn distance(self, lane: u32) -> u16 {
@@ -59,20 +50,79 @@ impl Match {
     pub(super) const NONE: Self = Self { length: 2, distance: 0 };
 }
 
-/// A position's place in zlib's hash chain.
+/// A position's place in zlib's hash chain, in one number, as one is read and one written at every position.
+///
+/// The low half is the position before it in the chain. It may be of long ago, and then seem near. Where it seems to
+/// match, it is known already: the same search passed it, or began there. The high half is its rank: how many were in
+/// the chain before it, so that the steps between two positions are known without a walk.
 #[derive(Clone, Copy, Default)]
-struct Link {
-    /// This may be of long ago, and then seem near. Where it seems to match, it is known already: the same search passed
-    /// it, or began there.
-    previous: u16,
-    /// How many were in the chain before it, so that the steps between two positions are known without a walk.
-    rank: u16,
+struct Link(u32);
+
+impl Link {
+    #[inline(always)]
+    fn previous(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    fn rank(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
+
+/// The last position with a hash, and its rank, as in a [`Link`].
+#[derive(Clone, Copy, Default)]
+struct Head(u32);
+
+impl Head {
+    /// The place in the chain of the next position.
+    #[inline(always)]
+    fn next(self) -> Link {
+        Link(self.0.wrapping_add(1 << 16))
+    }
+
+    #[inline(always)]
+    fn new(at: u16, link: Link) -> Self {
+        Self(link.0 & !0xffff | u32::from(at))
+    }
+
+    fn prune(&mut self, at: u16) {
+        self.0 = self.0 & !0xffff | u32::from(prune(self.0 as u16, at));
+    }
+}
+
+/// The last position with a finer hash, and the distances that it knows but for the farthest, which nobody behind it
+/// asks for.
+#[derive(Clone, Copy, Default)]
+struct FineHead(u64);
+
+impl FineHead {
+    /// What the next position knows.
+    #[inline(always)]
+    fn seen_from(self, at: u16) -> Nearest {
+        Nearest(lanes::add(self.0 & !0xffff, at.wrapping_sub(self.0 as u16)))
+    }
+
+    #[inline(always)]
+    fn new(at: u16, nearest: Nearest) -> Self {
+        Self(nearest.0 << 16 | u64::from(at))
+    }
+
+    fn prune(&mut self, at: u16) {
+        self.0 = self.0 & !0xffff | u64::from(prune(self.0 as u16, at));
+    }
+}
+
+/// Moves a position that is too far away so that it stays so for another 32 KiB.
+#[inline(always)]
+fn prune(position: u16, at: u16) -> u16 {
+    at.wrapping_sub(at.wrapping_sub(position).min(0x8000))
 }
 
 pub(super) struct Matcher {
-    heads: Box<[u16; HASH3]>,
+    heads: Box<[Head; HASH3]>,
     links: Box<[Link; POSITIONS]>,
-    fine_heads: Box<[u16; HASH4]>,
+    fine_heads: Box<[FineHead; HASH4]>,
     /// For each position the distances of the nearest ones that share its finer hash, the nearest first.
     nearest: Box<[Nearest; POSITIONS]>,
 }
@@ -90,10 +140,15 @@ impl Default for Matcher {
     }
 }
 
-/// zlib's hash of three bytes. Its collisions count, as they fill the chains.
+/// zlib's hash of three bytes, from that at the position before. Its collisions count, as they fill the chains.
 #[inline(always)]
-fn hash3(word: u32) -> usize {
-    (((word << 10) ^ (word >> 3 & 0x1fe0) ^ (word >> 16 & 0xff)) & 0x7fff) as usize
+fn next_hash3(hash: usize, word: u32) -> usize {
+    (hash << 5 ^ (word >> 16 & 0xff) as usize) % HASH3
+}
+
+/// What is the same as the hash at the position before, as far as the next one depends on it.
+fn hash3_before(word: u32) -> usize {
+    next_hash3((word & 0xff) as usize, word << 8)
 }
 
 #[inline(always)]
@@ -110,8 +165,8 @@ fn slot(at: u16) -> usize {
 impl Matcher {
     /// Forgets everything. What the heads don't lead to is never read.
     pub(super) fn clear(&mut self) {
-        self.heads.fill(0);
-        self.fine_heads.fill(0);
+        self.heads.fill(Head::default());
+        self.fine_heads.fill(FineHead::default());
         self.forget_first();
     }
 
@@ -131,21 +186,21 @@ impl Matcher {
             nearest,
         } = self;
         // In a run of one byte each position is the next one's nearest candidate. To know that is faster than to look it up.
-        let (mut last_word, mut rank, mut near) = (!window.word(start as u16, 0), 0_u16, Nearest::default());
+        let mut last_word = !window.word(start as u16, 0);
+        let mut hash3 = hash3_before(window.word(start as u16, 0));
+        let (mut head, mut fine_head) = (Head::default(), FineHead::default());
         for position in start..end {
             let at = position as u16;
             let word = window.word(at, 0);
-            let head = std::mem::replace(&mut heads[hash3(word)], at);
-            let fine_head = std::mem::replace(&mut fine_heads[hash4(word)], at);
-            if word == last_word {
-                rank = rank.wrapping_add(1);
-                near = near.seen_from(1);
-            } else {
-                rank = links[slot(head)].rank.wrapping_add(1);
-                near = nearest[slot(fine_head)].seen_from(at.wrapping_sub(fine_head).min(0x8000));
+            hash3 = next_hash3(hash3, word);
+            let hash4 = hash4(word);
+            if word != last_word {
+                (head, fine_head) = (heads[hash3], fine_heads[hash4]);
             }
-            links[slot(at)] = Link { previous: head, rank };
-            nearest[slot(at)] = near;
+            let (link, near) = (head.next(), fine_head.seen_from(at));
+            (links[slot(at)], nearest[slot(at)]) = (link, near);
+            (head, fine_head) = (Head::new(at, link), FineHead::new(at, near));
+            (heads[hash3], fine_heads[hash4]) = (head, fine_head);
             last_word = word;
         }
     }
@@ -153,9 +208,8 @@ impl Matcher {
     /// Moves the heads that are too far away so that they stay so until the next call, `WINDOW_SIZE` positions on.
     pub(super) fn prune(&mut self, position: u64) {
         let at = position as u16;
-        let prune = |head: &mut u16| *head = at.wrapping_sub(at.wrapping_sub(*head).min(0x8000));
-        self.heads.iter_mut().for_each(prune);
-        self.fine_heads.iter_mut().for_each(prune);
+        self.heads.iter_mut().for_each(|head| head.prune(at));
+        self.fine_heads.iter_mut().for_each(|head| head.prune(at));
     }
 
     /// The match that zlib finds at `position`, if it is longer than the one at the previous position.
@@ -171,7 +225,7 @@ impl Matcher {
         let at = position as u16;
         let own = self.links[slot(at)];
         // Later on it is even odds whether a chain is empty, and a wrong guess costs more than a look at candidates.
-        if position < YOUNG && at.wrapping_sub(own.previous) >= 0x8000 {
+        if position < YOUNG && at.wrapping_sub(own.previous()) >= 0x8000 {
             return Match::NONE;
         }
         let length = previous_length.max(MIN_MATCH);
@@ -179,11 +233,11 @@ impl Matcher {
             matcher: self,
             window,
             at,
-            rank: own.rank,
+            rank: own.rank(),
             most: lookahead.min(MAX_MATCH),
             nice: lookahead.min(NICE_LENGTH),
             chain: chain(previous_length),
-            reach: reach(at, own.previous, ran_dry),
+            reach: reach(at, own.previous(), ran_dry),
             best: Match { length, distance: 0 },
         };
         if search.nearest().is_none() {
@@ -192,7 +246,7 @@ impl Matcher {
         if search.best.distance != 0 {
             search.best
         } else if previous_length < MIN_MATCH {
-            self.nearest_triple(window, at, own.previous)
+            self.nearest_triple(window, at, own.previous())
         } else {
             Match::NONE
         }
@@ -213,7 +267,7 @@ impl Matcher {
                     distance,
                 };
             }
-            candidate = self.links[slot(candidate)].previous;
+            candidate = self.links[slot(candidate)].previous();
         }
         Match::NONE
     }
@@ -300,7 +354,7 @@ impl Search<'_> {
     /// How far down zlib's chain a candidate is, if it is in the same.
     #[inline(always)]
     fn steps(&self, candidate: u16) -> u16 {
-        self.rank.wrapping_sub(self.matcher.links[slot(candidate)].rank)
+        self.rank.wrapping_sub(self.matcher.links[slot(candidate)].rank())
     }
 
     /// Whether zlib looks at none that is farther away than this candidate.
@@ -318,7 +372,7 @@ impl Search<'_> {
         };
         let mut candidate = self.at;
         for _ in 0..self.chain {
-            candidate = self.matcher.links[slot(candidate)].previous;
+            candidate = self.matcher.links[slot(candidate)].previous();
             let distance = self.at.wrapping_sub(candidate);
             if distance.wrapping_sub(1) >= self.reach || self.look_at(distance).is_break() {
                 break;
@@ -364,11 +418,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn distances_add_up_until_they_are_too_far(steps in prop::collection::vec(1..0x8001_u16, 1..20)) {
-            let mut nearest = Nearest(Nearest::TOO_FAR);
+        fn distances_add_up_until_they_are_too_far(steps in prop::collection::vec(1..=0xffff_u16, 1..20)) {
+            let mut at = 0_u16;
+            let mut head = FineHead::new(0, Nearest(Nearest::TOO_FAR));
             let mut model = vec![0x8000_u32; 4];
             for step in steps {
-                nearest = nearest.seen_from(step);
+                at = at.wrapping_add(step);
+                let nearest = head.seen_from(at);
+                head = FineHead::new(at, nearest);
                 model.insert(0, 0);
                 model.truncate(4);
                 for (lane, distance) in (0..).zip(&mut model) {

@@ -7,6 +7,7 @@
 mod bits;
 mod block;
 mod huffman;
+mod lanes;
 mod matcher;
 mod stream;
 mod window;
