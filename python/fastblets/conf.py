@@ -8,7 +8,23 @@ from django.conf import settings
 from django.utils.functional import empty
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
+
+
+#: All settings that are read.
+SETTINGS: Final = (
+    "CACHE_EXPIRATION_TIME",
+    "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY",
+    "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS",
+    "DJBLETS_CACHE_FORCE_ENCRYPTION",
+    "FASTBLETS_PICKLE_CLASSES",
+    "FASTBLETS_SEAL",
+    "FASTBLETS_SEAL_KEY",
+    "SITE_ROOT",
+)
+
+#: What settings begin with that can't be meant for anybody else.
+PREFIXES: Final = ("DJBLETS_CACHE_", "FASTBLETS_")
 
 
 def get_setting(name: str, default: Any = None) -> Any:

@@ -3,6 +3,7 @@
 mod crypto;
 mod dump;
 mod error;
+mod inspect;
 mod key;
 mod large;
 mod load;
@@ -17,6 +18,8 @@ use pyo3::prelude::*;
 mod native {
     #[pymodule_export]
     use super::crypto::{Decryptor, Encryptor, decrypt, encrypt};
+    #[pymodule_export]
+    use super::inspect::{Inspection, inspect_chunks};
     #[pymodule_export]
     use super::key::make_full_key;
     #[pymodule_export]

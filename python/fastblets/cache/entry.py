@@ -38,7 +38,7 @@ logger = logging.getLogger("djblets.cache.backend")
 DEFAULT_EXPIRATION_TIME: Final = 60 * 60 * 24 * 30
 
 #: How many chunks are fetched at a time. Their count comes from the cache, so it may be anything.
-_FETCH_SIZE: Final = 64
+FETCH_SIZE: Final = 64
 
 
 class Unset(Enum):
@@ -270,6 +270,10 @@ class Entry:
         self._set(self._make_chunk_key(index), [chunk])
         self._extend_lock()
 
+    def chunk_keys(self, start: int, end: int) -> list[str]:
+        """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
+        return [self._make_chunk_key(index) for index in range(start, end)]
+
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""
         cache.delete(self.full_key)
@@ -345,8 +349,8 @@ class Entry:
         chunks: list[bytes] = []
 
         while len(chunks) < count:
-            end = min(len(chunks) + _FETCH_SIZE, count)
-            keys = [self._make_chunk_key(index) for index in range(len(chunks), end)]
+            end = min(len(chunks) + FETCH_SIZE, count)
+            keys = self.chunk_keys(len(chunks), end)
             found = cache.get_many(keys)
 
             if len(found) != len(keys):
