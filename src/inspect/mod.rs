@@ -20,6 +20,9 @@ use crate::pickle::scan::{Global, Scanner};
 /// The most names of classes and functions that are collected of one stream.
 const MOST_GLOBALS: usize = 200;
 
+/// How many characters are shown of one item.
+const MOST_TEXT: usize = 2000;
+
 /// The first byte of every zlib stream that is stored. No pickle begins with it: it is no opcode.
 const ZLIB: u8 = 0x78;
 
@@ -162,11 +165,16 @@ impl Stream {
 /// How one pickle looks, which the scanner must have found to be whole.
 fn show_pickle(pickle: &[u8]) -> String {
     let tree = tree::Tree::grow(pickle);
-    match shown::read(&plain::pickle(&tree)) {
-        Some(shown) => shown.to_string(),
-        // Nothing is known that gets here; if it does, it is said, not guessed.
-        None => "<can't be shown>".to_owned(),
+    // Nothing is known that can't be read; if there is something, that is said.
+    let mut text = shown::read(&plain::pickle(&tree)).map_or("<can't be shown>".to_owned(), |shown| shown.to_string());
+    if let Some((end, _)) = text.char_indices().nth(MOST_TEXT) {
+        text.truncate(end);
+        text.push_str(" …");
     }
+    if tree.cut {
+        text.push_str(" (only its beginning was looked at)");
+    }
+    text
 }
 
 fn name(global: Global<'_>) -> String {

@@ -28,11 +28,7 @@ pub(super) fn pickle(tree: &Tree<'_>) -> Vec<u8> {
         left: MOST_VALUES,
         out: Vec::new(),
     };
-    if tree.cut {
-        writer.variant("Beginning", |writer| writer.value(tree.root, 0));
-    } else {
-        writer.value(tree.root, 0);
-    }
+    writer.value(tree.root, 0);
     writer.out.push(b'.');
     writer.out
 }
@@ -46,7 +42,7 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn value(&mut self, id: Id, depth: usize) {
-        if self.left == 0 || depth > MOST_DEPTH {
+        if self.left == 0 {
             return self.text("More");
         }
         self.left -= 1;
@@ -164,13 +160,21 @@ impl<'a> Writer<'a> {
     /// The items, and how many more there are.
     fn list(&mut self, items: &[Id], depth: usize) {
         self.out.push(b'(');
-        let shown = items.len().min(MOST_ITEMS).min(self.left);
+        let shown = if depth < MOST_DEPTH {
+            items.len().min(MOST_ITEMS).min(self.left)
+        } else {
+            0
+        };
         self.out.extend(b"](");
         for &item in &items[..shown] {
             self.value(item, depth + 1);
         }
         self.out.push(b'e');
-        self.size(items.len() - shown);
+        match items.len() - shown {
+            // Of a pickle that goes on, nobody has counted them.
+            rest if rest > 0 && self.tree.cut => self.out.push(b'N'),
+            rest => self.size(rest),
+        }
         self.out.push(b't');
     }
 

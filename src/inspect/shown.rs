@@ -29,14 +29,12 @@ pub(super) enum Shown {
     /// What is called, its arguments, its state, and what is put into it.
     Call(Box<Self>, Items, Items, Box<Self>),
     Note(String),
-    /// Only the beginning of the pickle was looked at.
-    Beginning(Box<Self>),
     More,
 }
 
-/// Values, and how many more there are.
+/// Values, and how many more there are, if that is known.
 #[derive(Debug, Deserialize)]
-pub(super) struct Items(Vec<Shown>, usize);
+pub(super) struct Items(Vec<Shown>, Option<usize>);
 
 /// What `serde-pickle` reads by itself.
 #[derive(Debug)]
@@ -141,18 +139,17 @@ impl fmt::Display for Shown {
             Self::Number(digits) => f.write_str(digits),
             Self::Raw(literal, size) => write!(f, "<{size} bytes that can't be decoded, {literal}…>"),
             Self::List(items) => write!(f, "[{items}]"),
-            Self::Tuple(items) if items.0.len() == 1 && items.1 == 0 => write!(f, "({items},)"),
+            Self::Tuple(items) if items.0.len() == 1 && items.1 == Some(0) => write!(f, "({items},)"),
             Self::Tuple(items) => write!(f, "({items})"),
-            Self::Set(items) if items.0.is_empty() => f.write_str("set()"),
+            Self::Set(items) if items.0.is_empty() && items.1 == Some(0) => f.write_str("set()"),
             Self::Set(items) => write!(f, "{{{items}}}"),
-            Self::FrozenSet(items) if items.0.is_empty() => f.write_str("frozenset()"),
+            Self::FrozenSet(items) if items.0.is_empty() && items.1 == Some(0) => f.write_str("frozenset()"),
             Self::FrozenSet(items) => write!(f, "frozenset({{{items}}})"),
             Self::Dict(items) => write!(f, "{{{}}}", Pairs(items)),
             Self::Unknown(items) => write!(f, "({items}"),
             Self::Name(name) => write!(f, "<{name}>"),
             Self::Call(callable, arguments, state, items) => call(f, callable, arguments, state, items),
             Self::Note(what) => write!(f, "<{what}>"),
-            Self::Beginning(value) => write!(f, "{value} … (only the beginning was looked at)"),
             Self::More => f.write_char('…'),
         }
     }
@@ -165,6 +162,12 @@ fn call(f: &mut fmt::Formatter<'_>, callable: &Shown, arguments: &Items, state: 
     }
     match arguments.0.as_slice() {
         [] => {}
+        [Shown::Tuple(Items(arguments, Some(0)))] if moment(callable, arguments).is_some() => {
+            moment(callable, arguments).map_or(Ok(()), |moment| write!(f, " {moment}"))?;
+            if let [_, zone] = arguments.as_slice() {
+                write!(f, " {zone}")?;
+            }
+        }
         [Shown::Tuple(arguments)] => write!(f, "({arguments})")?,
         _ => write!(f, "({arguments})")?,
     }
@@ -172,11 +175,34 @@ fn call(f: &mut fmt::Formatter<'_>, callable: &Shown, arguments: &Items, state: 
         write!(f, " {state}")?;
     }
     if let Shown::List(content) | Shown::Dict(content) = items
-        && content.0.len() + content.1 > 0
+        && !(content.0.is_empty() && content.1 == Some(0))
     {
         write!(f, " {items}")?;
     }
     f.write_char('>')
+}
+
+/// The date or time that `datetime` has packed into bytes, in the ISO's spelling.
+fn moment(callable: &Shown, arguments: &[Shown]) -> Option<String> {
+    let (Shown::Name(name), [Shown::Literal(Literal::Bytes(bytes)), ..]) = (callable, arguments) else {
+        return None;
+    };
+    let date = |year: [u8; 2], month: u8, day: u8| {
+        // The top bit of the month tells the second of two equal hours in a night in autumn.
+        format!("{:04}-{:02}-{day:02}", u16::from_be_bytes(year), month & 0x7f)
+    };
+    let time = |hour: u8, minute: u8, second: u8, micro: [u8; 3]| {
+        let micro = micro.iter().fold(0, |all, &byte| all << 8 | u32::from(byte));
+        format!("{:02}:{minute:02}:{second:02}.{micro:06}", hour & 0x7f)
+    };
+    match (name.as_str(), bytes.as_slice()) {
+        ("datetime.date", &[y1, y2, m, d]) => Some(date([y1, y2], m, d)),
+        ("datetime.time", &[h, m, s, a, b, c]) => Some(time(h, m, s, [a, b, c])),
+        ("datetime.datetime", &[y1, y2, month, d, h, m, s, a, b, c]) => {
+            Some(format!("{} {}", date([y1, y2], month, d), time(h, m, s, [a, b, c])))
+        }
+        _ => None,
+    }
 }
 
 impl fmt::Display for Items {
@@ -202,15 +228,18 @@ impl fmt::Display for Pairs<'_> {
                 _ => {}
             }
         }
-        more(f, items.len(), rest.div_ceil(2))
+        more(f, items.len(), rest.map(|rest| rest.div_ceil(2)))
     }
 }
 
-fn more(f: &mut fmt::Formatter<'_>, shown: usize, rest: usize) -> fmt::Result {
+fn more(f: &mut fmt::Formatter<'_>, shown: usize, rest: Option<usize>) -> fmt::Result {
     match (shown, rest) {
-        (_, 0) => Ok(()),
-        (0, rest) => write!(f, "… {rest} items"),
-        (_, rest) => write!(f, ", … {rest} more"),
+        (_, Some(0)) => Ok(()),
+        (0, None) => f.write_char('…'),
+        (0, Some(1)) => f.write_str("… 1 item"),
+        (0, Some(rest)) => write!(f, "… {rest} items"),
+        (_, None) => f.write_str(", …"),
+        (_, Some(rest)) => write!(f, ", … {rest} more"),
     }
 }
 
@@ -235,6 +264,9 @@ impl fmt::Display for Literal {
                 f.write_str("b'")?;
                 bytes.iter().try_for_each(|&byte| match byte {
                     b'\'' | b'\\' => write!(f, "\\{}", char::from(byte)),
+                    b'\n' => f.write_str("\\n"),
+                    b'\r' => f.write_str("\\r"),
+                    b'\t' => f.write_str("\\t"),
                     b' '..=b'~' => f.write_char(char::from(byte)),
                     _ => write!(f, "\\x{byte:02x}"),
                 })?;

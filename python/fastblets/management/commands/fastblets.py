@@ -202,7 +202,7 @@ def _describe(report: EntryReport) -> Iterator[str]:
         yield f"stored   {_number(report.stored_bytes, 'byte')}"
 
     if report.pickled_bytes is not None:
-        ratio = f", {report.ratio:.2f} for each that is stored" if report.ratio else ""
+        ratio = f", {report.ratio:.2f} times what is stored" if report.ratio else ""
         yield f"pickles  {_number(report.pickled_bytes, 'byte')}{ratio}"
 
     if report.item_count is not None:
