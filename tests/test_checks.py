@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.core import checks as django_checks
 from django.core.checks import CheckMessage
+from django.core.management.utils import get_random_secret_key
 from django.test import override_settings
 
 from fastblets import checks
@@ -103,6 +104,17 @@ def test_a_key_out_of_the_secret_key() -> None:
         assert found(deploy=False) == {}
 
 
+def test_a_key_that_everybody_knows() -> None:
+    secret_key = get_random_secret_key()
+    with override_settings(
+        DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=None,
+        SECRET_KEY=django_checks.security.base.SECRET_KEY_INSECURE_PREFIX + secret_key,
+    ):
+        messages = found()
+    assert list(messages) == ["fastblets.W007"]
+    assert secret_key not in str(messages)
+
+
 def test_a_cache_that_stores_nothing() -> None:
     with override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}):
         assert list(found(deploy=False)) == ["fastblets.W002"]
@@ -111,7 +123,8 @@ def test_a_cache_that_stores_nothing() -> None:
 def test_a_cache_that_cannot_be_had() -> None:
     for backend in ("nowhere.Cache", "django.core.cache.Missing"):
         with override_settings(CACHES={"default": {"BACKEND": backend}}):
-            assert found() == {}
+            # Django's own checks say it.
+            assert checks.check_cache() == checks.check_memcached() == []
 
 
 @pytest.mark.parametrize("kind", ["PyMemcacheCache", "PyLibMCCache"])

@@ -78,7 +78,7 @@ def test_inspect_plain(locmem: BaseCache) -> None:
     for arguments in ([], ["--plain"]):
         output = run("inspect", "key", *arguments)
         assert lines(output)["form"] == "large, not encrypted, not compressed"
-        assert "         [0] 'xxxxxxxxxx' (17 bytes)\n" in output
+        assert "         [0] 'xxxxxxxxxx' (16 bytes)\n" in output
         assert "it has no checksum" in output
     list(cache_memoize_iter("packed", ["x" * 10]))
     assert "damaged" in run("inspect", "packed", "--plain")
@@ -189,14 +189,13 @@ def test_a_server_that_is_down(name: str, command: list[str], db: None) -> None:
     with killed(name):
         output, error = fails(*command)
     assert output == ""
-    assert error.startswith("The cache can't be asked: ConnectionRefusedError: " if name == "pymemcache" else "The ")
-    assert "can't be asked" in error
+    assert re.match(r"The cache can't be asked: \w*(Error|Refused)", error)
 
 
 def test_an_encryption_key_that_is_none(locmem: BaseCache) -> None:
     with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=b"hush"):
         error = fails("inspect", "key", "--encrypted")[1]
-    assert "Invalid key size (32) for AES" in error
+    assert error.startswith("Invalid key size (32) for AES")
     assert "hush" not in error
 
 

@@ -47,7 +47,11 @@ IDS: Final = (
     "fastblets.W004",
     "fastblets.W005",
     "fastblets.W006",
+    "fastblets.W007",
 )
+
+#: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
+_KEY_OF_STARTPROJECT: Final = b"django-insecure-"
 
 #: The lengths in bytes that AES keys have.
 _KEY_SIZES: Final = (16, 24, 32)
@@ -118,9 +122,20 @@ def _check_secret_key() -> Iterator[CheckMessage]:
 
 
 def check_encryption_key_of_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """Check that the encryption key doesn't come out of SECRET_KEY: W001."""
+    """Check that the encryption key doesn't come out of SECRET_KEY: W001, W007."""
     if get_setting("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY"):
         return []
+
+    with suppress(ImproperlyConfigured, TypeError, AttributeError):
+        if get_default_encryption_key() == _KEY_OF_STARTPROJECT:
+            return [
+                Warning(
+                    f'The AES key of all that is encrypted in the cache is "{_KEY_OF_STARTPROJECT.decode()}", the '
+                    "first 16 characters of each SECRET_KEY that `startproject` makes: everybody knows it.",
+                    hint=_hint("W007", "Set DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY to random bytes of its own."),
+                    id="fastblets.W007",
+                )
+            ]
 
     return [
         Warning(

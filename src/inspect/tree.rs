@@ -119,7 +119,7 @@ impl<'a> Grower<'a> {
                 }
             }
             b'1' => {
-                self.to_mark();
+                self.since_mark();
             }
             b'2' => self.stack.extend(self.stack.last().copied()),
             b'p' | b'q' | b'r' => self.put(number(operation)),
@@ -149,7 +149,7 @@ impl<'a> Grower<'a> {
                 self.extend(items, true);
             }
             b'e' | b'u' | 0x90 => {
-                let items = self.to_mark();
+                let items = self.since_mark();
                 self.extend(items, operation.opcode == b'u');
             }
             b'c' => self.line_global(content),
@@ -173,14 +173,14 @@ impl<'a> Grower<'a> {
                 self.call(arguments);
             }
             b'i' => {
-                let arguments = self.to_mark();
+                let arguments = self.since_mark();
                 self.line_global(content);
                 self.container(Kind::Tuple, arguments);
                 let arguments = self.pop_many(1);
                 self.call(arguments);
             }
             b'o' => {
-                let mut arguments = self.to_mark().into_iter();
+                let mut arguments = self.since_mark().into_iter();
                 self.stack.extend(arguments.next());
                 self.container(Kind::Tuple, arguments.collect());
                 let arguments = self.pop_many(1);
@@ -257,7 +257,7 @@ impl<'a> Grower<'a> {
         self.stack.split_off(self.stack.len().saturating_sub(count))
     }
 
-    fn to_mark(&mut self) -> Vec<Id> {
+    fn since_mark(&mut self) -> Vec<Id> {
         let mark = self.marks.pop().unwrap_or(0);
         self.stack.split_off(mark.min(self.stack.len()))
     }
@@ -273,7 +273,7 @@ impl<'a> Grower<'a> {
     }
 
     fn collect(&mut self, kind: Kind) {
-        let items = self.to_mark();
+        let items = self.since_mark();
         self.container(kind, items);
     }
 

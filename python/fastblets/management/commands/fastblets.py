@@ -175,9 +175,14 @@ def _clear_errors() -> Iterator[None]:
         yield
     except CommandError:
         raise
+    except (AssertionError, ValueError) as e:
+        # An encryption key that is none.
+        raise CommandError(str(e)) from e
     except Exception as e:
         # Most likely a server that is down: each client has exceptions of its own for it.
-        raise CommandError(f"The cache can't be asked: {type(e).__name__}: {e}") from e
+        text = f": {e}" if str(e) else ""
+
+        raise CommandError(f"The cache can't be asked: {type(e).__name__}{text}") from e
 
 
 def _missing(report: EntryReport) -> str:
