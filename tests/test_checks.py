@@ -20,6 +20,7 @@ from django.core.management.utils import get_random_secret_key
 from django.test import override_settings
 
 from fastblets import checks
+from fastblets.cache import backend
 from fastblets.conf import SETTINGS
 from fastblets.replacement import MODULES
 from tests.backends import locmem_config
@@ -27,17 +28,18 @@ from tests.servers import Memcached, missing_servers
 
 OPERATING = Path(__file__).parent.parent / "docs" / "operating.md"
 MEMCACHED = "django.core.cache.backends.memcached"
+FILES = "django.core.cache.backends.filebased.FileBasedCache"
 KEY = b"k" * 32
 
 
 @pytest.fixture(autouse=True)
-def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """One in which there is nothing to say, without the Djblets that other tests have imported."""
     for name in MODULES:
         monkeypatch.delitem(sys.modules, f"djblets.{name}", raising=False)
     with override_settings(
         INSTALLED_APPS=[*settings.INSTALLED_APPS, "fastblets"],
-        CACHES={"default": locmem_config()},
+        CACHES={"default": {"BACKEND": FILES, "LOCATION": str(tmp_path / "cache")}},
         DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=KEY,
     ):
         yield
@@ -120,9 +122,22 @@ def test_a_cache_that_stores_nothing() -> None:
         assert list(found(deploy=False)) == ["fastblets.W002"]
 
 
+def test_a_cache_of_one_process() -> None:
+    with override_settings(CACHES={"default": locmem_config()}):
+        assert list(found()) == ["fastblets.W008"]
+        assert found(deploy=False) == {}
+
+
+def test_a_cache_behind_a_forwarding_one() -> None:
+    pytest.importorskip("djblets", reason="Djblets isn't installed")
+    forwarding = {"BACKEND": "djblets.cache.forwarding_backend.ForwardingCacheBackend", "LOCATION": "other"}
+    with override_settings(CACHES={"default": forwarding, "other": locmem_config()}):
+        assert list(found()) == ["fastblets.W008"]
+
+
 def test_a_cache_that_cannot_be_had() -> None:
-    for backend in ("nowhere.Cache", "django.core.cache.Missing"):
-        with override_settings(CACHES={"default": {"BACKEND": backend}}):
+    for name in ("nowhere.Cache", "django.core.cache.Missing"):
+        with override_settings(CACHES={"default": {"BACKEND": name}}):
             # Django's own checks say it.
             assert checks.check_cache() == checks.check_memcached() == []
 
@@ -208,7 +223,7 @@ def test_djblets_that_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = found(deploy=False)
     assert list(messages) == ["fastblets.W004"]
     assert "the module djblets.cache.backend" in messages["fastblets.W004"].msg
-    monkeypatch.setitem(sys.modules, "djblets.cache.backend", sys.modules["fastblets.cache.backend"])
+    monkeypatch.setitem(sys.modules, "djblets.cache.backend", backend)
     assert found() == {}
 
 

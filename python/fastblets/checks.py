@@ -17,6 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.memcached import BaseMemcachedCache
 from django.core.checks import Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
@@ -48,6 +49,7 @@ IDS: Final = (
     "fastblets.W005",
     "fastblets.W006",
     "fastblets.W007",
+    "fastblets.W008",
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
@@ -72,6 +74,7 @@ def register_checks() -> None:
     register(check_encryption_key, Tags.security)
     register(check_encryption_key_of_deployment, Tags.security, deploy=True)
     register(check_cache, Tags.caches)
+    register(check_cache_of_deployment, Tags.caches, deploy=True)
     register(check_memcached, Tags.caches, deploy=True)
     register(check_replacement, Tags.compatibility)
 
@@ -162,6 +165,21 @@ def check_cache(**kwargs: Any) -> list[CheckMessage]:
             "nothing out.",
             hint=_hint("W002", 'Set CACHES["default"] to a cache that stores.'),
             id="fastblets.W002",
+        )
+    ]
+
+
+def check_cache_of_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Check that processes share the default cache: W008."""
+    if not isinstance(_default_cache(), LocMemCache):
+        return []
+
+    return [
+        Warning(
+            "The default cache is Django's LocMemCache, of which each process has its own: CacheLock and "
+            "GenerationSynchronizer don't reach other processes.",
+            hint=_hint("W008", 'Unless there is but one process, set CACHES["default"] to a cache that they share.'),
+            id="fastblets.W008",
         )
     ]
 

@@ -206,11 +206,9 @@ impl<'a> Grower<'a> {
     /// One value of all that is on the stack: there is more than one if the walk was cut off.
     fn fold(&mut self) -> Id {
         while let Some(mark) = self.marks.pop() {
-            if self.stack.len() > mark {
-                self.fold_to(mark);
-                let items = self.stack.split_off(mark);
-                self.container(Kind::Unknown, items);
-            }
+            self.fold_to(mark);
+            let items = self.stack.split_off(mark.min(self.stack.len()));
+            self.container(Kind::Unknown, items);
         }
         self.fold_to(0);
         self.stack.first().copied().unwrap_or_else(|| {
