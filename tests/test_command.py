@@ -93,6 +93,16 @@ def test_inspect_what_is_damaged(locmem: BaseCache) -> None:
     assert re.search(r"^chunks   3: 1,047,552, missing, [\d,]+ bytes$", output, re.MULTILINE)
 
 
+def test_inspect_many_names(locmem: BaseCache) -> None:
+    for count, expected in ((30, 30), (31, 31), (500, 31)):
+        pickles = b"".join(b"cm\nf%d\n." % number for number in range(count))
+        locmem.set_many({make_cache_key("key"): "1", make_cache_key("key-0"): [pickles]})
+        names = lines(run("inspect", "key"))["names"].split(", ")
+        assert len(names) == expected
+        assert (names[-1] == "and more") == (count > 30)
+    assert json.loads(run("inspect", "key", "--json"))["more_names"]
+
+
 def test_inspect_nothing(cache_backend: BaseCache) -> None:
     output, error = fails("inspect", "key")
     assert output == ""

@@ -460,6 +460,16 @@ def test_forgetting_what_has_a_wrong_count(locmem: BaseCache, count: str | None)
     assert stored_bytes(locmem) == {}
 
 
+def test_forgetting_spares_others(locmem: BaseCache) -> None:
+    store("key", ["a"], {})
+    for number in range(1, 4):
+        cache_memoize(f"key-{number}", lambda: {"of": "others"})
+    cache_memoize("key-5", lambda: "5")
+    cache_memoize("key-6", lambda: None)
+    assert forget_entry("key").chunks == 1
+    assert len(stored_bytes(locmem)) == 5
+
+
 def test_the_count_goes_first(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     store("key", ITEMS, {})
     calls: list[Any] = []

@@ -45,6 +45,9 @@ _UNPICKLING_ERRORS: Final = (
     ValueError,
 )
 
+#: Stands for what can't be unpickled.
+_UNREADABLE: Final = object()
+
 #: The longest list of chunks that is written out in a problem.
 _MOST_NAMED: Final = 10
 
@@ -309,17 +312,7 @@ class _Look:
         return chunks
 
     def _get_many(self, keys: list[str]) -> list[Any]:
-        try:
-            found = self._timed(lambda: cache.get_many(keys))
-        except _UNPICKLING_ERRORS:
-            # One of them. Which?
-            found = {}
-
-            for key in keys:
-                try:
-                    found[key] = self._timed(lambda key=key: cache.get(key, UNSET))
-                except _UNPICKLING_ERRORS:
-                    found[key] = None
+        found = self._timed(lambda: _get_each(keys))
 
         return [found.get(key, UNSET) for key in keys]
 
@@ -417,12 +410,8 @@ def forget_entry(
 
     while True:
         keys = entry.chunk_keys(start, start + FETCH_SIZE)
-
-        try:
-            found = list(cache.get_many(keys))
-        except _UNPICKLING_ERRORS:
-            # Something is there.
-            found = keys
+        # Only what is stored as a chunk, or can't be read: another entry's own key may look like that of a chunk.
+        found = [key for key, stored in _get_each(keys).items() if stored is _UNREADABLE or _chunk_of(stored)]
 
         if not found:
             return Forgotten(entry.full_key, main, chunks)
@@ -430,6 +419,26 @@ def forget_entry(
         cache.delete_many(found)
         chunks += len(found)
         start += FETCH_SIZE
+
+
+def _get_each(keys: list[str]) -> dict[str, Any]:
+    """Return what is stored under the keys, ``_UNREADABLE`` for what can't be unpickled."""
+    try:
+        return cache.get_many(keys)
+    except _UNPICKLING_ERRORS:
+        # One of them. Which?
+        found = {}
+
+    for key in keys:
+        try:
+            value = cache.get(key, UNSET)
+        except _UNPICKLING_ERRORS:
+            value = _UNREADABLE
+
+        if value is not UNSET:
+            found[key] = value
+
+    return found
 
 
 def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryReport:

@@ -15,10 +15,14 @@ from fastblets.measure import NotStoredError, measure
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, Final
 
     from fastblets.inspect import EntryReport
     from fastblets.measure import Measurement
+
+
+#: How many names of classes are printed.
+_MOST_NAMES: Final = 30
 
 
 class Command(BaseCommand):
@@ -218,8 +222,8 @@ def _describe(report: EntryReport) -> Iterator[str]:
         yield f"         [{number}] {item.text}{size}"
 
     if report.names:
-        more = ", and more" if report.more_names else ""
-        yield f"names    {', '.join(report.names)}{more}"
+        more = report.more_names or len(report.names) > _MOST_NAMES
+        yield f"names    {', '.join(report.names[:_MOST_NAMES])}{', and more' if more else ''}"
 
     yield f"took     {report.fetch_seconds * 1e3:.1f} ms to fetch, {report.read_seconds * 1e3:.1f} ms to look through"
 
