@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,6 +225,13 @@ def test_djblets_that_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the module djblets.cache.backend" in messages["fastblets.W004"].msg
     monkeypatch.setitem(sys.modules, "djblets.cache.backend", backend)
     assert found() == {}
+
+
+def test_an_app_of_djblets(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = [SimpleNamespace(name=name) for name in ("djblets.datagrid", "djbletsy", "mine")]
+    monkeypatch.setattr(checks, "apps", SimpleNamespace(get_app_configs=lambda: installed))
+    [message] = checks.check_replacement()
+    assert message.msg == "Djblets is in use, and its caching is not replaced: the app djblets.datagrid."
 
 
 @pytest.mark.parametrize(

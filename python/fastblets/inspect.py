@@ -1,7 +1,7 @@
 """Looking at entries of the cache, and removing them, for those who run a site.
 
-No pickle of an entry is executed here. One exception can't be helped: a small value that isn't encrypted is unpickled
-by the cache's own client before anyone can look at it.
+No pickle of an entry is executed here. What the cache's own client pickles around it is not in our hands: it unpickles
+that before anyone can look at it, and a small value that isn't encrypted along with it.
 """
 
 from __future__ import annotations

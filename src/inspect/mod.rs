@@ -11,7 +11,6 @@ mod tree;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::chunk::CHUNK_SIZE;
 use crate::cipher::Key;
 use crate::error::{Error, Result};
 use crate::large::Reader;
@@ -19,6 +18,9 @@ use crate::pickle::scan::{Global, Scanner};
 
 /// The most names of classes and functions that are collected of one stream.
 const MOST_GLOBALS: usize = 200;
+
+/// How many bytes of pickles are read at a time, at least.
+const STEP: usize = 64 * 1024;
 
 /// How many characters are shown of one item.
 const MOST_TEXT: usize = 2000;
@@ -79,8 +81,8 @@ impl AsRef<[u8]> for Watched<'_> {
 
 /// Reads a stream to its end or to where it is damaged, and keeps the first `show` items to look at.
 ///
-/// Takes as much memory as the largest item's pickle, or a chunk or two. Without a word on compression, the stream
-/// says it itself.
+/// Takes as much memory as the largest item's pickle, or little where items are small. Without a word on compression,
+/// the stream says it itself.
 pub fn inspect<Chunk: AsRef<[u8]>>(
     chunks: &[Chunk],
     compressed: Option<bool>,
@@ -123,7 +125,7 @@ impl Stream {
         loop {
             // As much again as there is, so that a huge item is not looked at over and over.
             let had = data.len();
-            let read = reader.read(&mut data, had.max(CHUNK_SIZE));
+            let read = reader.read(&mut data, had.max(STEP));
             self.pickled += (data.len() - had) as u64;
             // Of a damaged stream, too, what came before the damage.
             self.take_items(&mut scanner, &mut data, show)?;
