@@ -231,7 +231,7 @@ class _Look:
         return self.report
 
     def _small(self, value: object) -> tuple[EntryReport, object]:
-        """Return what is known if it is a small value, and the value if it is plain."""
+        """Return what is known if it is a small value, and its text, if it is one."""
         if self.aes_key is None:
             return replace(
                 self.report,
@@ -254,7 +254,7 @@ class _Look:
         except ValueError as e:
             return replace(report, state="damaged", problems=(_describe(e),)), None
 
-        found = _native.inspect_chunks([plain], False, None, self.show)
+        found = _native.inspect_chunks([plain], False, None, max(self.show, 1))
         problems = []
 
         if found.damage:
@@ -268,10 +268,11 @@ class _Look:
             problems=tuple(problems),
             read_seconds=time.perf_counter() - start,
         )
-        # Plain values only: it gives up at what would be executed.
-        loaded = None if problems else _native.pickle_loads(plain)
+        # Not unpickled for a look at it: as it is shown, a text stands between quotes, and nothing else does.
+        text = "" if problems else found.items[0][1]
+        content = text[1:-1] if text.startswith("'") and text.endswith("'") else None
 
-        return report, loaded[0] if loaded else None
+        return replace(report, items=report.items[: self.show]), content
 
     def _fetch(self, count: int) -> list[bytes]:
         """Return the chunks up to the first that isn't there."""
