@@ -13,6 +13,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
+# What must hold for the fast paths as for CPython's pickle in their place.
+BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
+
 .PHONY: help demo test parity matrix matrix-short upstream faults lint fuzz bench build servers clean
 
 help:
@@ -21,7 +24,7 @@ help:
 	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
 	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
 	@echo "make matrix                             the tests on every Python here, with every Django"
-	@echo "make matrix-short                       the tests on the oldest and newest of both"
+	@echo "make matrix-short                       the tests on the oldest pair and the newest"
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
@@ -34,6 +37,7 @@ demo: build
 
 test: build servers
 	cargo test --locked
+	$(BIN)/python -m pytest -q --slow-paths $(BOTH_WAYS)
 	$(BIN)/python -m pytest
 
 faults: build servers

@@ -379,13 +379,22 @@ def test_bombs(locmem: BaseCache, bomb: bytes, compress: bool) -> None:
     assert len(report.items[0].text) < 2100
 
 
-def test_sealed_chunks_are_counted(locmem: BaseCache) -> None:
-    store("key", ITEMS, {})
-    for number in range(2):
-        key = make_cache_key(f"key-{number}")
-        locmem.set(key, [*locmem.get(key), b"seal"])
-    report = inspect_entry("key")
-    assert (report.state, report.sealed_chunks) == ("whole", 2)
+@pytest.mark.parametrize("options", MODES)
+def test_sealed_entries(locmem: BaseCache, options: Options) -> None:
+    with override_settings(FASTBLETS_SEAL_KEY="a secret for seals, of 32 bytes or more"):
+        store("key", ITEMS, options | {"seal": True})
+        store("empty", [], options | {"seal": True})
+    report = look("key", options)
+    assert (report.state, report.item_count, report.sealed_chunks) == ("whole", len(ITEMS), report.chunk_count)
+    report = look("empty", options)
+    assert (report.state, report.item_count, report.sealed_chunks) == ("whole", 0, 1)
+
+
+def test_a_sealed_value(locmem: BaseCache) -> None:
+    cache_memoize("key", lambda: {"a": 1}, use_encryption=True, seal=True)
+    report = inspect_entry("key", use_encryption=True)
+    assert (report.state, report.items[0].text) == ("whole", "{'a': 1}")
+    assert report.notes == ("it has a seal, which is not verified here",)
 
 
 def test_what_the_client_cannot_unpickle(tmp_path: Path, db: None) -> None:

@@ -176,7 +176,7 @@ def inspect_entry(
         ValueError: The encryption key has a wrong length.
     """
     aes_key = resolve_encryption_key(use_encryption, encryption_key)
-    entry = Entry(key, None, True, use_encryption, encryption_key, None)
+    entry = _entry(key, use_encryption, encryption_key)
 
     if aes_key is not None:
         # A key of a wrong length is no damage of the entry.
@@ -254,8 +254,12 @@ class _Look:
         except ValueError as e:
             return replace(report, state="damaged", problems=(_describe(e),)), None
 
-        found = _native.inspect_chunks([plain], False, None, max(self.show, 1))
+        pickled = _without_seal(plain)
+        found = _native.inspect_chunks([pickled], False, None, max(self.show, 1))
         problems = []
+
+        if len(pickled) < len(plain):
+            report = replace(report, notes=("it has a seal, which is not verified here",))
 
         if found.damage:
             problems.append(f"{_plain(found.damage[0])}, or it was encrypted with another key")
@@ -333,7 +337,10 @@ class _Look:
         for number, size in enumerate(sizes):
             is_last = number == count - 1
 
-            if size is not None and not (0 < size <= full if is_last else size == full):
+            # An empty entry that is sealed has a chunk for its seal.
+            least = 0 if count == 1 and self.report.sealed_chunks == 1 else 1
+
+            if size is not None and not (least <= size <= full if is_last else size == full):
                 expected = f"1 to {full:,}" if is_last else f"{full:,}"
                 self._damaged(f"chunk {number} has {size:,} bytes, not {expected}")
 
@@ -399,7 +406,7 @@ def forget_entry(
     Raises:
         Exception: The cache failed, in the words of its client.
     """
-    entry = Entry(key, None, True, use_encryption, encryption_key, None)
+    entry = _entry(key, use_encryption, encryption_key)
 
     try:
         main = cache.get(entry.full_key, UNSET) is not UNSET
@@ -442,6 +449,12 @@ def _get_each(keys: list[str]) -> dict[str, Any]:
     return found
 
 
+def _entry(key: str | Sequence[str], use_encryption: bool | None, encryption_key: bytes | None) -> Entry:
+    return Entry(
+        key, expiration=None, compress=True, use_encryption=use_encryption, encryption_key=encryption_key, seal=False
+    )
+
+
 def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryReport:
     return replace(
         report,
@@ -451,6 +464,15 @@ def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryRepor
         names=tuple(found.names),
         more_names=found.more_names,
     )
+
+
+def _without_seal(plain: bytes) -> bytes:
+    """Return the pickle of a small value without its seal, if it has one."""
+    try:
+        return _native.open_pickle(plain, None, False, False)
+    except ValueError:
+        # No pickle. What is wrong with it is said by who looks at it.
+        return plain
 
 
 def _chunk_of(stored: Any) -> bytes | None:
