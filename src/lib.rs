@@ -9,12 +9,14 @@
 //! - [`chunk`]: the stream is cut into pieces that fit into a cache.
 //! - [`seal`]: what tells that an entry is the one that was stored under its key.
 //! - [`large`]: the pipe that joins the rooms, in both directions.
+//! - [`inspect`]: what stands in a stored stream, shown to people. No pickle is executed.
 //! - [`error`]: what can go wrong in any of them.
 //! - `python`: the table of what Python sees, and the walk over Python's objects. Feature `python`.
 
 pub mod chunk;
 pub mod cipher;
 pub mod error;
+pub mod inspect;
 pub mod key;
 pub mod large;
 pub mod pickle;

@@ -11,6 +11,7 @@ __all__ = [
     "WRITE_ID_SIZE",
     "Decryptor",
     "Encryptor",
+    "Inspection",
     "ItemStream",
     "LargeWriter",
     "Sealer",
@@ -18,6 +19,7 @@ __all__ = [
     "decrypt_value",
     "encrypt",
     "encrypt_value",
+    "inspect_chunks",
     "make_full_key",
     "open_pickle",
     "pickle_dumps",
@@ -63,6 +65,25 @@ class ItemStream:
     def ready(self) -> bool: ...
     def __iter__(self) -> ItemStream: ...
     def __next__(self) -> Any: ...
+
+@final
+class Inspection:
+    @property
+    def compressed(self) -> bool: ...
+    @property
+    def pickled(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def items(self) -> list[tuple[int, str]]: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def more_names(self) -> bool: ...
+    @property
+    def damage(self) -> tuple[str, int] | None: ...
+
+def inspect_chunks(chunks: Sequence[bytes], compressed: bool | None, key: bytes | None, show: int, /) -> Inspection: ...
 
 @final
 class Sealer:

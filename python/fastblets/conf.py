@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
+#: All settings that are read.
+SETTINGS: Final = (
+    "CACHE_EXPIRATION_TIME",
+    "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY",
+    "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS",
+    "DJBLETS_CACHE_FORCE_ENCRYPTION",
+    "FASTBLETS_PICKLE_CLASSES",
+    "FASTBLETS_SEAL",
+    "FASTBLETS_SEAL_KEY",
+    "SITE_ROOT",
+)
+
+#: What settings begin with that can't be meant for anybody else.
+PREFIXES: Final = ("DJBLETS_CACHE_", "FASTBLETS_")
+
 #: What the lazy settings keep: under "_wrapped" the real ones, which may be exchanged at any time. Looked at past their
 #: own ``__getattribute__()``, which is in Python.
 _lazy: Final = object.__getattribute__(settings, "__dict__")

@@ -45,6 +45,45 @@ enum Effect {
     Stop,
 }
 
+/// An opcode of a pickle, and what stands behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation<'a> {
+    /// The opcode's byte.
+    pub opcode: u8,
+    /// The opcode and its whole argument, lengths and newlines included.
+    pub whole: &'a [u8],
+    /// The argument's content: without its length; of lines, all of them but for the last newline.
+    pub content: &'a [u8],
+}
+
+/// The opcodes of a pickle that a [`Scanner`] has found to be whole, up to the end of `data` or an unknown opcode.
+pub fn operations(data: &[u8]) -> impl Iterator<Item = Operation<'_>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = data.get(at..)?;
+        let opcode = *rest.first()?;
+        let content = match OPCODES[usize::from(opcode)]?.argument {
+            Argument::Fixed(size) => 1..1 + size,
+            Argument::Counted(size) => {
+                let start = 1 + size;
+                start..end_of(start, little_endian(rest.get(1..start)?)).ok()?
+            }
+            Argument::Lines(lines) => {
+                let end = (0..lines).try_fold(1, |end, _| line_end(rest, end))?;
+                1..end - 1
+            }
+        };
+        let newline = usize::from(matches!(OPCODES[usize::from(opcode)]?.argument, Argument::Lines(_)));
+        let whole = rest.get(..content.end + newline)?;
+        at += whole.len();
+        Some(Operation {
+            opcode,
+            whole,
+            content: &whole[content],
+        })
+    })
+}
+
 /// What the scanner has to know about strings, to tell which global STACK_GLOBAL means.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {

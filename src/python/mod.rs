@@ -4,6 +4,7 @@ mod classes;
 mod crypto;
 mod dump;
 mod error;
+mod inspect;
 mod key;
 mod large;
 mod load;
@@ -20,6 +21,8 @@ use pyo3::prelude::*;
 mod native {
     #[pymodule_export]
     use super::crypto::{Decryptor, Encryptor, decrypt, encrypt};
+    #[pymodule_export]
+    use super::inspect::{Inspection, inspect_chunks};
     #[pymodule_export]
     use super::key::make_full_key;
     #[pymodule_export]

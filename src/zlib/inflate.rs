@@ -37,12 +37,19 @@ impl Inflate {
         let status = match self.stream.decompress(input, output, InflateFlush::NoFlush) {
             Ok(status) => status,
             Err(zlib_rs::InflateError::NeedDict { .. }) => return Err(Error::Zlib("it asks for a dictionary")),
-            Err(_) => return Err(Error::Zlib("it is not a valid zlib stream")),
+            Err(_) => return Err(Error::Zlib(self.fault())),
         };
         self.ended = status == Status::StreamEnd;
         let read = usize::try_from(self.stream.total_in() - read).unwrap_or(input.len());
         let written = usize::try_from(self.stream.total_out() - written).unwrap_or(output.len());
         Ok((read, written))
+    }
+
+    fn fault(&self) -> &'static str {
+        match self.stream.error_message() {
+            Some("incorrect data check") => "its checksum is wrong",
+            _ => "it is not a valid zlib stream",
+        }
     }
 
     /// Whether the stream has ended and its checksum was right.

@@ -40,7 +40,7 @@ logger = logging.getLogger("djblets.cache.backend")
 DEFAULT_EXPIRATION_TIME: Final = 60 * 60 * 24 * 30
 
 #: How many chunks are fetched at a time. Their count comes from the cache, so it may be anything.
-_FETCH_SIZE: Final = 64
+FETCH_SIZE: Final = 64
 
 
 class Unset(Enum):
@@ -293,6 +293,10 @@ class Entry:
 
         return _native.LargeWriter(self._compress, self._encryption_key, os.urandom(AES_BLOCK_SIZE))
 
+    def chunk_keys(self, start: int, end: int) -> list[str]:
+        """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
+        return [self._make_chunk_key(index) for index in range(start, end)]
+
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""
         caches[DEFAULT_CACHE_ALIAS].delete(self.full_key)
@@ -336,8 +340,8 @@ class Entry:
         stored: list[list[bytes]] = []
 
         while len(stored) < count:
-            end = min(len(stored) + _FETCH_SIZE, count)
-            keys = [self._make_chunk_key(index) for index in range(len(stored), end)]
+            end = min(len(stored) + FETCH_SIZE, count)
+            keys = self.chunk_keys(len(stored), end)
             found = caches[DEFAULT_CACHE_ALIAS].get_many(keys)
 
             if len(found) != len(keys):

@@ -1,0 +1,334 @@
+"""System checks, for ``manage.py check``. Each of them is explained in docs/operating.md, under its id.
+
+No message holds a key, a secret or a part of one.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import time
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from django.apps import apps
+from django.conf import settings
+from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import BaseMemcachedCache
+from django.core.checks import Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+
+from fastblets import _native
+from fastblets.cache.keys import get_default_encryption_key
+from fastblets.conf import PREFIXES, SETTINGS, get_setting
+from fastblets.replacement import MODULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any, Final
+
+    from django.core.cache.backends.base import BaseCache
+    from django.core.checks import CheckMessage
+
+
+__all__ = ["IDS", "register_checks"]
+
+
+#: The ids of all checks.
+IDS: Final = (
+    "fastblets.E001",
+    "fastblets.E002",
+    "fastblets.W001",
+    "fastblets.W002",
+    "fastblets.W003",
+    "fastblets.W004",
+    "fastblets.W005",
+    "fastblets.W006",
+    "fastblets.W007",
+    "fastblets.W008",
+)
+
+#: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
+_KEY_OF_STARTPROJECT: Final = b"django-insecure-"
+
+#: The lengths in bytes that AES keys have.
+_KEY_SIZES: Final = (16, 24, 32)
+
+#: What a chunk takes in a memcached beyond its bytes: its key, the list around it, and memcached's own header.
+_CHUNK_OVERHEAD: Final = 512
+
+#: For how long, in seconds, a memcached is asked for its limit. One that is down is none of a check's business.
+_PATIENCE: Final = 1.0
+
+#: How similar a setting's name must be to one of ours to be taken for a misspelling of it.
+_SIMILARITY: Final = 0.85
+
+
+def register_checks() -> None:
+    """Register all checks with Django."""
+    register(check_settings)
+    register(check_encryption_key, Tags.security)
+    register(check_encryption_key_of_deployment, Tags.security, deploy=True)
+    register(check_cache, Tags.caches)
+    register(check_cache_of_deployment, Tags.caches, deploy=True)
+    register(check_memcached, Tags.caches, deploy=True)
+    register(check_replacement, Tags.compatibility)
+
+
+def check_encryption_key(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the default encryption key is an AES key: E001, E002."""
+    key = get_setting("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY")
+
+    if not key:
+        return list(_check_secret_key())
+
+    if not isinstance(key, (bytes, str)):
+        return [
+            Error(
+                f"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY is of type {type(key).__name__}.",
+                hint=_hint("E001", "Set it to 16, 24 or 32 bytes."),
+                id="fastblets.E001",
+            )
+        ]
+
+    size = len(get_default_encryption_key())
+
+    if size in _KEY_SIZES:
+        return []
+
+    return [
+        Error(
+            f"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY has {size} bytes{' in UTF-8' if isinstance(key, str) else ''}. An "
+            "AES key has 16, 24 or 32: nothing that is to be encrypted will be cached.",
+            hint=_hint("E001", 'Set it to what `python -c "import os; print(os.urandom(32))"` prints.'),
+            id="fastblets.E001",
+        )
+    ]
+
+
+def _check_secret_key() -> Iterator[CheckMessage]:
+    # Django's own checks say what is to be said of a SECRET_KEY that is missing.
+    with suppress(ImproperlyConfigured, TypeError, AttributeError):
+        size = len(get_default_encryption_key())
+
+        if size not in _KEY_SIZES:
+            yield Error(
+                f"The first 16 characters of SECRET_KEY, which serve as the AES key, are {size} bytes in UTF-8. An AES "
+                "key has 16, 24 or 32: nothing that is to be encrypted will be cached.",
+                hint=_hint("E002", "Set DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY to a key of its own."),
+                id="fastblets.E002",
+            )
+
+
+def check_encryption_key_of_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the encryption key doesn't come out of SECRET_KEY: W001, W007."""
+    if get_setting("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY"):
+        return []
+
+    with suppress(ImproperlyConfigured, TypeError, AttributeError):
+        if get_default_encryption_key() == _KEY_OF_STARTPROJECT:
+            return [
+                Warning(
+                    f'The AES key of all that is encrypted in the cache is "{_KEY_OF_STARTPROJECT.decode()}", the '
+                    "first 16 characters of each SECRET_KEY that `startproject` makes: everybody knows it.",
+                    hint=_hint("W007", "Set DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY to random bytes of its own."),
+                    id="fastblets.W007",
+                )
+            ]
+
+    return [
+        Warning(
+            "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY isn't set, so the first 16 characters of SECRET_KEY are the AES key "
+            "of all that is encrypted in the cache.",
+            hint=_hint(
+                "W001",
+                "Set it to random bytes of its own: characters are easier to guess than bytes, and a new SECRET_KEY "
+                "would make all encrypted entries unreadable.",
+            ),
+            id="fastblets.W001",
+        )
+    ]
+
+
+def check_cache(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the default cache stores anything: W002."""
+    if not isinstance(_default_cache(), DummyCache):
+        return []
+
+    return [
+        Warning(
+            "The default cache is Django's DummyCache: everything is computed every time, and a CacheLock locks "
+            "nothing out.",
+            hint=_hint("W002", 'Set CACHES["default"] to a cache that stores.'),
+            id="fastblets.W002",
+        )
+    ]
+
+
+def check_cache_of_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Check that processes share the default cache: W008."""
+    if not isinstance(_default_cache(), LocMemCache):
+        return []
+
+    return [
+        Warning(
+            "The default cache is Django's LocMemCache, of which each process has its own: CacheLock and "
+            "GenerationSynchronizer don't reach other processes.",
+            hint=_hint("W008", 'Unless there is but one process, set CACHES["default"] to a cache that they share.'),
+            id="fastblets.W008",
+        )
+    ]
+
+
+def check_memcached(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the memcached servers take items of a chunk's size: W003. A server that doesn't say is left alone."""
+    cache = _default_cache()
+
+    if not isinstance(cache, BaseMemcachedCache):
+        return []
+
+    needed = _native.CACHE_CHUNK_SIZE + _CHUNK_OVERHEAD
+    messages: list[CheckMessage] = []
+
+    for server in cache.client_servers:
+        limit = _item_limit(str(server))
+
+        if limit is not None and limit < needed:
+            messages.append(
+                Warning(
+                    f"The memcached at {server} takes items of up to {limit:,} bytes. The chunks of large entries need "
+                    f"{needed:,}: no entry of more than one chunk can be stored there.",
+                    hint=_hint("W003", "Start it with `-I 1m`, which is its default, or more."),
+                    id="fastblets.W003",
+                )
+            )
+
+    return messages
+
+
+def _item_limit(server: str) -> int | None:
+    """Return a memcached's limit in bytes, None if it can't be asked.
+
+    Not through the cache's client: each has another way of asking, and what it waits for is the project's to set.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    answer = b""
+
+    try:
+        with _connect(server) as connection:
+            connection.sendall(b"stats settings\r\n")
+
+            while not answer.endswith((b"END\r\n", b"ERROR\r\n")) and len(answer) < 65536:
+                connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                piece = connection.recv(4096)
+
+                if not piece:
+                    break
+
+                answer += piece
+    except (OSError, ValueError):
+        return None
+
+    found = re.search(rb"^STAT item_size_max (\d{1,18})\r$", answer, re.MULTILINE)
+
+    return int(found[1]) if found else None
+
+
+def _connect(server: str) -> socket.socket:
+    path = server.removeprefix("unix:")
+
+    if path.startswith("/"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(_PATIENCE)
+
+        try:
+            connection.connect(path)
+        except OSError:
+            connection.close()
+            raise
+
+        return connection
+
+    host, _, port = server.rpartition(":")
+
+    if not host:
+        host, port = server, "11211"
+
+    return socket.create_connection((host.strip("[]"), int(port)), _PATIENCE)
+
+
+def check_replacement(**kwargs: Any) -> list[CheckMessage]:
+    """Check that Djblets' caching isn't used beside ours: W004."""
+    if any(_module_name(name).startswith("fastblets.") for name in MODULES):
+        return []
+
+    users = [f"the app {config.name}" for config in apps.get_app_configs() if f"{config.name}.".startswith("djblets.")]
+    users += [f"the module {_module_name(name)}" for name in MODULES if _module_name(name)]
+
+    if not users:
+        return []
+
+    return [
+        Warning(
+            f"Djblets is in use, and its caching is not replaced: {', '.join(sorted(users))}.",
+            hint=_hint("W004", "Begin the settings module with `import fastblets` and `fastblets.replace_djblets()`."),
+            id="fastblets.W004",
+        )
+    ]
+
+
+def _module_name(name: str) -> str:
+    """Return the name of the module that serves as Djblets' one, empty if none does yet."""
+    return getattr(sys.modules.get(f"djblets.{name}"), "__name__", "")
+
+
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Check the names of settings: W005, W006."""
+    messages: list[CheckMessage] = []
+
+    for name in _set_by_project():
+        if name in SETTINGS:
+            continue
+
+        similar = get_close_matches(name, SETTINGS, 1, _SIMILARITY)
+
+        if name.startswith(PREFIXES):
+            similar = similar or get_close_matches(name, SETTINGS, 1)
+            known = f"Did you mean {similar[0]}?" if similar else f"There are {', '.join(SETTINGS)}."
+            messages.append(Warning(f"There is no setting {name}.", hint=_hint("W005", known), id="fastblets.W005"))
+        elif similar:
+            messages.append(
+                Warning(
+                    f"Nothing here reads the setting {name}.",
+                    hint=_hint("W006", f"Did you mean {similar[0]}?"),
+                    id="fastblets.W006",
+                )
+            )
+
+    return messages
+
+
+def _set_by_project() -> Iterable[str]:
+    # Django's defaults are nobody's mistakes.
+    return sorted(name for name in dir(settings) if name.isupper() and settings.is_overridden(name))  # type: ignore[misc]
+
+
+def _default_cache() -> BaseCache | None:
+    # Django's own checks say what is to be said of a cache that can't be had.
+    try:
+        cache = caches["default"]
+    except (InvalidCacheBackendError, ImportError):
+        return None
+
+    # Djblets' forwarding cache, which names another one.
+    forwards = isinstance(getattr(type(cache), "backend", None), property)
+
+    return getattr(cache, "backend", cache) if forwards else cache
+
+
+def _hint(check: str, text: str) -> str:
+    return f"{text} See docs/operating.md#fastblets-{check.lower()}."

@@ -1,0 +1,523 @@
+"""Looking at entries of the cache, and removing them, for those who run a site.
+
+No pickle of an entry is executed here. What the cache's own client pickles around it is not in our hands: it unpickles
+that before anyone can look at it, and a small value that isn't encrypted along with it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+import zlib
+from dataclasses import asdict, dataclass, field, replace
+from reprlib import Repr
+from typing import TYPE_CHECKING
+
+from django.core.cache import cache
+
+from fastblets import _native
+from fastblets.cache.entry import FETCH_SIZE, UNSET, Entry
+from fastblets.cache.keys import resolve_encryption_key
+from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final, Literal
+
+    State = Literal["whole", "damaged", "missing"]
+    Kind = Literal["small", "large"]
+
+
+__all__ = ["EntryReport", "Forgotten", "ItemReport", "forget_entry", "inspect_entry"]
+
+
+#: What the clients of caches raise for data that they can't unpickle. What they raise for a server that is down is none
+#: of these.
+_UNPICKLING_ERRORS: Final = (
+    pickle.UnpicklingError,
+    zlib.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+#: Stands for what can't be unpickled.
+_UNREADABLE: Final = object()
+
+#: The longest list of chunks that is written out in a problem.
+_MOST_NAMED: Final = 10
+
+_repr = Repr()
+_repr.maxlevel = 8
+_repr.maxlist = _repr.maxtuple = _repr.maxset = _repr.maxfrozenset = _repr.maxdict = 20
+_repr.maxstring = _repr.maxother = 200
+_repr.maxlong = 100
+
+
+@dataclass(frozen=True)
+class ItemReport:
+    """One item of an entry.
+
+    Attributes:
+        size: The bytes of its pickle. None for a small value that isn't encrypted.
+        text: How it looks, shortened. Objects are shown as ``<module.Class …>``.
+    """
+
+    size: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class EntryReport:
+    """What is known of an entry.
+
+    Attributes:
+        full_key: The full cache key.
+        state: Whether it is ``whole``, ``damaged`` or ``missing``.
+        kind: Whether it is ``small`` or ``large``: a value by itself, or chunks and their count. None if missing.
+        encrypted: Whether it was looked for as an encrypted entry.
+        compressed: Whether its chunks are compressed. None for a small entry, or where there is no chunk to tell.
+        chunk_count: The stored count of chunks. None for a small entry.
+        chunk_sizes: The bytes of each chunk from the first, up to where they were fetched; None for one that is
+            missing or no chunk.
+        sealed_chunks: How many of these chunks are stored with a second element, a seal. It is not verified here.
+        stored_bytes: The bytes of all that is stored: chunks, or a small encrypted value.
+        pickled_bytes: The bytes of the pickles in there, as far as they could be read.
+        item_count: How many whole items there are, as far as they could be read.
+        items: The first of the items.
+        names: The classes and functions that the pickles name, sorted.
+        more_names: Whether they name even more.
+        problems: What is wrong with it.
+        notes: What else is to be known of it.
+        fetch_seconds: How long the cache took.
+        read_seconds: How long it took to decrypt, decompress and look through all that was fetched.
+    """
+
+    full_key: str
+    state: State
+    encrypted: bool
+    kind: Kind | None = None
+    compressed: bool | None = None
+    chunk_count: int | None = None
+    chunk_sizes: tuple[int | None, ...] = ()
+    sealed_chunks: int = 0
+    stored_bytes: int | None = None
+    pickled_bytes: int | None = None
+    item_count: int | None = None
+    items: tuple[ItemReport, ...] = ()
+    names: tuple[str, ...] = ()
+    more_names: bool = False
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fetch_seconds: float = 0.0
+    read_seconds: float = 0.0
+
+    @property
+    def ratio(self) -> float | None:
+        """How many bytes of pickles one stored byte stands for, None where that isn't known."""
+        if not self.stored_bytes or self.pickled_bytes is None:
+            return None
+
+        return self.pickled_bytes / self.stored_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, and the ratio, in types that JSON has."""
+        return {**asdict(self), "ratio": self.ratio}
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was removed of an entry.
+
+    Attributes:
+        full_key: The full cache key.
+        main: Whether there was something under the full key: a small value, or the count of chunks.
+        chunks: How many chunks there were.
+    """
+
+    full_key: str
+    main: bool
+    chunks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it in types that JSON has."""
+        return asdict(self)
+
+
+def inspect_entry(
+    key: str | Sequence[str],
+    *,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    compressed: bool | None = None,
+    large: bool | None = None,
+    items: int = 5,
+) -> EntryReport:
+    """Return what is known of an entry, whatever has become of it.
+
+    Chunks are fetched as a reader does it, and kept in memory as they are stored; of what is in them, no more than the
+    largest item.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.cache_memoize`.
+        use_encryption: As for :func:`~fastblets.cache.backend.cache_memoize`.
+        encryption_key: As for :func:`~fastblets.cache.backend.cache_memoize`.
+        compressed: Whether chunks are compressed. Default: as they say themselves.
+        large: Whether it is a large entry. Default: it is one if what is stored under the full key is a text of
+            decimal digits.
+        items: How many items to show.
+
+    Raises:
+        Exception: The cache failed, in the words of its client.
+        ValueError: The encryption key has a wrong length.
+    """
+    aes_key = resolve_encryption_key(use_encryption, encryption_key)
+    entry = _entry(key, use_encryption, encryption_key)
+
+    if aes_key is not None:
+        # A key of a wrong length is no damage of the entry.
+        _native.Decryptor(aes_key, bytes(AES_BLOCK_SIZE))
+
+    look = _Look(entry, aes_key, compressed, items)
+
+    return look.take(large)
+
+
+@dataclass
+class _Look:
+    entry: Entry
+    aes_key: bytes | None
+    compressed: bool | None
+    show: int
+    report: EntryReport = field(init=False)
+
+    def take(self, large: bool | None) -> EntryReport:
+        self.report = EntryReport(self.entry.full_key, "whole", self.aes_key is not None)
+
+        try:
+            value = self._timed(lambda: cache.get(self.entry.full_key, UNSET))
+        except _UNPICKLING_ERRORS as e:
+            self._damaged(f"the cache's client can't unpickle what is stored: {_describe(e)}")
+
+            return self.report
+
+        if value is UNSET:
+            return replace(self.report, state="missing")
+
+        small, content = self._small(value)
+        count = _parse_count(content)
+
+        if count is None or large is False:
+            self.report = small
+
+            if large:
+                self._set(kind="large")
+                self._damaged("what is stored under its key is no count of chunks")
+
+            return self.report
+
+        self._set(kind="large", chunk_count=count)
+        chunks = self._fetch(count)
+
+        if large is None and not chunks:
+            self._set(notes=(*self.report.notes, f'or it is a small value, the text "{content}"'))
+
+        self._read(chunks)
+
+        return self.report
+
+    def _small(self, value: object) -> tuple[EntryReport, object]:
+        """Return what is known if it is a small value, and its text, if it is one."""
+        if self.aes_key is None:
+            return replace(
+                self.report,
+                kind="small",
+                item_count=1,
+                items=(ItemReport(None, _safe_repr(value)),)[: self.show],
+                notes=("its value was unpickled by the cache's client",),
+            ), value
+
+        if not isinstance(value, bytes):
+            problem = f"an encrypted value is stored as bytes, not as {type(value).__name__}"
+
+            return replace(self.report, kind="small", state="damaged", problems=(problem,)), None
+
+        report = replace(self.report, kind="small", stored_bytes=len(value))
+        start = time.perf_counter()
+
+        try:
+            plain = aes_decrypt(value, key=self.aes_key)
+        except ValueError as e:
+            return replace(report, state="damaged", problems=(_describe(e),)), None
+
+        pickled = _without_seal(plain)
+        found = _native.inspect_chunks([pickled], False, None, max(self.show, 1))
+        problems = []
+
+        if len(pickled) < len(plain):
+            report = replace(report, notes=("it has a seal, which is not verified here",))
+
+        if found.damage:
+            problems.append(f"{_plain(found.damage[0])}, or it was encrypted with another key")
+        elif found.count != 1:
+            problems.append(f"it holds {found.count} pickles instead of one")
+
+        report = replace(
+            _with_contents(report, found),
+            state="damaged" if problems else "whole",
+            problems=tuple(problems),
+            read_seconds=time.perf_counter() - start,
+        )
+        # Not unpickled for a look at it: as it is shown, a text stands between quotes, and nothing else does.
+        text = "" if problems else found.items[0][1]
+        content = text[1:-1] if text.startswith("'") and text.endswith("'") else None
+
+        return replace(report, items=report.items[: self.show]), content
+
+    def _fetch(self, count: int) -> list[bytes]:
+        """Return the chunks up to the first that isn't there."""
+        sizes: list[int | None] = []
+        chunks: list[bytes] = []
+        sealed = 0
+        strange: set[int] = set()
+
+        while len(sizes) < count:
+            start = len(sizes)
+            found = self._get_many(self.entry.chunk_keys(start, min(start + FETCH_SIZE, count)))
+
+            for stored in found:
+                chunk = _chunk_of(stored)
+
+                if stored is not UNSET and chunk is None:
+                    strange.add(len(sizes))
+
+                if chunk is not None:
+                    sealed += len(stored) > 1
+
+                    if len(chunks) == len(sizes):
+                        chunks.append(chunk)
+
+                sizes.append(None if chunk is None else len(chunk))
+
+            if all(stored is UNSET for stored in found):
+                # A count may be any number: nobody asks for a million chunks that aren't there.
+                break
+
+        self._set(
+            chunk_sizes=tuple(sizes),
+            sealed_chunks=sealed,
+            stored_bytes=sum(size for size in sizes if size is not None),
+        )
+        self._check_chunks(count, strange)
+
+        return chunks
+
+    def _get_many(self, keys: list[str]) -> list[Any]:
+        found = self._timed(lambda: _get_each(keys))
+
+        return [found.get(key, UNSET) for key in keys]
+
+    def _check_chunks(self, count: int, strange: set[int]) -> None:
+        sizes = self.report.chunk_sizes
+        missing = [number for number, size in enumerate(sizes) if size is None and number not in strange]
+        full = _native.CACHE_CHUNK_SIZE
+
+        if missing:
+            more = count - len(sizes)
+            rest = f", and nobody looked for the {more:,} behind" if more else ""
+            self._damaged(f"{_chunks_are(missing, 'missing')} of {count:,}{rest}")
+
+        if strange:
+            self._damaged(_chunks_are(sorted(strange), "no list that begins with bytes"))
+
+        for number, size in enumerate(sizes):
+            is_last = number == count - 1
+
+            # An empty entry that is sealed has a chunk for its seal.
+            least = 0 if count == 1 and self.report.sealed_chunks == 1 else 1
+
+            if size is not None and not (least <= size <= full if is_last else size == full):
+                expected = f"1 to {full:,}" if is_last else f"{full:,}"
+                self._damaged(f"chunk {number} has {size:,} bytes, not {expected}")
+
+                # One wrong cut moves all that follow.
+                break
+
+    def _read(self, chunks: list[bytes]) -> None:
+        start = time.perf_counter()
+        found = _native.inspect_chunks(chunks, self.compressed, self.aes_key, self.show)
+        sizes = self.report.chunk_sizes
+        self.report = replace(
+            _with_contents(self.report, found),
+            compressed=found.compressed if chunks else None,
+            read_seconds=self.report.read_seconds + time.perf_counter() - start,
+        )
+
+        # Where chunks are missing it is known why it ends too early.
+        if found.damage and None not in sizes:
+            what, number = found.damage
+            hint = ""
+
+            if found.count == 0 and not found.compressed and self.aes_key is not None:
+                hint = ", or it was encrypted with another key"
+
+            self._damaged(
+                f"{_plain(what)}{hint} (noticed in chunk {number}, behind {found.pickled:,} bytes of pickles)"
+            )
+
+        if not found.compressed and chunks and self.report.state == "whole":
+            self._set(notes=(*self.report.notes, "it is not compressed, so it has no checksum"))
+
+    def _timed(self, ask: Any) -> Any:
+        start = time.perf_counter()
+
+        try:
+            return ask()
+        finally:
+            self._set(fetch_seconds=self.report.fetch_seconds + time.perf_counter() - start)
+
+    def _damaged(self, problem: str) -> None:
+        self._set(state="damaged", problems=(*self.report.problems, problem))
+
+    def _set(self, **changes: Any) -> None:
+        self.report = replace(self.report, **changes)
+
+
+def forget_entry(
+    key: str | Sequence[str],
+    *,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+) -> Forgotten:
+    """Remove an entry with all its chunks, also those of one whose count is gone or wrong.
+
+    The count goes first, so that nobody reads what is left meanwhile. Then chunks are looked for, by 64 at a time,
+    until there are none.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.cache_memoize`.
+        use_encryption: As for :func:`~fastblets.cache.backend.cache_memoize`.
+        encryption_key: As for :func:`~fastblets.cache.backend.cache_memoize`.
+
+    Raises:
+        Exception: The cache failed, in the words of its client.
+    """
+    entry = _entry(key, use_encryption, encryption_key)
+
+    try:
+        main = cache.get(entry.full_key, UNSET) is not UNSET
+    except _UNPICKLING_ERRORS:
+        main = True
+
+    entry.delete()
+    chunks = start = 0
+
+    while True:
+        keys = entry.chunk_keys(start, start + FETCH_SIZE)
+        # Only what is stored as a chunk, or can't be read: another entry's own key may look like that of a chunk.
+        found = [key for key, stored in _get_each(keys).items() if stored is _UNREADABLE or _chunk_of(stored)]
+
+        if not found:
+            return Forgotten(entry.full_key, main, chunks)
+
+        cache.delete_many(found)
+        chunks += len(found)
+        start += FETCH_SIZE
+
+
+def _get_each(keys: list[str]) -> dict[str, Any]:
+    """Return what is stored under the keys, ``_UNREADABLE`` for what can't be unpickled."""
+    try:
+        return cache.get_many(keys)
+    except _UNPICKLING_ERRORS:
+        # One of them. Which?
+        found = {}
+
+    for key in keys:
+        try:
+            value = cache.get(key, UNSET)
+        except _UNPICKLING_ERRORS:
+            value = _UNREADABLE
+
+        if value is not UNSET:
+            found[key] = value
+
+    return found
+
+
+def _entry(key: str | Sequence[str], use_encryption: bool | None, encryption_key: bytes | None) -> Entry:
+    return Entry(
+        key, expiration=None, compress=True, use_encryption=use_encryption, encryption_key=encryption_key, seal=False
+    )
+
+
+def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryReport:
+    return replace(
+        report,
+        pickled_bytes=found.pickled,
+        item_count=found.count,
+        items=tuple(ItemReport(size, text) for size, text in found.items),
+        names=tuple(found.names),
+        more_names=found.more_names,
+    )
+
+
+def _without_seal(plain: bytes) -> bytes:
+    """Return the pickle of a small value without its seal, if it has one."""
+    try:
+        return _native.open_pickle(plain, None, False, False)
+    except ValueError:
+        # No pickle. What is wrong with it is said by who looks at it.
+        return plain
+
+
+def _chunk_of(stored: Any) -> bytes | None:
+    if isinstance(stored, (list, tuple)) and stored and isinstance(stored[0], bytes):
+        return stored[0]
+
+    return None
+
+
+def _parse_count(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+
+    return None
+
+
+def _chunks_are(numbers: list[int], what: str) -> str:
+    if len(numbers) == 1:
+        return f"chunk {numbers[0]} is {what}"
+
+    named = ", ".join(str(number) for number in numbers[:_MOST_NAMED])
+    more = f" and {len(numbers) - _MOST_NAMED:,} more" if len(numbers) > _MOST_NAMED else ""
+
+    return f"chunks {named}{more} are {what}"
+
+
+def _safe_repr(value: object) -> str:
+    try:
+        text = _repr.repr(value)
+    except Exception as e:
+        # An object's own __repr__().
+        text = f"<{type(value).__module__}.{type(value).__qualname__}, whose repr() fails: {type(e).__name__}>"
+
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def _describe(error: Exception) -> str:
+    text = _plain(str(error))
+
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _plain(text: str) -> str:
+    """Return a sentence as a part of another one."""
+    return text.rstrip(".")

@@ -1,0 +1,280 @@
+"""``manage.py fastblets``: looking at entries, removing them, and measuring the cache."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from django.core.management.base import BaseCommand, CommandError
+
+from fastblets.inspect import forget_entry, inspect_entry
+from fastblets.measure import NotStoredError, measure
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Iterator
+    from typing import Any, Final
+
+    from fastblets.inspect import EntryReport
+    from fastblets.measure import Measurement
+
+
+#: How many names of classes are printed.
+_MOST_NAMES: Final = 30
+
+
+class Command(BaseCommand):
+    """The command. What it does is done in ``fastblets.inspect`` and ``fastblets.measure``."""
+
+    help = "Looks at entries of the cache, verifies or removes them, and measures the cache."
+
+    # Whoever has to look into a cache may have a project that has other worries, too.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add the subcommands."""
+        commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+
+        inspect = commands.add_parser("inspect", help="say what is stored under a key, without executing a pickle")
+        inspect.add_argument("key", nargs="+", metavar="KEY", help="the key; several are the parts of one key")
+        _add_key_options(inspect)
+        _add_form_options(inspect)
+        inspect.add_argument("--items", type=int, default=5, metavar="N", help="how many items to show (5)")
+        inspect.add_argument("--json", action="store_true", help="print JSON")
+
+        verify = commands.add_parser("verify", help="fail if an entry is damaged or missing")
+        verify.add_argument("key", nargs="+", metavar="KEY", help="a key")
+        _add_key_options(verify)
+        _add_form_options(verify)
+
+        forget = commands.add_parser("forget", help="remove entries with all their chunks")
+        forget.add_argument("key", nargs="+", metavar="KEY", help="a key")
+        _add_key_options(forget)
+
+        bench = commands.add_parser("bench", help="measure the cache, with this project's settings")
+        _add_key_options(bench)
+        bench.add_argument(
+            "--records", type=int, default=20_000, metavar="N", help="how many records a large entry has (20000)"
+        )
+        bench.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the subcommand."""
+        with _clear_errors():
+            getattr(self, options["subcommand"])(options)
+
+    def inspect(self, options: dict[str, Any]) -> None:
+        """Print what is known of an entry."""
+        key = options["key"][0] if len(options["key"]) == 1 else options["key"]
+        report = inspect_entry(key, items=options["items"], **_key_options(options), **_form_options(options))
+
+        if options["json"]:
+            self.stdout.write(json.dumps(report.to_dict(), indent=2))
+        elif report.state != "missing":
+            self.stdout.write("\n".join(_describe(report)))
+
+        if report.state == "missing":
+            raise CommandError(_missing(report))
+
+    def verify(self, options: dict[str, Any]) -> None:
+        """Print the state of each entry, and fail unless all are whole."""
+        failed = 0
+
+        for key in options["key"]:
+            report = inspect_entry(key, items=0, **_key_options(options), **_form_options(options))
+            found = f"whole, {_summary(report)}"
+
+            if report.state != "whole":
+                failed += 1
+                found = "damaged: " + "; ".join(report.problems) if report.problems else _missing(report)
+
+            self.stdout.write(f"{key}: {found}")
+
+        if failed:
+            raise CommandError(f"{failed} of {len(options['key'])} entries are damaged or missing.")
+
+    def forget(self, options: dict[str, Any]) -> None:
+        """Remove each entry, and print what there was."""
+        for key in options["key"]:
+            forgotten = forget_entry(key, **_key_options(options))
+            main = "the count or value" if forgotten.main else "no count or value"
+            self.stdout.write(f"{key}: deleted {main}, {_number(forgotten.chunks, 'chunk')} ({forgotten.full_key})")
+
+    def bench(self, options: dict[str, Any]) -> None:
+        """Print how fast the cache is."""
+        bar = _Progress(sys.stderr if sys.stderr.isatty() else None)
+
+        try:
+            measured = measure(records=options["records"], progress=bar.show, **_key_options(options))
+        except NotStoredError as e:
+            raise CommandError(f"{e} Look at its limits on the size of items and on memory.") from e
+        finally:
+            bar.clear()
+
+        if options["json"]:
+            self.stdout.write(json.dumps([row.to_dict() for row in measured], indent=2))
+        else:
+            self.stdout.write("\n".join(_table(measured)))
+
+
+class _Progress:
+    """A bar on a terminal."""
+
+    _WIDTH = 30
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._percent = -1
+
+    def show(self, done: int, total: int, name: str) -> None:
+        percent = 100 * done // total
+
+        if self._stream is not None and percent != self._percent:
+            self._percent = percent
+            filled = self._WIDTH * done // total
+            bar = "#" * filled + "." * (self._WIDTH - filled)
+            self._stream.write(f"\r\x1b[K[{bar}] {percent:3} % {name}")
+            self._stream.flush()
+
+    def clear(self) -> None:
+        if self._stream is not None:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+def _add_key_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--encrypted",
+        action="store_const",
+        const=True,
+        help="the entries are encrypted, with the default key (by default as DJBLETS_CACHE_FORCE_ENCRYPTION says)",
+    )
+
+
+def _add_form_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--plain",
+        action="store_const",
+        const=True,
+        help="its chunks are not compressed (by default they say it themselves)",
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--large", dest="large", action="store_const", const=True, help="it must be a large entry")
+    size.add_argument("--small", dest="large", action="store_const", const=False, help="it must be a small one")
+
+
+def _key_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {"use_encryption": options["encrypted"]}
+
+
+def _form_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {"compressed": False if options["plain"] else None, "large": options["large"]}
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except CommandError:
+        raise
+    except (AssertionError, ValueError) as e:
+        # An encryption key that is none.
+        raise CommandError(str(e)) from e
+    except Exception as e:
+        # Most likely a server that is down: each client has exceptions of its own for it.
+        text = f": {e}" if str(e) else ""
+
+        raise CommandError(f"The cache can't be asked: {type(e).__name__}{text}") from e
+
+
+def _missing(report: EntryReport) -> str:
+    how = "encrypted: with another AES key it would have another one" if report.encrypted else "not encrypted"
+
+    return f"missing: nothing is stored under {report.full_key} ({how})"
+
+
+def _describe(report: EntryReport) -> Iterator[str]:
+    yield f"key      {report.full_key}"
+    yield f"state    {report.state}"
+
+    for problem in report.problems:
+        yield f"         - {problem}"
+
+    yield f"form     {_form(report)}"
+
+    if report.chunk_count is not None:
+        yield f"chunks   {_chunks(report)}"
+
+    if report.stored_bytes is not None:
+        yield f"stored   {_number(report.stored_bytes, 'byte')}"
+
+    if report.pickled_bytes is not None:
+        ratio = f", {report.ratio:.2f} times what is stored" if report.ratio else ""
+        yield f"pickles  {_number(report.pickled_bytes, 'byte')}{ratio}"
+
+    if report.item_count is not None:
+        yield f"items    {report.item_count:,}"
+
+    for number, item in enumerate(report.items):
+        size = "" if item.size is None else f" ({_number(item.size, 'byte')})"
+        yield f"         [{number}] {item.text}{size}"
+
+    if report.names:
+        more = report.more_names or len(report.names) > _MOST_NAMES
+        yield f"names    {', '.join(report.names[:_MOST_NAMES])}{', and more' if more else ''}"
+
+    yield f"took     {report.fetch_seconds * 1e3:.1f} ms to fetch, {report.read_seconds * 1e3:.1f} ms to look through"
+
+    for note in report.notes:
+        yield f"note     {note}"
+
+
+def _form(report: EntryReport) -> str:
+    form = [report.kind or "unknown", "encrypted" if report.encrypted else "not encrypted"]
+
+    if report.compressed is not None:
+        form.append("compressed" if report.compressed else "not compressed")
+
+    if report.sealed_chunks:
+        form.append(f"{_number(report.sealed_chunks, 'chunk')} sealed (not verified here)")
+
+    return ", ".join(form)
+
+
+def _chunks(report: EntryReport) -> str:
+    sizes = report.chunk_sizes
+    counted = f"{report.chunk_count:,}"
+
+    if not sizes:
+        return counted
+
+    *full, last = sizes
+
+    if full and all(size == full[0] for size in full) and full[0] is not None and last is not None:
+        times = f"{len(full):,} of " if len(full) > 1 else ""
+        return f"{counted}: {times}{full[0]:,} and one of {last:,} bytes"
+
+    shown = ", ".join("missing" if size is None else f"{size:,}" for size in sizes[:10])
+
+    return f"{counted}: {shown}{', …' if len(sizes) > 10 else ''} bytes"
+
+
+def _summary(report: EntryReport) -> str:
+    if report.kind == "small":
+        return "small"
+
+    return f"large: {_number(report.chunk_count or 0, 'chunk')}, {_number(report.item_count or 0, 'item')}"
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _table(measured: list[Measurement]) -> Iterator[str]:
+    yield f"{'':<26}{'median':>12}{'MB/s':>10}"
+
+    for row in measured:
+        rate = "" if row.megabytes_per_second is None else f"{row.megabytes_per_second:.0f}"
+        yield f"{row.name:<26}{row.seconds * 1e3:>9.3f} ms{rate:>10}"

@@ -1,0 +1,191 @@
+//! What stands in a stored stream, for people to look at. No pickle is executed, and no input can make it take much.
+//!
+//! - `tree`: what a pickle would build: classes are names, and calls are not made.
+//! - `plain`: as much of that as is worth showing, as a pickle of plain data.
+//! - `shown`: that pickle, read by `serde-pickle`, and how it looks in Python.
+
+mod plain;
+mod shown;
+mod tree;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::cipher::Key;
+use crate::error::{Error, Result};
+use crate::large::Reader;
+use crate::pickle::scan::{Global, Scanner};
+
+/// The most names of classes and functions that are collected of one stream.
+const MOST_GLOBALS: usize = 200;
+
+/// How many bytes of pickles are read at a time, at least.
+const STEP: usize = 64 * 1024;
+
+/// How many characters are shown of one item.
+const MOST_TEXT: usize = 2000;
+
+/// The first byte of every zlib stream that is stored. No pickle begins with it: it is no opcode.
+const ZLIB: u8 = 0x78;
+
+/// What was found in a stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// Whether it is compressed: as was said or, if nothing was, as its first byte says.
+    pub compressed: bool,
+    /// How many bytes of pickles were read.
+    pub pickled: u64,
+    /// How many items are whole.
+    pub count: u64,
+    /// The first of the items.
+    pub items: Vec<Item>,
+    /// The classes and functions that the pickles name, dotted.
+    pub globals: BTreeSet<String>,
+    /// Whether they name more than were collected.
+    pub more_globals: bool,
+    /// What is wrong with it.
+    pub damage: Option<Damage>,
+}
+
+/// An item as it is shown.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The size of its pickle in bytes.
+    pub size: usize,
+    /// How it looks, shortened: Python's spelling, objects as `<module.Class …>`.
+    pub text: String,
+}
+
+/// Why a stream can't be read to its end.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// What is wrong.
+    pub error: Error,
+    /// The number of the chunk where it was noticed, from 0: the last one that was looked at.
+    pub chunk: usize,
+}
+
+/// A chunk that tells when it is looked at: the reader goes through them in order.
+struct Watched<'a> {
+    bytes: &'a [u8],
+    number: usize,
+    last: &'a AtomicUsize,
+}
+
+impl AsRef<[u8]> for Watched<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.last.store(self.number, Ordering::Relaxed);
+        self.bytes
+    }
+}
+
+/// Reads a stream to its end or to where it is damaged, and keeps the first `show` items to look at.
+///
+/// Takes as much memory as the largest item's pickle, or little where items are small. Without a word on compression,
+/// the stream says it itself.
+pub fn inspect<Chunk: AsRef<[u8]>>(
+    chunks: &[Chunk],
+    compressed: Option<bool>,
+    key: Option<&Key>,
+    show: usize,
+) -> Stream {
+    let last = AtomicUsize::new(0);
+    let mut stream = Stream::default();
+    if let Err(error) = stream.read(chunks, compressed, key, show, &last) {
+        let chunk = last.load(Ordering::Relaxed);
+        stream.damage = Some(Damage { error, chunk });
+    }
+    stream
+}
+
+impl Stream {
+    fn read<Chunk: AsRef<[u8]>>(
+        &mut self,
+        chunks: &[Chunk],
+        compressed: Option<bool>,
+        key: Option<&Key>,
+        show: usize,
+        last: &AtomicUsize,
+    ) -> Result<()> {
+        let watched = || -> Vec<Watched<'_>> {
+            let chunks = chunks.iter().map(AsRef::as_ref).enumerate();
+            chunks.map(|(number, bytes)| Watched { bytes, number, last }).collect()
+        };
+        self.compressed = match compressed {
+            Some(compressed) => compressed,
+            None => {
+                let mut first = Vec::new();
+                Reader::new(watched(), false, key)?.read(&mut first, 1)?;
+                first.first() == Some(&ZLIB)
+            }
+        };
+        let mut reader = Reader::new(watched(), self.compressed, key)?;
+        let mut scanner = Scanner::new();
+        let mut data = Vec::new();
+        loop {
+            // As much again as there is, so that a huge item is not looked at over and over.
+            let had = data.len();
+            let read = reader.read(&mut data, had.max(STEP));
+            self.pickled += (data.len() - had) as u64;
+            // Of a damaged stream, too, what came before the damage.
+            self.take_items(&mut scanner, &mut data, show)?;
+            if !read? {
+                break;
+            }
+        }
+        if data.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Pickle("it ends in the middle of an item"))
+        }
+    }
+
+    /// Drops all whole pickles from the beginning of `data`.
+    fn take_items(&mut self, scanner: &mut Scanner, data: &mut Vec<u8>, show: usize) -> Result<()> {
+        let mut start = 0;
+        let (globals, more) = (&mut self.globals, &mut self.more_globals);
+        while let Some(size) = scanner.scan_with(&data[start..], |global| {
+            if globals.len() < MOST_GLOBALS {
+                globals.insert(name(global));
+            } else if !*more {
+                *more = !globals.contains(&name(global));
+            }
+        })? {
+            scanner.reset();
+            if self.items.len() < show {
+                let text = show_pickle(&data[start..start + size]);
+                self.items.push(Item { size, text });
+            }
+            self.count += 1;
+            start += size;
+        }
+        data.drain(..start);
+        Ok(())
+    }
+}
+
+/// How one pickle looks, which the scanner must have found to be whole.
+fn show_pickle(pickle: &[u8]) -> String {
+    let tree = tree::Tree::grow(pickle);
+    // Nothing is known that can't be read; if there is something, that is said.
+    let mut text = shown::read(&plain::pickle(&tree)).map_or("<can't be shown>".to_owned(), |shown| shown.to_string());
+    if let Some((end, _)) = text.char_indices().nth(MOST_TEXT) {
+        text.truncate(end);
+        text.push_str(" …");
+    }
+    if tree.cut {
+        text.push_str(" (only its beginning was looked at)");
+    }
+    text
+}
+
+fn name(global: Global<'_>) -> String {
+    match global {
+        Global::Named { module, name } => shown::dotted(&shown::latin1_or_utf8(module), &shown::latin1_or_utf8(name)),
+        Global::Extension(code) => format!("extension {code}"),
+        Global::Unknown => "a name that only executing the pickle would tell".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! What a pickle would build: a tree, or a graph, in which classes are names and no call is made.
+//!
+//! A node takes the place of an object. Nodes stand in one vector and know each other by number: there is nothing to
+//! recurse into when they are dropped, a value that is named a thousand times stands there once, and one that
+//! contains itself is no trouble.
+
+use std::collections::HashMap;
+
+use crate::pickle::scan::{Operation, operations};
+
+/// The number of a node.
+pub(super) type Id = usize;
+
+/// Of a longer pickle, only so many bytes are looked at, or up to the end of the literal that stands there. What is
+/// shown of a value is far less.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// What a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    List,
+    Tuple,
+    Set,
+    FrozenSet,
+    /// Keys and values in turn.
+    Dict,
+    /// What stands behind a mark where the pickle goes on, but not we.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) enum Node<'a> {
+    /// None, a number, a string or bytes, as they stand in the pickle.
+    Literal(Operation<'a>),
+    Container {
+        kind: Kind,
+        items: Vec<Id>,
+    },
+    /// A class or function.
+    Global {
+        module: &'a [u8],
+        name: &'a [u8],
+    },
+    /// What a call would return.
+    Call {
+        callable: Id,
+        /// Arguments: a tuple and, for what has them, keyword arguments.
+        arguments: Vec<Id>,
+        /// What `__setstate__` would be given.
+        state: Vec<Id>,
+        /// What would be appended or set: items, or keys and values in turn.
+        items: Vec<Id>,
+        pairs: bool,
+    },
+    /// Something that the pickle doesn't hold.
+    Elsewhere(&'static str),
+}
+
+#[derive(Debug)]
+pub(super) struct Tree<'a> {
+    nodes: Vec<Node<'a>>,
+    pub(super) root: Id,
+    /// Whether the pickle goes on behind what is here.
+    pub(super) cut: bool,
+}
+
+impl<'a> Tree<'a> {
+    /// Walks a pickle that a scanner has found to be whole.
+    pub(super) fn grow(pickle: &'a [u8]) -> Self {
+        let mut grower = Grower::default();
+        let mut at = 0;
+        let mut ended = false;
+        for operation in operations(pickle) {
+            if operation.opcode == b'.' {
+                ended = true;
+                break;
+            }
+            if at > MOST_BYTES {
+                break;
+            }
+            at += operation.whole.len();
+            grower.apply(operation);
+        }
+        let root = grower.fold();
+        Self {
+            nodes: grower.nodes,
+            root,
+            cut: !ended,
+        }
+    }
+
+    pub(super) fn node(&self, id: Id) -> &Node<'a> {
+        // Every number comes from a node that was pushed; there is always one.
+        self.nodes.get(id).unwrap_or(&Node::Elsewhere("nothing"))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Grower<'a> {
+    nodes: Vec<Node<'a>>,
+    stack: Vec<Id>,
+    /// How high the stack was at each mark.
+    marks: Vec<usize>,
+    memo: HashMap<u64, Id>,
+}
+
+impl<'a> Grower<'a> {
+    fn apply(&mut self, operation: Operation<'a>) {
+        let content = operation.content;
+        match operation.opcode {
+            // PROTO FRAME READONLY_BUFFER
+            0x80 | 0x95 | 0x98 => {}
+            b'(' => self.marks.push(self.stack.len()),
+            b'0' => {
+                if self.marks.last() == Some(&self.stack.len()) {
+                    self.marks.pop();
+                } else {
+                    self.stack.pop();
+                }
+            }
+            b'1' => {
+                self.since_mark();
+            }
+            b'2' => self.stack.extend(self.stack.last().copied()),
+            b'p' | b'q' | b'r' => self.put(number(operation)),
+            0x94 => self.put(self.memo.len() as u64),
+            b'g' | b'h' | b'j' => match self.memo.get(&number(operation)) {
+                Some(&id) => self.stack.push(id),
+                None => self.push(Node::Elsewhere("a memo that isn't there")),
+            },
+            b']' => self.container(Kind::List, vec![]),
+            b')' => self.container(Kind::Tuple, vec![]),
+            b'}' => self.container(Kind::Dict, vec![]),
+            0x8f => self.container(Kind::Set, vec![]),
+            b'l' => self.collect(Kind::List),
+            b't' => self.collect(Kind::Tuple),
+            b'd' => self.collect(Kind::Dict),
+            0x91 => self.collect(Kind::FrozenSet),
+            0x85..=0x87 => {
+                let items = self.pop_many(usize::from(operation.opcode - 0x84));
+                self.container(Kind::Tuple, items);
+            }
+            b'a' => {
+                let items = self.pop_many(1);
+                self.extend(items, false);
+            }
+            b's' => {
+                let items = self.pop_many(2);
+                self.extend(items, true);
+            }
+            b'e' | b'u' | 0x90 => {
+                let items = self.since_mark();
+                self.extend(items, operation.opcode == b'u');
+            }
+            b'c' => self.line_global(content),
+            0x93 => {
+                let names = self.pop_many(2);
+                let mut texts = names.iter().map(|&id| match self.nodes.get(id) {
+                    Some(Node::Literal(literal)) => literal.content,
+                    _ => b"?",
+                });
+                let (module, name) = (texts.next().unwrap_or(b"?"), texts.next().unwrap_or(b"?"));
+                self.push(Node::Global { module, name });
+            }
+            // REDUCE NEWOBJ
+            b'R' | 0x81 => {
+                let arguments = self.pop_many(1);
+                self.call(arguments);
+            }
+            // NEWOBJ_EX
+            0x92 => {
+                let arguments = self.pop_many(2);
+                self.call(arguments);
+            }
+            b'i' => {
+                let arguments = self.since_mark();
+                self.line_global(content);
+                self.container(Kind::Tuple, arguments);
+                let arguments = self.pop_many(1);
+                self.call(arguments);
+            }
+            b'o' => {
+                let mut arguments = self.since_mark().into_iter();
+                self.stack.extend(arguments.next());
+                self.container(Kind::Tuple, arguments.collect());
+                let arguments = self.pop_many(1);
+                self.call(arguments);
+            }
+            b'b' => {
+                let new = self.pop_many(1);
+                if let Some(Node::Call { state, .. }) = self.top() {
+                    state.extend(new);
+                }
+            }
+            b'P' => self.push(Node::Elsewhere("a persistent object")),
+            b'Q' => {
+                self.stack.pop();
+                self.push(Node::Elsewhere("a persistent object"));
+            }
+            0x82..=0x84 => self.push(Node::Elsewhere("an object of copyreg's extension registry")),
+            0x97 => self.push(Node::Elsewhere("a buffer outside of the pickle")),
+            _ => self.push(Node::Literal(operation)),
+        }
+    }
+
+    /// One value of all that is on the stack: there is more than one if the walk was cut off.
+    fn fold(&mut self) -> Id {
+        while let Some(mark) = self.marks.pop() {
+            self.fold_to(mark);
+            let items = self.stack.split_off(mark.min(self.stack.len()));
+            self.container(Kind::Unknown, items);
+        }
+        self.fold_to(0);
+        self.stack.first().copied().unwrap_or_else(|| {
+            self.push(Node::Elsewhere("nothing"));
+            self.nodes.len() - 1
+        })
+    }
+
+    /// Puts what is on the stack above `floor` where it would have gone: into the container below it.
+    fn fold_to(&mut self, floor: usize) {
+        while self.stack.len() > floor + 1 {
+            let last = self.pop_many(1);
+            if self.is_open() {
+                self.extend(last, false);
+            } else if self.stack.len() > floor + 1 {
+                // A key stands between a dict and the value.
+                let key = self.pop_many(1);
+                if self.is_open() {
+                    self.extend(key, true);
+                    self.extend(last, true);
+                }
+            }
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        match self.top() {
+            Some(Node::Container { kind, .. }) => matches!(kind, Kind::List | Kind::Dict | Kind::Set),
+            Some(Node::Call { .. }) => true,
+            _ => false,
+        }
+    }
+
+    fn top(&mut self) -> Option<&mut Node<'a>> {
+        self.nodes.get_mut(*self.stack.last()?)
+    }
+
+    fn push(&mut self, node: Node<'a>) {
+        self.stack.push(self.nodes.len());
+        self.nodes.push(node);
+    }
+
+    fn pop_many(&mut self, count: usize) -> Vec<Id> {
+        self.stack.split_off(self.stack.len().saturating_sub(count))
+    }
+
+    fn since_mark(&mut self) -> Vec<Id> {
+        let mark = self.marks.pop().unwrap_or(0);
+        self.stack.split_off(mark.min(self.stack.len()))
+    }
+
+    fn put(&mut self, number: u64) {
+        if let Some(&id) = self.stack.last() {
+            self.memo.insert(number, id);
+        }
+    }
+
+    fn container(&mut self, kind: Kind, items: Vec<Id>) {
+        self.push(Node::Container { kind, items });
+    }
+
+    fn collect(&mut self, kind: Kind) {
+        let items = self.since_mark();
+        self.container(kind, items);
+    }
+
+    fn extend(&mut self, new: Vec<Id>, in_pairs: bool) {
+        match self.top() {
+            Some(Node::Container { items, .. }) => items.extend(new),
+            Some(Node::Call { items, pairs, .. }) => {
+                *pairs |= in_pairs;
+                items.extend(new);
+            }
+            _ => {}
+        }
+    }
+
+    fn line_global(&mut self, lines: &'a [u8]) {
+        let end = memchr::memchr(b'\n', lines).unwrap_or(lines.len());
+        self.push(Node::Global {
+            module: &lines[..end],
+            name: lines.get(end + 1..).unwrap_or_default(),
+        });
+    }
+
+    fn call(&mut self, arguments: Vec<Id>) {
+        if let Some(callable) = self.stack.pop() {
+            self.push(Node::Call {
+                callable,
+                arguments,
+                state: vec![],
+                items: vec![],
+                pairs: false,
+            });
+        }
+    }
+}
+
+fn number(operation: Operation<'_>) -> u64 {
+    let content = operation.content;
+    if operation.opcode == b'p' || operation.opcode == b'g' {
+        // What is no number names nothing that is there.
+        let text = std::str::from_utf8(content).unwrap_or_default();
+        return text.trim().parse().unwrap_or(u64::MAX);
+    }
+    content
+        .iter()
+        .rev()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte))
+}

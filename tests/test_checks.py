@@ -1,0 +1,278 @@
+"""What `manage.py check` says of a project's caching."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core import checks as django_checks
+from django.core.checks import CheckMessage
+from django.core.management.utils import get_random_secret_key
+from django.test import override_settings
+
+from fastblets import checks
+from fastblets.cache import backend
+from fastblets.conf import SETTINGS
+from fastblets.replacement import MODULES
+from tests.backends import locmem_config
+from tests.servers import Memcached, missing_servers
+
+OPERATING = Path(__file__).parent.parent / "docs" / "operating.md"
+MEMCACHED = "django.core.cache.backends.memcached"
+FILES = "django.core.cache.backends.filebased.FileBasedCache"
+KEY = b"k" * 32
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """One in which there is nothing to say, without the Djblets that other tests have imported."""
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, f"djblets.{name}", raising=False)
+    with override_settings(
+        INSTALLED_APPS=[*settings.INSTALLED_APPS, "fastblets"],
+        CACHES={"default": {"BACKEND": FILES, "LOCATION": str(tmp_path / "cache")}},
+        DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=KEY,
+    ):
+        yield
+
+
+def found(*, deploy: bool = True) -> dict[str, CheckMessage]:
+    """What our checks say, by id, as Django runs them."""
+    messages = django_checks.run_checks(include_deployment_checks=deploy)
+    ours = [message for message in messages if str(message.id).startswith("fastblets.")]
+    for message in ours:
+        assert message.id in checks.IDS
+        anchor = f"docs/operating.md#{str(message.id).replace('.', '-').lower()}."
+        assert str(message.hint).endswith(anchor)
+    return {str(message.id): message for message in ours}
+
+
+def test_a_project_in_order() -> None:
+    assert found() == {}
+
+
+def test_each_check_is_explained() -> None:
+    headings = re.findall(r"^#+ (fastblets[.-].*)$", OPERATING.read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(name.replace(".", "-") for name in checks.IDS)
+
+
+@pytest.mark.parametrize("size", [1, 15, 17, 31, 33])
+@pytest.mark.parametrize("kind", [bytes, str])
+def test_a_key_of_a_wrong_length(size: int, kind: type) -> None:
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=b"q" * size if kind is bytes else "q" * size):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.E001"]
+    assert f"has {size} bytes" in messages["fastblets.E001"].msg
+    assert "qq" not in str(messages)
+
+
+def test_a_key_whose_characters_are_more_bytes() -> None:
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY="é" * 16):
+        assert found() == {}
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY="é" + "q" * 15):
+        assert "has 17 bytes in UTF-8" in found()["fastblets.E001"].msg
+
+
+def test_a_key_of_a_wrong_type() -> None:
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=[1, 2]):
+        assert "is of type list" in found()["fastblets.E001"].msg
+
+
+@pytest.mark.parametrize("secret_key", ["short", "é" * 20])
+def test_a_secret_key_that_makes_no_key(secret_key: str) -> None:
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=None, SECRET_KEY=secret_key):
+        messages = found(deploy=False)
+    if secret_key == "é" * 20:
+        # 32 bytes are a key, too.
+        assert messages == {}
+    else:
+        assert list(messages) == ["fastblets.E002"]
+        assert secret_key not in str(messages)
+
+
+def test_a_key_out_of_the_secret_key() -> None:
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=None):
+        assert list(found()) == ["fastblets.W001"]
+        assert settings.SECRET_KEY[:8] not in str(found())
+        assert found(deploy=False) == {}
+
+
+def test_a_key_that_everybody_knows() -> None:
+    secret_key = get_random_secret_key()
+    with override_settings(
+        DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=None,
+        SECRET_KEY=django_checks.security.base.SECRET_KEY_INSECURE_PREFIX + secret_key,
+    ):
+        messages = found()
+    assert list(messages) == ["fastblets.W007"]
+    assert secret_key not in str(messages)
+
+
+def test_a_cache_that_stores_nothing() -> None:
+    with override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}):
+        assert list(found(deploy=False)) == ["fastblets.W002"]
+
+
+def test_a_cache_of_one_process() -> None:
+    with override_settings(CACHES={"default": locmem_config()}):
+        assert list(found()) == ["fastblets.W008"]
+        assert found(deploy=False) == {}
+
+
+def test_a_cache_behind_a_forwarding_one() -> None:
+    pytest.importorskip("djblets", reason="Djblets isn't installed")
+    forwarding = {"BACKEND": "djblets.cache.forwarding_backend.ForwardingCacheBackend", "LOCATION": "other"}
+    with override_settings(CACHES={"default": forwarding, "other": locmem_config()}):
+        assert list(found()) == ["fastblets.W008"]
+
+
+def test_a_cache_that_cannot_be_had() -> None:
+    for name in ("nowhere.Cache", "django.core.cache.Missing"):
+        with override_settings(CACHES={"default": {"BACKEND": name}}):
+            # Django's own checks say it.
+            assert checks.check_cache() == checks.check_memcached() == []
+
+
+@pytest.mark.parametrize("kind", ["PyMemcacheCache", "PyLibMCCache"])
+@pytest.mark.parametrize(("size", "expected"), [("512k", ["fastblets.W003"]), ("1m", []), ("2m", [])])
+def test_the_limit_of_a_memcached(kind: str, size: str, expected: list[str]) -> None:
+    if Memcached.program in missing_servers():
+        pytest.skip("memcached isn't installed")
+    with Memcached(item_size=size) as server:
+        caches = {"default": {"BACKEND": f"{MEMCACHED}.{kind}", "LOCATION": server.address}}
+        try:
+            with override_settings(CACHES=caches):
+                messages = found()
+                assert list(messages) == expected
+                assert found(deploy=False) == {}
+        except ImportError:
+            pytest.skip("no such client")
+    if messages:
+        assert f"{server.address} takes items of up to 524,288 bytes" in messages["fastblets.W003"].msg
+
+
+@pytest.mark.parametrize("state", ["down", "frozen", "nowhere"])
+def test_a_memcached_that_says_nothing(state: str) -> None:
+    if Memcached.program in missing_servers():
+        pytest.skip("memcached isn't installed")
+    with Memcached() as server:
+        addresses = [server.address]
+        if state == "down":
+            server.kill()
+        elif state == "frozen":
+            server.freeze()
+        else:
+            addresses = ["nowhere.invalid:11211", "no port", "unix:/nowhere/at/all", "/nowhere", "[::1]:1"]
+        start = time.monotonic()
+        with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": addresses}}):
+            assert found() == {}
+        assert time.monotonic() - start < 10
+
+
+def test_a_server_that_talks_without_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                try:
+                    while True:
+                        connection.sendall(b"STAT x y\r\n")
+                        time.sleep(0.01)
+                except OSError:
+                    pass
+
+        threading.Thread(target=talk, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        start = time.monotonic()
+        with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": address}}):
+            assert found() == {}
+        assert time.monotonic() - start < 5
+
+
+def test_a_memcached_at_a_socket(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(64) == b"stats settings\r\n"
+                connection.sendall(b"STAT maxbytes 1\r\nSTAT item_size_max 1000\r\nEND\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        location = f"unix:{path}"
+        with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": location}}):
+            assert "up to 1,000 bytes" in found()["fastblets.W003"].msg
+
+
+def test_djblets_that_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = ModuleType("djblets.cache.backend")
+    monkeypatch.setitem(sys.modules, "djblets.cache.backend", theirs)
+    messages = found(deploy=False)
+    assert list(messages) == ["fastblets.W004"]
+    assert "the module djblets.cache.backend" in messages["fastblets.W004"].msg
+    monkeypatch.setitem(sys.modules, "djblets.cache.backend", backend)
+    assert found() == {}
+
+
+def test_an_app_of_djblets(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = [SimpleNamespace(name=name) for name in ("djblets.datagrid", "djbletsy", "mine")]
+    monkeypatch.setattr(checks, "apps", SimpleNamespace(get_app_configs=lambda: installed))
+    [message] = checks.check_replacement()
+    assert message.msg == "Djblets is in use, and its caching is not replaced: the app djblets.datagrid."
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KY", "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY"),
+        ("DJBLETS_CACHE_FORCE_ENCRYPT", "DJBLETS_CACHE_FORCE_ENCRYPTION"),
+        ("FASTBLETS_SEALS", "FASTBLETS_SEAL"),
+        ("FASTBLETS_WHATEVER_IT_IS", None),
+    ],
+)
+def test_a_setting_that_is_not_there(name: str, similar: str | None) -> None:
+    with override_settings(**{name: "a value"}):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.W005"]
+    assert messages["fastblets.W005"].msg == f"There is no setting {name}."
+    expected = f"Did you mean {similar}?" if similar else "There are CACHE_EXPIRATION_TIME, "
+    assert str(messages["fastblets.W005"].hint).startswith(expected)
+    assert "a value" not in str(messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("DJBLET_CACHE_DEFAULT_ENCRYPTION_KEY", "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY"),
+        ("CACHE_EXPIRATION_TIMES", "CACHE_EXPIRATION_TIME"),
+        ("CACHE_EXPIRATON_TIME", "CACHE_EXPIRATION_TIME"),
+        ("FASTBLET_SEAL_KEY", "FASTBLETS_SEAL_KEY"),
+    ],
+)
+def test_a_setting_that_is_misspelt(name: str, similar: str) -> None:
+    with override_settings(**{name: 1}):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.W006"]
+    assert f"Did you mean {similar}?" in str(messages["fastblets.W006"].hint)
+
+
+@pytest.mark.parametrize(
+    "name", [*SETTINGS, "SITE_ID", "SITE_NAME", "CACHE_MIDDLEWARE_SECONDS", "CACHE_TIMEOUT", "SITE_URL", "DJBLETS_X"]
+)
+def test_settings_that_are_right_or_of_others(name: str) -> None:
+    value: Any = KEY if name.endswith("ENCRYPTION_KEY") else 1
+    with override_settings(**{name: value}):
+        assert found() == {}

@@ -1,0 +1,268 @@
+"""``manage.py fastblets``, as people run it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.core.cache.backends.base import BaseCache
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+
+from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from tests.backends import stored_bytes, use_cache
+from tests.servers import Memcached, Redis, missing_servers
+
+pytestmark = pytest.mark.django_db
+
+ITEMS = [{"id": number, "noise": os.urandom(150_000)} for number in range(15)]
+
+DOWN = {
+    "pymemcache": ("django.core.cache.backends.memcached.PyMemcacheCache", Memcached),
+    "redis": ("django.core.cache.backends.redis.RedisCache", Redis),
+}
+
+
+@pytest.fixture(autouse=True)
+def app() -> Iterator[None]:
+    from django.conf import settings
+
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, "fastblets"]):
+        yield
+
+
+def run(*arguments: str) -> str:
+    output = io.StringIO()
+    call_command("fastblets", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def fails(*arguments: str) -> tuple[str, str]:
+    """What is printed, and the error."""
+    output = io.StringIO()
+    with pytest.raises(CommandError) as caught:
+        call_command("fastblets", *arguments, stdout=output)
+    return output.getvalue(), str(caught.value)
+
+
+def lines(output: str) -> dict[str, str]:
+    return {line[:9].strip(): line[9:] for line in output.splitlines() if line[:9].strip()}
+
+
+@pytest.mark.parametrize("encrypt", [[], ["--encrypted"]], ids=["open", "encrypted"])
+def test_inspect(cache_backend: BaseCache, encrypt: list[str]) -> None:
+    list(cache_memoize_iter(["a:b", "c"], ITEMS, use_encryption=bool(encrypt)))
+    output = run("inspect", "a:b", "c", "--items", "2", *encrypt)
+    found = lines(output)
+    assert found["key"] == make_cache_key(["a:b", "c"], use_encryption=bool(encrypt))
+    assert found["state"] == "whole"
+    assert found["form"] == f"large, {'' if encrypt else 'not '}encrypted, compressed"
+    assert re.fullmatch(r"3: 2 of 1,047,552 and one of [\d,]+ bytes", found["chunks"])
+    assert found["items"] == "15"
+    assert found["names"] == "_codecs.encode"
+    assert re.fullmatch(r"[\d.]+ ms to fetch, [\d.]+ ms to look through", found["took"])
+    assert output.count("         [") == 2
+    assert json.loads(run("inspect", "a:b", "c", "--json", *encrypt))["chunk_count"] == 3
+
+
+def test_inspect_plain(locmem: BaseCache) -> None:
+    list(cache_memoize_iter("key", ["x" * 10], compress_large_data=False))
+    for arguments in ([], ["--plain"]):
+        output = run("inspect", "key", *arguments)
+        assert lines(output)["form"] == "large, not encrypted, not compressed"
+        assert "         [0] 'xxxxxxxxxx' (16 bytes)\n" in output
+        assert "it has no checksum" in output
+    list(cache_memoize_iter("packed", ["x" * 10]))
+    assert "damaged" in run("inspect", "packed", "--plain")
+
+
+def test_inspect_what_is_damaged(locmem: BaseCache) -> None:
+    list(cache_memoize_iter("key", ITEMS))
+    locmem.delete(make_cache_key("key-1"))
+    output = run("inspect", "key")
+    assert lines(output)["state"] == "damaged"
+    assert "         - chunk 1 is missing of 3\n" in output
+    assert re.search(r"^chunks   3: 1,047,552, missing, [\d,]+ bytes$", output, re.MULTILINE)
+
+
+def test_inspect_many_names(locmem: BaseCache) -> None:
+    for count, expected in ((30, 30), (31, 31), (500, 31)):
+        pickles = b"".join(b"cm\nf%d\n." % number for number in range(count))
+        locmem.set_many({make_cache_key("key"): "1", make_cache_key("key-0"): [pickles]})
+        names = lines(run("inspect", "key"))["names"].split(", ")
+        assert len(names) == expected
+        assert (names[-1] == "and more") == (count > 30)
+    assert json.loads(run("inspect", "key", "--json"))["more_names"]
+
+
+def test_inspect_nothing(cache_backend: BaseCache) -> None:
+    output, error = fails("inspect", "key")
+    assert output == ""
+    assert error == "missing: nothing is stored under example.com:key (not encrypted)"
+    _, error = fails("inspect", "key", "--encrypted")
+    assert "with another AES key it would have another one" in error
+    output, _ = fails("inspect", "key", "--json")
+    assert json.loads(output)["state"] == "missing"
+
+
+def test_encryption_is_on_where_the_project_says_so(locmem: BaseCache) -> None:
+    with override_settings(DJBLETS_CACHE_FORCE_ENCRYPTION=True):
+        cache_memoize("key", lambda: {"a": 1})
+        assert lines(run("inspect", "key"))["form"] == "small, encrypted"
+
+
+def test_verify(cache_backend: BaseCache) -> None:
+    cache_memoize("small", lambda: 1)
+    list(cache_memoize_iter("large", ITEMS))
+    assert run("verify", "small", "large") == "small: whole, small\nlarge: whole, large: 3 chunks, 15 items\n"
+    cache_backend.delete(make_cache_key("large-2"))
+    output, error = fails("verify", "small", "large", "none")
+    assert output.splitlines() == [
+        "small: whole, small",
+        "large: damaged: chunk 2 is missing of 3",
+        "none: missing: nothing is stored under example.com:none (not encrypted)",
+    ]
+    assert error == "2 of 3 entries are damaged or missing."
+
+
+def test_verify_what_kind_it_is(locmem: BaseCache) -> None:
+    cache_memoize("key", lambda: "5")
+    assert "chunks 0, 1, 2, 3, 4 are missing" in fails("verify", "key")[0]
+    assert run("verify", "key", "--small") == "key: whole, small\n"
+    cache_memoize("value", lambda: [])
+    assert "no count of chunks" in fails("verify", "value", "--large")[0]
+
+
+def test_forget(locmem: BaseCache) -> None:
+    list(cache_memoize_iter("key", ITEMS, use_encryption=True))
+    full_key = make_cache_key("key", use_encryption=True)
+    assert run("forget", "key", "none", "--encrypted").splitlines() == [
+        f"key: deleted the count or value, 3 chunks ({full_key})",
+        f"none: deleted no count or value, 0 chunks ({make_cache_key('none', use_encryption=True)})",
+    ]
+    assert stored_bytes(locmem) == {}
+
+
+@pytest.mark.parametrize("encrypt", [[], ["--encrypted"]], ids=["open", "encrypted"])
+def test_bench(cache_backend: BaseCache, encrypt: list[str]) -> None:
+    cache_backend.set("mine", 1)
+    rows = json.loads(run("bench", "--records", "200", "--json", *encrypt))
+    assert [row["name"] for row in rows] == [
+        "round trip to the cache",
+        "small value, miss",
+        "small value, hit",
+        "large value, miss",
+        "large value, hit",
+        "iterable, miss",
+        "iterable, hit",
+    ]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert [row["megabytes_per_second"] is not None for row in rows] == [False] * 3 + [True] * 4
+    assert cache_backend.get("mine") == 1
+
+
+def test_bench_leaves_nothing_and_prints_a_table(locmem: BaseCache) -> None:
+    output = run("bench", "--records", "200")
+    assert re.search(r"^large value, hit +[\d.]+ ms +\d+$", output, re.MULTILINE)
+    assert stored_bytes(locmem) == {}
+
+
+def test_bench_of_a_cache_that_stores_nothing(db: None) -> None:
+    with use_cache({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}):
+        assert "doesn't give back small values" in fails("bench")[1]
+
+
+@contextmanager
+def killed(name: str) -> Iterator[None]:
+    backend, kind = DOWN[name]
+    if kind.program in missing_servers():
+        pytest.skip(f"{kind.program} isn't installed")
+    with kind() as server:
+        location = server.url if isinstance(server, Redis) else server.address
+        with use_cache({"BACKEND": backend, "LOCATION": location}):
+            cache_memoize("key", lambda: 1)
+            server.kill()
+            yield
+
+
+@pytest.mark.parametrize("name", DOWN)
+@pytest.mark.parametrize("command", [["inspect", "key"], ["verify", "key"], ["forget", "key"], ["bench"]], ids=" ".join)
+def test_a_server_that_is_down(name: str, command: list[str], db: None) -> None:
+    with killed(name):
+        output, error = fails(*command)
+    assert output == ""
+    assert re.match(r"The cache can't be asked: \w*(Error|Refused)", error)
+
+
+def test_an_encryption_key_that_is_none(locmem: BaseCache) -> None:
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=b"hush"):
+        error = fails("inspect", "key", "--encrypted")[1]
+    assert error.startswith("Invalid key size (32) for AES")
+    assert "hush" not in error
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs manage.py of a new project with the app, its cache in files."""
+    folder = tmp_path_factory.mktemp("project")
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    environment["PYTHONIOENCODING"] = "utf-8"
+
+    def execute(*command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+        )
+
+    made = execute("-m", "django", "startproject", "mysite", ".")
+    assert made.returncode == 0, made.stderr
+    cache = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(folder / "cache")}
+    with (folder / "mysite" / "settings.py").open("a") as settings:
+        settings.write(f'\nINSTALLED_APPS += ["fastblets"]\nCACHES = {{"default": {cache!r}}}\n')
+    return lambda *arguments, stdin=None: execute("manage.py", *arguments, stdin=stdin)
+
+
+FILL = """
+from fastblets.cache.backend import cache_memoize_iter
+list(cache_memoize_iter("lines", (f"line {n} \u20ac" for n in range(1000)), use_encryption=True))
+"""
+
+
+def test_in_a_new_project(project: Callable[..., Any]) -> None:
+    done = project("shell", stdin=FILL)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    done = project("fastblets", "inspect", "lines", "--encrypted")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[0] 'line 0 €' " in done.stdout
+
+    done = project("fastblets", "verify", "lines", "--encrypted")
+    assert (done.returncode, done.stdout) == (0, "lines: whole, large: 1 chunk, 1,000 items\n")
+
+    done = project("fastblets", "verify", "lines")
+    assert done.returncode == 1
+    assert done.stderr == "CommandError: 1 of 1 entries are damaged or missing.\n"
+
+    done = project("fastblets", "forget", "lines", "--encrypted")
+    assert done.stdout.startswith("lines: deleted the count or value, 1 chunk (")
+
+    done = project("fastblets", "bench", "--records", "100")
+    assert (done.returncode, done.stderr) == (0, "")
+
+    assert project("fastblets").returncode == 2
+    assert "KEY" in project("fastblets", "inspect", "--help").stdout
+    done = project("check")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,505 @@
+"""Looking at entries of every kind, on every backend, whatever has become of them."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import os
+import pickle
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import FrozenInstanceError
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.cache.backends.base import BaseCache
+from django.test import override_settings
+
+from fastblets import _native
+from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.inspect import EntryReport, forget_entry, inspect_entry
+from fastblets.secrets.crypto import aes_encrypt
+from tests.backends import stored_bytes, use_cache
+
+pytestmark = pytest.mark.django_db
+
+Options = dict[str, Any]
+
+MODES = [
+    pytest.param(
+        {"compress_large_data": compress, "use_encryption": encrypt},
+        id=f"{'compressed' if compress else 'plain'}{'-encrypted' if encrypt else ''}",
+    )
+    for compress, encrypt in product([False, True], repeat=2)
+]
+
+#: Two and a bit chunks of noise, whatever the mode.
+ITEMS = [{"id": number, "noise": os.urandom(150_000)} for number in range(15)]
+
+
+def store(key: Any, items: list[Any], options: Options) -> None:
+    assert list(cache_memoize_iter(key, items, **options)) == items
+
+
+def look(key: Any, options: Options, **more: Any) -> EntryReport:
+    return inspect_entry(key, use_encryption=options["use_encryption"], **more)
+
+
+def chunk_key(number: int, options: Options, key: str = "key") -> str:
+    return make_cache_key(f"{key}-{number}", use_encryption=options["use_encryption"])
+
+
+class Report:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Trap:
+    """Whoever unpickles it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_a_whole_entry(cache_backend: BaseCache, options: Options) -> None:
+    store("key", ITEMS, options)
+    report = look("key", options, items=2)
+    assert (report.state, report.problems, report.kind) == ("whole", (), "large")
+    assert report.full_key == make_cache_key("key", use_encryption=options["use_encryption"])
+    assert report.encrypted == options["use_encryption"]
+    assert report.compressed == options["compress_large_data"]
+    assert report.chunk_count == len(report.chunk_sizes) > 2
+    assert set(report.chunk_sizes[:-1]) == {CACHE_CHUNK_SIZE}
+    assert report.stored_bytes == sum(size or 0 for size in report.chunk_sizes)
+    assert report.pickled_bytes == sum(len(pickle.dumps(item, 0)) for item in ITEMS)
+    assert report.ratio == report.pickled_bytes / report.stored_bytes
+    assert report.item_count == len(ITEMS)
+    assert [item.size for item in report.items] == [len(pickle.dumps(item, 0)) for item in ITEMS[:2]]
+    assert all(item.text.startswith(f"{{'id': {number}, 'noise': b'") for number, item in enumerate(report.items))
+    assert report.names == ("_codecs.encode",)
+    assert report.sealed_chunks == 0
+    assert report.fetch_seconds > 0 < report.read_seconds
+    assert json.loads(json.dumps(report.to_dict()))["item_count"] == len(ITEMS)
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_an_entry_of_djblets(cache_backend: BaseCache, options: Options) -> None:
+    if find_spec("djblets") is None:
+        pytest.skip("Djblets isn't installed")
+    theirs = import_module("djblets.cache.backend")
+    items = [{"id": number, "text": "é" * number} for number in range(100)]
+    assert list(theirs.cache_memoize_iter(["a:b", "c"], lambda: iter(items), **options)) == items
+    report = look(["a:b", "c"], options, items=2)
+    assert (report.state, report.item_count) == ("whole", 100)
+    assert [item.text for item in report.items] == [repr(item) for item in items[:2]]
+
+
+@pytest.mark.parametrize("encrypt", [False, True], ids=["open", "encrypted"])
+def test_a_small_entry(cache_backend: BaseCache, encrypt: bool) -> None:
+    value = {"a": [1, 2.5, None], "b": ("x", True), "c": {1}}
+    cache_memoize("key", lambda: value, use_encryption=encrypt)
+    report = inspect_entry("key", use_encryption=encrypt)
+    assert (report.state, report.kind, report.item_count) == ("whole", "small", 1)
+    assert [item.text for item in report.items] == [repr(value)]
+    assert report.stored_bytes == (len(pickle.dumps(value, 0)) + 16 if encrypt else None)
+    assert bool(report.notes) == (not encrypt)
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_nothing(cache_backend: BaseCache, options: Options) -> None:
+    report = look("key", options)
+    assert (report.state, report.kind, report.problems, report.items) == ("missing", None, (), ())
+
+
+@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("number", [0, 1, -1])
+def test_a_missing_chunk(cache_backend: BaseCache, options: Options, number: int) -> None:
+    store("key", ITEMS, options)
+    count = look("key", options).chunk_count
+    assert count is not None
+    number %= count
+    cache_backend.delete(chunk_key(number, options))
+    report = look("key", options)
+    assert report.state == "damaged"
+    assert report.problems == (f"chunk {number} is missing of {count}",)
+    assert report.chunk_sizes[number] is None
+    # What stands before it is shown.
+    assert bool(report.items) == (number > 0)
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_all_chunks_missing(cache_backend: BaseCache, options: Options) -> None:
+    store("key", ITEMS, options)
+    count = look("key", options).chunk_count
+    assert count is not None
+    cache_backend.delete_many([chunk_key(number, options) for number in range(count)])
+    report = look("key", options)
+    assert report.state == "damaged"
+    assert "are missing" in report.problems[0]
+    assert report.notes == (f'or it is a small value, the text "{count}"',)
+
+
+@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda chunk: None, "no list that begins with bytes"),
+        (lambda chunk: "text", "no list that begins with bytes"),
+        (lambda chunk: [], "no list that begins with bytes"),
+        (lambda chunk: [chunk[:-1]], f"has {CACHE_CHUNK_SIZE - 1:,} bytes, not {CACHE_CHUNK_SIZE:,}"),
+        (lambda chunk: [b""], f"has 0 bytes, not {CACHE_CHUNK_SIZE:,}"),
+    ],
+    ids=["None", "text", "empty", "cut", "no bytes"],
+)
+def test_a_chunk_that_is_none(
+    locmem: BaseCache, options: Options, damage: Callable[[bytes], Any], problem: str
+) -> None:
+    store("key", ITEMS, options)
+    key = chunk_key(1, options)
+    locmem.set(key, damage(locmem.get(key)[0]))
+    report = look("key", options)
+    assert report.state == "damaged"
+    assert report.problems[0].startswith("chunk 1 ") and problem in report.problems[0]
+
+
+@pytest.mark.parametrize("options", [mode for mode in MODES if "compressed" in str(mode.id)])
+def test_damage_in_compressed_data(cache_backend: BaseCache, options: Options) -> None:
+    store("key", ITEMS, options)
+    count = look("key", options).chunk_count or 0
+    key = chunk_key(count - 1, options)
+    [last] = cache_backend.get(key)
+    cache_backend.set(key, [last[:-1] + bytes([last[-1] ^ 1])])
+    report = look("key", options)
+    assert report.state == "damaged"
+    assert report.problems == (
+        f"The compressed data is damaged: its checksum is wrong (noticed in chunk {count - 1}, behind "
+        f"{report.pickled_bytes:,} bytes of pickles)",
+    )
+    # What was inflated in the last step goes with it.
+    assert len(ITEMS) - 1 <= (report.item_count or 0) <= len(ITEMS)
+    cache_backend.set(key, [last[:-1]])
+    assert "it ends too early" in look("key", options).problems[0]
+    cache_backend.set(key, [last + b"x"])
+    assert "data follows its end" in look("key", options).problems[0]
+
+
+@pytest.mark.parametrize("options", [mode for mode in MODES if "plain" in str(mode.id)])
+def test_damage_in_plain_data(cache_backend: BaseCache, options: Options) -> None:
+    store("key", ITEMS, options)
+    count = look("key", options).chunk_count or 0
+    key = chunk_key(count - 1, options)
+    [last] = cache_backend.get(key)
+    cache_backend.set(key, [last[:-1]])
+    report = look("key", options)
+    assert "it ends in the middle of an item" in report.problems[0]
+    assert report.item_count == len(ITEMS) - 1
+
+
+@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("count", ["1000000000", "9999999999999999999"])
+def test_a_huge_count_costs_one_batch(
+    locmem: BaseCache, options: Options, count: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_memoize("key", lambda: count, use_encryption=options["use_encryption"])
+    asked = []
+    get_many = locmem.get_many
+    monkeypatch.setattr(locmem, "get_many", lambda keys: asked.append(len(keys)) or get_many(keys))
+    report = look("key", options)
+    assert asked == [64]
+    assert report.state == "damaged"
+    assert f"and nobody looked for the {int(count) - 64:,} behind" in report.problems[0]
+
+
+def test_many_chunks_are_fetched_in_batches(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    store("key", ["x" * 1_000_000] * 70, {"compress_large_data": False})
+    asked = []
+    get_many = locmem.get_many
+    monkeypatch.setattr(locmem, "get_many", lambda keys: asked.append(len(keys)) or get_many(keys))
+    assert inspect_entry("key").state == "whole"
+    assert asked == [64, 3]
+
+
+def test_what_large_says(locmem: BaseCache) -> None:
+    cache_memoize("text", lambda: "12")
+    assert inspect_entry("text").state == "damaged"
+    assert inspect_entry("text", large=False).state == "whole"
+    cache_memoize("value", lambda: [1])
+    assert inspect_entry("value").state == "whole"
+    report = inspect_entry("value", large=True)
+    assert (report.state, report.problems) == ("damaged", ("what is stored under its key is no count of chunks",))
+
+
+@pytest.mark.parametrize("count", ["-1", "1.5", "٣", "", "x", 5, None, b"1"], ids=repr)
+@pytest.mark.parametrize("encrypt", [False, True])
+def test_what_is_no_count_is_a_small_value(locmem: BaseCache, count: Any, encrypt: bool) -> None:
+    cache_memoize("key", lambda: count, use_encryption=encrypt)
+    report = inspect_entry("key", use_encryption=encrypt)
+    assert (report.state, report.kind) == ("whole", "small")
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_an_empty_entry(locmem: BaseCache, options: Options) -> None:
+    store("key", [], options)
+    report = look("key", options)
+    assert (report.state, report.kind, report.item_count, report.items) == ("whole", "large", 0, ())
+
+
+def test_with_another_key_there_is_nothing(locmem: BaseCache) -> None:
+    options = {"use_encryption": True, "encryption_key": b"k" * 32}
+    list(cache_memoize_iter("key", ["a"], **options))  # type: ignore[arg-type]
+    assert inspect_entry("key", use_encryption=True).state == "missing"
+    assert inspect_entry("key", use_encryption=True, encryption_key=b"k" * 32).state == "whole"
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_another_key_encrypted(locmem: BaseCache, large: bool) -> None:
+    for key, plain in (("key", pickle.dumps("1" if large else [1], 0)), ("key-0", b"x\x9c")):
+        value = aes_encrypt(plain, key=b"k" * 16)
+        locmem.set(make_cache_key(key, use_encryption=True), value if key == "key" else [value])
+    if large:
+        locmem.set(make_cache_key("key", use_encryption=True), aes_encrypt(pickle.dumps("1", 0)))
+    report = inspect_entry("key", use_encryption=True)
+    assert report.state == "damaged"
+    assert "or it was encrypted with another key" in report.problems[0]
+
+
+def test_encrypted_values_of_a_wrong_form(locmem: BaseCache) -> None:
+    key = make_cache_key("key", use_encryption=True)
+    for stored, problem in (
+        ("text", "an encrypted value is stored as bytes, not as str"),
+        (b"short", "ValueError: Invalid IV size (5) for CFB8"),
+        (aes_encrypt(b"N.N."), "it holds 2 pickles instead of one"),
+        (aes_encrypt(b""), "it holds 0 pickles instead of one"),
+    ):
+        locmem.set(key, stored)
+        assert inspect_entry("key", use_encryption=True).problems == (problem,)
+
+
+@pytest.mark.parametrize("size", [0, 15, 33])
+def test_a_key_of_a_wrong_length(locmem: BaseCache, size: int) -> None:
+    settings = override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=b"k" * size or None, SECRET_KEY="short")
+    with settings, pytest.raises(ValueError, match="Invalid key size"):
+        inspect_entry("key", use_encryption=True)
+    with pytest.raises(AssertionError):
+        inspect_entry("key", use_encryption=True, encryption_key="text")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_no_pickle_is_executed(locmem: BaseCache, options: Options, tmp_path: Path) -> None:
+    trap = Trap(tmp_path / "sprung")
+    list(cache_memoize_iter("key", ["before", trap], **options))
+    report = look("key", options)
+    assert report.state == "whole"
+    assert report.items[0].text == "'before'"
+    assert "posix.mkdir" in report.items[1].text and "sprung" in report.items[1].text
+    assert report.names == ("posix.mkdir",)
+    assert not trap.path.exists()
+    list(cache_memoize_iter("key", [], **options))
+    assert trap.path.exists(), "the trap does not work"
+
+
+def test_no_small_encrypted_pickle_is_executed(locmem: BaseCache, tmp_path: Path) -> None:
+    trap = Trap(tmp_path / "sprung")
+    cache_memoize("key", lambda: trap, use_encryption=True)
+    report = inspect_entry("key", use_encryption=True)
+    assert "posix.mkdir" in report.items[0].text
+    assert not trap.path.exists()
+
+
+def test_objects_have_their_names(locmem: BaseCache) -> None:
+    items = [
+        Report(5),
+        datetime.datetime(2024, 1, 2, 3, 4),
+        decimal.Decimal("1.50"),
+        [Report(1)] * 2,
+        {datetime.date(2024, 1, 2): 1},
+    ]
+    list(cache_memoize_iter("key", items))
+    report = inspect_entry("key")
+    name = f"{__name__}.Report"
+    assert [item.text for item in report.items] == [
+        f"<{name} {{'number': 5}}>",
+        "<datetime.datetime 2024-01-02 03:04:00.000000>",
+        "<decimal.Decimal('1.50')>",
+        f"[<{name} {{'number': 1}}>, <{name} {{'number': 1}}>]",
+        "{<datetime.date 2024-01-02>: 1}",
+    ]
+    assert name in report.names
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_of_all_protocols(locmem: BaseCache, protocol: int) -> None:
+    value = [1, -(2**40), 1.5, None, True, "é€😀\n'", b"\0\xff'", (), (1,), {"a": {1: 2}}, {3}, frozenset({4}), [[]]]
+    value.append(value[-1])
+    found = _native.inspect_chunks([pickle.dumps(value, protocol)], None, None, 1)
+    assert found.damage is None
+    assert found.items[0][1] == repr(value).replace('"é€😀\\n\'"', "'é€😀\\n\\''").replace(
+        repr(b"\0\xff'"), "b'\\x00\\xff\\''"
+    )
+
+
+def test_a_huge_item_is_shown_short(locmem: BaseCache) -> None:
+    value = [{"id": number, "text": "x" * number} for number in range(5000)]
+    cache_memoize("key", lambda: value, large_data=True)
+    [item] = inspect_entry("key").items
+    assert item.text.startswith("[{'id': 0, 'text': ''}, {'id': 1, 'text': 'x'}, ")
+    assert len(item.text) < 2100
+    assert item.text.endswith(", …] (only its beginning was looked at)")
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"(" * 1_000_000 + b"N" + b"t" * 1_000_000 + b".",
+        b"I1\n" + b"2\x86" * 500_000 + b".",
+        b"(lp0\n" + b"".join(b"0(g%d\ntp%d\n" % (n, n + 1) for n in range(50_000)) + b".",
+        b"L" + b"9" * 5_000_000 + b"L\n.",
+        b"I" + b"9" * 5_000_000 + b"\n.",
+        b"(lp0\n" + b"g0\na" * 300_000 + b".",
+    ],
+    ids=["nested", "doubled", "chained", "digits", "int", "recursive"],
+)
+@pytest.mark.parametrize("compress", [False, True])
+def test_bombs(locmem: BaseCache, bomb: bytes, compress: bool) -> None:
+    data = zlib.compress(bomb) if compress else bomb
+    chunks = [data[at : at + CACHE_CHUNK_SIZE] for at in range(0, len(data), CACHE_CHUNK_SIZE)]
+    locmem.set_many({make_cache_key(f"key-{number}"): [chunk] for number, chunk in enumerate(chunks)})
+    locmem.set(make_cache_key("key"), str(len(chunks)))
+    report = inspect_entry("key")
+    assert report.state == "whole"
+    assert len(report.items[0].text) < 2100
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_sealed_entries(locmem: BaseCache, options: Options) -> None:
+    with override_settings(FASTBLETS_SEAL_KEY="a secret for seals, of 32 bytes or more"):
+        store("key", ITEMS, options | {"seal": True})
+        store("empty", [], options | {"seal": True})
+    report = look("key", options)
+    assert (report.state, report.item_count, report.sealed_chunks) == ("whole", len(ITEMS), report.chunk_count)
+    report = look("empty", options)
+    assert (report.state, report.item_count, report.sealed_chunks) == ("whole", 0, 1)
+
+
+def test_a_sealed_value(locmem: BaseCache) -> None:
+    cache_memoize("key", lambda: {"a": 1}, use_encryption=True, seal=True)
+    report = inspect_entry("key", use_encryption=True)
+    assert (report.state, report.items[0].text) == ("whole", "{'a': 1}")
+    assert report.notes == ("it has a seal, which is not verified here",)
+
+
+def test_what_the_client_cannot_unpickle(tmp_path: Path, db: None) -> None:
+    backend = "django.core.cache.backends.locmem.LocMemCache"
+    with use_cache({"BACKEND": backend, "LOCATION": "broken", "OPTIONS": {"MAX_ENTRIES": 1000}}) as cache:
+        store("key", ITEMS, {})
+        stored = vars(cache)["_cache"]
+        stored[cache.make_key(make_cache_key("key-1"))] = b"no pickle"
+        report = inspect_entry("key")
+        assert report.problems == ("chunk 1 is no list that begins with bytes",)
+        stored[cache.make_key(make_cache_key("key"))] = b"no pickle"
+        report = inspect_entry("key")
+        assert report.state == "damaged"
+        assert report.problems[0].startswith("the cache's client can't unpickle what is stored: UnpicklingError")
+        assert forget_entry("key").chunks > 2
+        assert not stored
+
+
+def test_a_repr_that_fails_or_writes_to_the_terminal(locmem: BaseCache) -> None:
+    cache_memoize("text", lambda: "\x1b[2J\u202e")
+    assert inspect_entry("text").items[0].text == "'\\x1b[2J\\u202e'"
+    cache_memoize("bad", lambda: BadRepr())
+    assert inspect_entry("bad").items[0].text.startswith("<BadRepr instance at ")
+    cache_memoize("escape", lambda: EscapingRepr())
+    assert "\x1b" not in inspect_entry("escape").items[0].text
+
+
+class BadRepr:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+class EscapingRepr:
+    def __repr__(self) -> str:
+        return "\x1b[2J"
+
+
+def test_a_report_is_frozen(locmem: BaseCache) -> None:
+    report = inspect_entry("key")
+    with pytest.raises(FrozenInstanceError):
+        report.state = "whole"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_forgetting_removes_all(cache_backend: BaseCache, options: Options) -> None:
+    store("other", ITEMS[:1], options)
+    store("key", ITEMS, options)
+    count = look("key", options).chunk_count or 0
+    keys = [make_cache_key("key", use_encryption=options["use_encryption"])]
+    keys += [chunk_key(number, options) for number in range(count)]
+    assert len(cache_backend.get_many(keys)) == count + 1
+    forgotten = forget_entry("key", use_encryption=options["use_encryption"])
+    assert (forgotten.main, forgotten.chunks) == (True, count)
+    assert cache_backend.get_many(keys) == {}
+    assert forget_entry("key", use_encryption=options["use_encryption"]).to_dict() == {
+        "full_key": keys[0],
+        "main": False,
+        "chunks": 0,
+    }
+    assert look("other", options).state == "whole"
+
+
+@pytest.mark.parametrize("count", ["garbage", None, "1", "1000000000"])
+def test_forgetting_what_has_a_wrong_count(locmem: BaseCache, count: str | None) -> None:
+    store("key", ["x" * 1_000_000] * 70, {"compress_large_data": False})
+    if count is None:
+        locmem.delete(make_cache_key("key"))
+    else:
+        locmem.set(make_cache_key("key"), count)
+    forgotten = forget_entry("key")
+    assert (forgotten.main, forgotten.chunks) == (count is not None, 67)
+    assert stored_bytes(locmem) == {}
+
+
+def test_forgetting_spares_others(locmem: BaseCache) -> None:
+    store("key", ["a"], {})
+    for number in range(1, 4):
+        cache_memoize(f"key-{number}", lambda: {"of": "others"})
+    cache_memoize("key-5", lambda: "5")
+    cache_memoize("key-6", lambda: None)
+    assert forget_entry("key").chunks == 1
+    assert len(stored_bytes(locmem)) == 5
+
+
+def test_the_count_goes_first(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    store("key", ITEMS, {})
+    calls: list[Any] = []
+    for name in ("delete", "delete_many"):
+        monkeypatch.setattr(locmem, name, lambda keys, name=name: calls.append((name, keys)))
+    forget_entry("key")
+    assert calls[0] == ("delete", make_cache_key("key"))
+    assert [name for name, _ in calls[1:]] == ["delete_many"]
+
+
+@pytest.fixture
+def down(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise ConnectionRefusedError("nobody there")
+
+    for name in ("get", "get_many", "delete", "delete_many"):
+        monkeypatch.setattr(locmem, name, fail)
+    yield
+
+
+def test_a_cache_that_is_down_is_no_missing_entry(down: None) -> None:
+    for call in (inspect_entry, forget_entry):
+        with pytest.raises(ConnectionRefusedError):
+            call("key")
