@@ -469,7 +469,7 @@ def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryRepor
 def _without_seal(plain: bytes) -> bytes:
     """Return the pickle of a small value without its seal, if it has one."""
     try:
-        return _native.open_pickle(plain, None, False, False)
+        return _native.open_pickle(plain, False, None, False)
     except ValueError:
         # No pickle. What is wrong with it is said by who looks at it.
         return plain
