@@ -42,14 +42,15 @@ impl LargeWriter {
         })
     }
 
-    /// Appends an item.
+    /// Appends an item. Returns whether there are full chunks to take.
     #[pyo3(signature = (item, /))]
-    fn write(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn write(&mut self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
         let output = self.writer.pickle();
         let start = output.len();
         self.pickler.write(item, output)?;
         let size = output.len() - start;
-        Ok(run(item.py(), size, || self.writer.end_pickle())?)
+        run(item.py(), size, || self.writer.end_pickle())?;
+        Ok(self.writer.cutter().full_chunks().len() > 0)
     }
 
     /// Takes the chunks that are full and certainly not the last.

@@ -114,9 +114,11 @@ class MemoizeCall:
 
         try:
             for item in items:
-                write.add(item)
+                has_full_chunks = write.add(item)
                 yield item
-                write.store_full_chunks()
+
+                if has_full_chunks:
+                    write.store_full_chunks()
 
             write.finish()
         finally:
@@ -226,9 +228,15 @@ class _LargeWrite:
         #: Whether there may be a count that would be wrong if it ended here.
         self._dirty = call.overwrite
 
-    def add(self, item: object) -> None:
-        """Pickle an item."""
-        self._attempt(self._add, item)
+    def add(self, item: object) -> bool:
+        """Pickle an item, and return whether there are full chunks to store."""
+        if not self._failed:
+            try:
+                return self._writer.write(item)
+            except Exception as e:
+                self._fail(e)
+
+        return False
 
     def store_full_chunks(self) -> None:
         """Store the chunks that are full by now."""
@@ -243,18 +251,16 @@ class _LargeWrite:
         if self._dirty:
             self._entry.discard()
 
-    def _attempt(self, step: Callable[..., None], *args: object) -> None:
-        if self._failed:
-            return
+    def _attempt(self, step: Callable[[], None]) -> None:
+        if not self._failed:
+            try:
+                step()
+            except Exception as e:
+                self._fail(e)
 
-        try:
-            step(*args)
-        except Exception as e:
-            self._failed = True
-            self._call.log_not_stored(e)
-
-    def _add(self, item: object) -> None:
-        self._writer.write(item)
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        self._call.log_not_stored(error)
 
     def _store_full_chunks(self) -> None:
         chunks = self._writer.take_full_chunks()
