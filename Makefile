@@ -60,6 +60,7 @@ lint: build $(LINT)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
 
 # The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may.
