@@ -8,12 +8,13 @@ BIN := .venv/bin
 DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 MATRIX := .venv/requirements-matrix
+WHEELS := .venv/requirements-wheels
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
-.PHONY: help demo test parity matrix matrix-short upstream faults lint fuzz bench build servers clean
+.PHONY: help demo test parity matrix matrix-short wheels licences upstream faults lint fuzz bench build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -22,6 +23,8 @@ help:
 	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
 	@echo "make matrix                             the tests on every Python here, with every Django"
 	@echo "make matrix-short                       the tests on the oldest and newest of both"
+	@echo "make wheels                             what is released: an sdist and wheels, built and tested, in dist"
+	@echo "make licences                           THIRD-PARTY.txt, from what Cargo.lock says"
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
 	@echo "make lint                               formatters, linters, type checkers"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
@@ -44,6 +47,12 @@ parity: build
 
 matrix matrix-short: $(MATRIX) servers
 	$(BIN)/nox --session $@ table
+
+wheels: $(WHEELS) servers
+	$(BIN)/nox --session wheels
+
+licences: $(DEV)
+	$(BIN)/python -m tests.licences
 
 upstream: build
 	rm -rf build/upstream/wheel
@@ -90,6 +99,10 @@ $(LINT): requirements/lint.txt $(DEV)
 	touch $@
 
 $(MATRIX): requirements/matrix.txt $(DEV)
+	$(PIP) $<
+	touch $@
+
+$(WHEELS): requirements/wheels.txt requirements/matrix.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
