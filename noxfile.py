@@ -267,17 +267,18 @@ def wheels(session: nox.Session) -> None:
     The whole suite runs on the wheel for the Python that this runs on, and a part of it on the others and on the sdist.
     """
     shutil.rmtree(DIST, ignore_errors=True)
-    usable = {python.version: python for python in pythons() if python.djangos}
-    main = usable.get(sys.version_info[:2]) or next(reversed(usable.values()))
+    usable = [python for python in pythons() if python.djangos]
+    # One without a GIL stands behind the one with it.
+    main = next((python for python in usable if python.version == sys.version_info[:2]), usable[-1])
     shipped: list[Shipped] = []
 
-    session.run(sys.executable, "-m", "maturin", "sdist", "--out", str(DIST), "--quiet", external=True)
+    session.run(sys.executable, "-m", "maturin", "sdist", "--out", str(DIST), external=True)
     (sdist,) = DIST.glob("*.tar.gz")
     _check(session, main, main.djangos[-1], sdist, SMOKE)
     shipped.append(Shipped(sdist, f"Python {main.name}, Django {main.djangos[-1]}: a part"))
 
     for processor in _processors(session):
-        for python in [python for python in pythons() if python.djangos]:
+        for python in usable:
             wheel = _ship(session, python, processor)
             if processor != platform.machine():
                 shipped.append(Shipped(wheel, "not run: another processor"))

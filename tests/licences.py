@@ -30,9 +30,9 @@ are those in LICENSE.
 ZLIB = """\
 zlib
 
-None of zlib's C code is linked in. src/zlib/deflate takes each of the decisions that zlib takes at level 6, so that its output
-is zlib's to the byte: its algorithm is that of zlib 1.2 and 1.3, by Jean-loup Gailly and Mark Adler, written anew in
-Rust. It is not the original software. zlib's licence:
+None of zlib's C code is linked in. src/zlib/deflate takes each of the decisions that zlib takes at level 6, so that its
+output is zlib's to the byte: its algorithm is that of zlib 1.2 and 1.3, by Jean-loup Gailly and Mark Adler, written
+anew in Rust. It is not the original software. zlib's licence:
 """
 
 
