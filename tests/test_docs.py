@@ -1,0 +1,82 @@
+"""The pages for readers: their examples, run as printed, and their links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+#: Settings and classes for servers, which tests/test_scale_out.py reads.
+RUN_ELSEWHERE = {"scale-out.md"}
+
+SETUP = """
+import django
+from django.conf import settings
+
+settings.configure(SECRET_KEY="a-key-for-tests-only-of-at-least-32-characters")
+django.setup()
+"""
+
+
+def blocks(page: Path, language: str = "") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(page: Path) -> list[str]:
+    return blocks(page, "python")
+
+
+WITH_EXAMPLES = [page for page in PAGES if page.name not in RUN_ELSEWHERE and python_blocks(page)]
+
+
+def test_there_are_examples() -> None:
+    assert {page.name for page in WITH_EXAMPLES} >= {"README.md", "getting-started.md", "guide.md", "migrating.md"}
+    assert sum(len(python_blocks(page)) for page in WITH_EXAMPLES) >= 25
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
+def test_the_examples_of_a_page_in_their_order(page: Path) -> None:
+    code = "\n".join(python_blocks(page))
+    if "djblets." in code + "replace_djblets." and "djblets" in code and find_spec("djblets") is None:
+        pytest.skip("Djblets isn't installed")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SETUP + code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, to GitHub and to MkDocs."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+LINKS = [
+    pytest.param(page, *found, id=f"{page.name}-{''.join(found)}")
+    for page in PAGES
+    if page.exists()
+    for found in dict.fromkeys(re.findall(r"\]\((?!\w+:)([^)#]*)(#[^)]+)?\)", page.read_text()))
+]
+
+
+@pytest.mark.parametrize(("page", "target", "anchor"), LINKS)
+def test_a_link_leads_somewhere(page: Path, target: str, anchor: str) -> None:
+    found = page.parent / target if target else page
+    assert found.exists()
+    assert not anchor or anchor.removeprefix("#") in anchors(found)
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    images = [image for page in PAGES for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())]
+    assert images
+    assert not [image for image in images if "//" in image]
+    assert not [page.name for page in PAGES if re.search(r"<(img|script|link)\b", page.read_text())]
