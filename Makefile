@@ -9,12 +9,13 @@ DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 MATRIX := .venv/requirements-matrix
 WHEELS := .venv/requirements-wheels
+DOCS := .venv/requirements-docs
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
-.PHONY: help demo test parity matrix matrix-short wheels licences upstream faults lint fuzz bench build servers clean
+.PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint fuzz bench build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -23,6 +24,7 @@ help:
 	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
 	@echo "make matrix                             the tests on every Python here, with every Django"
 	@echo "make matrix-short                       the tests on the oldest and newest of both"
+	@echo "make docs                               the pages in docs as a site, in site"
 	@echo "make wheels                             what is released: an sdist and wheels, built and tested, in dist"
 	@echo "make licences                           THIRD-PARTY.txt, from what Cargo.lock says"
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
@@ -47,6 +49,9 @@ parity: build
 
 matrix matrix-short: $(MATRIX) servers
 	$(BIN)/nox --session $@ table
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheels: $(WHEELS) servers
 	$(BIN)/nox --session wheels
@@ -102,9 +107,13 @@ $(MATRIX): requirements/matrix.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
+$(DOCS): requirements/docs.txt $(DEV)
+	$(PIP) $<
+	touch $@
+
 $(WHEELS): requirements/wheels.txt requirements/matrix.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
 clean:
-	rm -rf .venv target fuzz/target build dist
+	rm -rf .venv target fuzz/target build dist site
