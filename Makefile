@@ -15,7 +15,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
-.PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint fuzz bench build servers clean
+.PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint lint-rust lint-python fuzz bench build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -28,7 +28,7 @@ help:
 	@echo "make wheels                             what is released: an sdist and wheels, built and tested, in dist"
 	@echo "make licences                           THIRD-PARTY.txt, from what Cargo.lock says"
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
-	@echo "make lint                               formatters, linters, type checkers"
+	@echo "make lint                               formatters, linters, type checkers; or lint-rust, lint-python"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
 	@echo "make build                              the package, in .venv, in release mode"
 	@echo "make bench [BENCH=--help]               Djblets and fastblets side by side, for docs/performance.md"
@@ -67,10 +67,14 @@ upstream: build
 		$(BIN)/python -m tests.upstream.run --version $$version --all --fastblets build/upstream/wheel/*.whl; \
 	done
 
-lint: build $(LINT)
+lint: lint-rust lint-python
+
+lint-rust: $(DEV)
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
+
+lint-python: build $(LINT)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -60,3 +60,16 @@ def test_each_direct_dependency_is_linked_in() -> None:
     direct = set(re.findall(r"^([\w-]+) =", table, re.MULTILINE))
     assert direct
     assert direct <= {crate.name for crate in licences.linked()}
+
+
+def test_workflows_hooks_and_pages_call_targets_that_are_there() -> None:
+    rules = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = {target for rule in rules for target in rule.split()}
+    files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / ".pre-commit-config.yaml"]
+    files += [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    called = {name for file in files for name in re.findall(r"(?:`|entry: |run: )make ([\w-]+)", file.read_text())}
+    matrix = re.search(r"target: \[(.+)\]", (ROOT / ".github" / "workflows" / "test.yml").read_text())
+    assert matrix
+    called |= {target.split()[0] for target in matrix[1].split(", ")}
+    assert {"lint", "test", "docs", "matrix", "wheels", "lint-rust"} <= called
+    assert called - targets == set()
