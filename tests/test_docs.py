@@ -6,9 +6,13 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 import pytest
+
+from fastblets.cache.backend import DEFAULT_EXPIRATION_TIME
+from fastblets.protect.locks import CacheLock
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -91,3 +95,10 @@ def test_the_settings_page_names_all_settings_that_are_read() -> None:
     assert len(read) >= 6
     rows = "".join(re.findall(r"^\|.+$", (DOCS / "settings.md").read_text(), re.MULTILINE))
     assert {name for name in read if f"`{name}`" not in rows} == set()
+    assert f"| {DEFAULT_EXPIRATION_TIME}: {DEFAULT_EXPIRATION_TIME // 86400} days |" in rows
+
+
+def test_the_guides_defaults_of_a_lock_are_those_of_the_code() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (DOCS / "guide.md").read_text(), re.MULTILINE))
+    options = {name: option for name, option in signature(CacheLock).parameters.items() if name != "key"}
+    assert rows == {name: str(option.default) for name, option in options.items()}
