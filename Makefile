@@ -10,6 +10,8 @@ LINT := .venv/requirements-lint
 MATRIX := .venv/requirements-matrix
 WHEELS := .venv/requirements-wheels
 DOCS := .venv/requirements-docs
+# pyright looks at what is installed there.
+IN_VENV := VIRTUAL_ENV=$(CURDIR)/.venv PATH=$(CURDIR)/$(BIN):$$PATH
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
 # How many examples `make parity` tries of each property.
@@ -78,7 +80,8 @@ lint-python: build $(LINT)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(IN_VENV) pyright
+	$(IN_VENV) pyright --verifytypes fastblets --ignoreexternal >.venv/verifytypes || (cat .venv/verifytypes; false)
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
 
 # The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-logger = logging.getLogger("djblets.cache.backend")
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 
 #: For how long, in seconds, entries are kept by default: 30 days. The setting ``CACHE_EXPIRATION_TIME`` changes it.
@@ -71,6 +71,8 @@ class Entry:
         "_releases_lock",
         "full_key",
     )
+
+    full_key: str
 
     def __init__(
         self,
