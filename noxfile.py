@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import nox
 
@@ -123,18 +122,18 @@ def _wheel(session: nox.Session, python: Python) -> Path:
     if python not in _wheels:
         directory = WORK / "wheels" / python.name
         shutil.rmtree(directory, ignore_errors=True)
-        _wheels[python] = _build(session, python, directory, "--interpreter", python.path)
+        # Each Python's build stays beside the others', and what was compiled for it.
+        _wheels[python] = _build(session, f"matrix/{python.name}", directory, "--interpreter", python.path)
     return _wheels[python]
 
 
-def _build(session: nox.Session, python: Python, directory: Path, *options: str) -> Path:
+def _build(session: nox.Session, target: str, directory: Path, *options: str) -> Path:
     there = set(directory.glob("*.whl"))
     session.run(
         *(sys.executable, "-m", "maturin", "build", "--release", "--locked", "--quiet"),
         *("--out", str(directory), *options),
         env={
-            # Each Python's build stays beside the others', and what was compiled for it.
-            "CARGO_TARGET_DIR": str(ROOT / "target" / "matrix" / python.name),
+            "CARGO_TARGET_DIR": str(ROOT / "target" / target),
             # maturin looks for zig in the first Python on the path.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         },
@@ -222,28 +221,17 @@ def table(session: nox.Session) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-#: What the wheels for other Pythons than the first one of this project's developers are tested with: half a minute.
+#: What the wheels for other Pythons than the one that this runs on are tested with: half a minute.
 SMOKE = [f"tests/test_{name}.py" for name in ("memoize", "pickle_codec", "synchronizer", "vectors")]
 
 
-class Shipped(NamedTuple):
-    """Something in dist, and what it was tested with."""
-
-    package: Path
-    tested: str
-
-
-def _processors(session: nox.Session) -> Iterator[str]:
-    """The processors to build for: those that are asked for, as far as Rust's library for them is here."""
+def _can_build_for(session: nox.Session, processor: str) -> bool:
+    """Whether Rust's library for that processor is here, or can be had."""
     rust = Path(session.run("rustc", "--print", "sysroot", silent=True, external=True).strip()) / "lib" / "rustlib"
-    for processor in os.environ.get("PROCESSORS", "x86_64 aarch64").split():
-        target = f"{processor}-unknown-linux-gnu"
-        if not (rust / target).exists() and shutil.which("rustup"):
-            session.run("rustup", "target", "add", target, external=True, success_codes=[0, 1])
-        if (rust / target).exists():
-            yield processor
-        else:
-            session.warn(f"SKIPPED: no wheels for {processor}, since `rustup target add {target}` isn't possible here")
+    target = f"{processor}-unknown-linux-gnu"
+    if not (rust / target).exists() and shutil.which("rustup"):
+        session.run("rustup", "target", "add", target, external=True, success_codes=[0, 1])
+    return (rust / target).exists()
 
 
 def _ship(session: nox.Session, python: Python, processor: str) -> Path:
@@ -251,7 +239,7 @@ def _ship(session: nox.Session, python: Python, processor: str) -> Path:
     options = ["--target", f"{processor}-unknown-linux-gnu", "--zig", "--compatibility", "manylinux2014"]
     # For another processor maturin goes by the name alone.
     options += ["--interpreter", python.path if native else f"python{python.name}"]
-    return _build(session, python, DIST, *options)
+    return _build(session, "wheels", DIST, *options)
 
 
 def _check(session: nox.Session, python: Python, django: str, package: Path, tests: list[str]) -> None:
@@ -267,28 +255,30 @@ def wheels(session: nox.Session) -> None:
     The whole suite runs on the wheel for the Python that this runs on, and a part of it on the others and on the sdist.
     """
     shutil.rmtree(DIST, ignore_errors=True)
+    asked = os.environ.get("PROCESSORS", "x86_64 aarch64").split()
+    processors = [processor for processor in asked if _can_build_for(session, processor)]
     usable = [python for python in pythons() if python.djangos]
     # One without a GIL stands behind the one with it.
     main = next((python for python in usable if python.version == sys.version_info[:2]), usable[-1])
-    shipped: list[Shipped] = []
 
     session.run(sys.executable, "-m", "maturin", "sdist", "--out", str(DIST), external=True)
     (sdist,) = DIST.glob("*.tar.gz")
     _check(session, main, main.djangos[-1], sdist, SMOKE)
-    shipped.append(Shipped(sdist, f"Python {main.name}, Django {main.djangos[-1]}: a part"))
+    tested = {sdist: f"Python {main.name}, Django {main.djangos[-1]}: a part"}
 
-    for processor in _processors(session):
+    for processor in processors:
         for python in usable:
             wheel = _ship(session, python, processor)
             if processor != platform.machine():
-                shipped.append(Shipped(wheel, "not run: another processor"))
+                tested[wheel] = "nothing: it is for another processor"
                 continue
             # The oldest Django of the main Python has Djblets beside it.
-            django = python.djangos[0 if python == main else -1]
-            _check(session, python, django, wheel, [] if python == main else SMOKE)
-            shipped.append(
-                Shipped(wheel, f"Python {python.name}, Django {django}: {'all' if python == main else 'a part'}")
-            )
+            django, tests = (python.djangos[0], []) if python == main else (python.djangos[-1], SMOKE)
+            _check(session, python, django, wheel, tests)
+            tested[wheel] = f"Python {python.name}, Django {django}: {'a part' if tests else 'all'}"
 
-    for package, tested in shipped:
-        print(f"{package.stat().st_size / 1000:7.0f} kB  {package.name}  {tested}")
+    for package, what in tested.items():
+        print(f"{package.stat().st_size / 1000:5.0f} kB  {package.name}; tested: {what}")
+    for processor in asked:
+        if processor not in processors:
+            print(f"SKIPPED: no wheels for {processor}. `rustup target add {processor}-unknown-linux-gnu` fails here.")
