@@ -49,6 +49,18 @@ def settings_for(*marks: str, location: object, **options: object) -> Config:
     return {**config, "LOCATION": location, "OPTIONS": {**config["OPTIONS"], **options}}
 
 
+def patient(config: Config) -> Config:
+    """The same for tests in which nothing is to fail, however busy the machine is."""
+
+    def wait(options: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: wait(value) if isinstance(value, dict) else value * 40 if name.endswith("timeout") else value
+            for name, value in options.items()
+        }
+
+    return {**config, "OPTIONS": wait(config["OPTIONS"])}
+
+
 @contextmanager
 def running(*servers: Server) -> Iterator[None]:
     for server in servers:
@@ -135,7 +147,7 @@ def three() -> Iterator[list[Memcached]]:
 
 @CLIENTS
 def test_keys_are_spread_over_all_servers(client: Any, three: list[Memcached], db: None) -> None:
-    with use_cache(client(three)):
+    with use_cache(patient(client(three))):
         for number in range(60):
             cache_memoize(f"key {number}", lambda number=number: number)  # type: ignore[misc]
         assert all(figure(server, "curr_items", "stats") >= 5 for server in three)
@@ -282,13 +294,17 @@ def replicated() -> Iterator[tuple[Redis, Redis]]:
             yield primary, replica
 
 
+def replicas_settings(primary: Redis, replica: Redis) -> Config:
+    return settings_for("redis.RedisCache", location=[primary.url, replica.url])
+
+
 @pytest.fixture
 def pair(db: None) -> Iterator[tuple[Redis, Redis]]:
     """A primary and its replica, which are Django's default cache."""
     pytest.importorskip("redis", reason="redis isn't installed")
     with (
         replicated() as (primary, replica),
-        use_cache(settings_for("redis.RedisCache", location=[primary.url, replica.url])),
+        use_cache(patient(replicas_settings(primary, replica))),
     ):
         yield primary, replica
 
@@ -357,8 +373,9 @@ def test_without_its_replica_everything_is_computed(pair: tuple[Redis, Redis], f
     catch_up(*pair)
     _, replica = pair
     fail(replica)
-    assert cache_memoize("small", lambda: 2) == 2
-    assert read("large", 2) == generation(2)
+    with use_cache(replicas_settings(*pair), empty=False):
+        assert cache_memoize("small", lambda: 2) == 2
+        assert read("large", 2) == generation(2)
 
 
 def test_a_lock_on_a_lagging_replica_ends_by_itself(pair: tuple[Redis, Redis]) -> None:
