@@ -102,3 +102,13 @@ def test_the_guides_defaults_of_a_lock_are_those_of_the_code() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (DOCS / "guide.md").read_text(), re.MULTILINE))
     options = {name: option for name, option in signature(CacheLock).parameters.items() if name != "key"}
     assert rows == {name: str(option.default) for name, option in options.items()}
+
+
+def test_the_map_of_the_house_has_its_rooms() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## The map of the house")[2].partition("The arrows")[0]
+    rows = re.findall(r"^\| `(.+?)` \|.*\| `(.+?)` \|.*\|$", table, re.MULTILINE)
+    rust, python = ({row[side] for row in rows} for side in (0, 1))
+    there = {path.name + "/" * path.is_dir() for path in (ROOT / "src").iterdir()}
+    assert rust == there - {"lib.rs", "error.rs"}
+    package = ROOT / "python" / "fastblets"
+    assert python <= {str(path.relative_to(package)) for path in package.rglob("*.py")}
