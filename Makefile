@@ -17,7 +17,11 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
-.PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint lint-rust lint-python fuzz bench build servers clean
+# What must hold for the fast paths as for CPython's pickle in their place.
+BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
+
+.PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint lint-rust lint-python
+.PHONY: fuzz bench build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -25,7 +29,7 @@ help:
 	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
 	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
 	@echo "make matrix                             the tests on every Python here, with every Django"
-	@echo "make matrix-short                       the tests on the oldest and newest of both"
+	@echo "make matrix-short                       the tests on the oldest pair and the newest"
 	@echo "make docs                               the pages in docs as a site, in site"
 	@echo "make wheels                             what is released: an sdist and wheels, built and tested, in dist"
 	@echo "make licences                           THIRD-PARTY.txt, from what Cargo.lock says"
@@ -41,6 +45,7 @@ demo: build
 
 test: build servers
 	cargo test --locked
+	$(BIN)/python -m pytest -q --slow-paths $(BOTH_WAYS)
 	$(BIN)/python -m pytest
 
 faults: build servers

@@ -1,7 +1,7 @@
 """The suite on every CPython that is here, with every Django that supports it; and the wheels for all of them.
 
-``make matrix`` runs all pairs, ``make matrix-short`` the oldest and the newest Python, each with the oldest and the
-newest Django it supports. One wheel is built for each Python; the tests run on it, installed, in an environment of
+``make matrix`` runs all pairs, ``make matrix-short`` the oldest Python with its oldest Django, and the newest with its
+newest. One wheel is built for each Python; the tests run on it, installed, in an environment of
 its own for each pair. Djblets is there as the oracle where its Django is.
 
 ``make wheels`` builds what is released, into dist: an sdist and, for each Python and processor, a manylinux wheel. They
@@ -109,9 +109,8 @@ def all_pairs() -> list[Pair]:
 
 
 def short_pairs() -> list[Pair]:
-    usable = [python for python in pythons() if python.djangos]
-    ends = dict.fromkeys([usable[0], usable[-1]]) if usable else {}
-    return [(python, django) for python in ends for django in dict.fromkeys([python.djangos[0], python.djangos[-1]])]
+    pairs = all_pairs()
+    return list(dict.fromkeys([pairs[0], pairs[-1]])) if pairs else []
 
 
 _wheels: dict[Python, Path] = {}

@@ -13,6 +13,8 @@ pub enum Error {
     Zlib(&'static str),
     /// A pickle that is damaged or incomplete.
     Pickle(&'static str),
+    /// Data without a seal where there must be one, or with one that is not theirs.
+    Seal(&'static str),
     /// There is not enough memory.
     Memory,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Error {
             ),
             Self::IvSize(bytes) => write!(f, "Invalid IV size ({bytes}) for CFB8."),
             Self::Zlib(what) => write!(f, "The compressed data is damaged: {what}."),
+            Self::Seal(what) => write!(f, "The data's seal is not valid: {what}."),
             Self::Memory => f.write_str("There is not enough memory."),
             Self::Pickle(what) => write!(f, "The pickled data is damaged: {what}."),
         }

@@ -7,6 +7,7 @@
 //! - [`zlib`]: pickles are deflated with stock zlib's exact bytes, and inflated fast.
 //! - [`cipher`]: AES-CFB8, as Djblets encrypts.
 //! - [`chunk`]: the stream is cut into pieces that fit into a cache.
+//! - [`seal`]: what tells that an entry is the one that was stored under its key.
 //! - [`large`]: the pipe that joins the rooms, in both directions.
 //! - [`error`]: what can go wrong in any of them.
 //! - `python`: the table of what Python sees, and the walk over Python's objects. Feature `python`.
@@ -19,4 +20,5 @@ pub mod large;
 pub mod pickle;
 #[cfg(feature = "python")]
 mod python;
+pub mod seal;
 pub mod zlib;

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from django.core.cache.backends.base import BaseCache
 
+from fastblets import _native
 from tests.backends import BACKENDS, Backend, Needs, chosen, locmem_config, use_cache
 from tests.parity import Parity
 from tests.randomness import CountingIVs
@@ -18,7 +19,12 @@ from tests.servers import AnyServer, Memcached, Redis, missing_servers
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow-paths", action="store_true", help="leave all pickling to CPython's pickle, as a model")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    _native.use_fast_paths(not config.getoption("--slow-paths"))
     for backend in BACKENDS:
         config.addinivalue_line("markers", f"{backend.name}: runs on that cache backend")
 

@@ -349,7 +349,8 @@ def test_an_entry_under_another_aes_key_is_not_found(both: Parity, large: bool) 
             for size in (16, 32)
         ]
 
-    assert both(memoize_twice).value == [16, 32]
+    # What is wrong with garbage is said in other words.
+    assert both(memoize_twice, ignoring=r"(?<=deserialize).+|(?<=Rebuilding data).+").value == [16, 32]
 
 
 DATA: list[Any] = [b"", b"x", EVERY_BYTE, "", "text", *AWKWARD_TEXTS]

@@ -1,6 +1,6 @@
 """The codec, in Rust. Private."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
 __all__ = [
@@ -8,13 +8,18 @@ __all__ = [
     "CACHE_CHUNK_SIZE",
     "DEBUG_BUILD",
     "MAX_KEY_SIZE",
+    "WRITE_ID_SIZE",
     "Decryptor",
     "Encryptor",
     "ItemStream",
     "LargeWriter",
+    "Sealer",
     "decrypt",
+    "decrypt_value",
     "encrypt",
+    "encrypt_value",
     "make_full_key",
+    "open_pickle",
     "pickle_dumps",
     "pickle_dumps_all",
     "pickle_loads",
@@ -28,6 +33,7 @@ AES_BLOCK_SIZE: Final[int]
 CACHE_CHUNK_SIZE: Final[int]
 DEBUG_BUILD: Final[bool]
 MAX_KEY_SIZE: Final[int]
+WRITE_ID_SIZE: Final[int]
 
 def make_full_key(prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, /) -> str: ...
 def encrypt(data: bytes, key: bytes, iv: bytes, /) -> bytes: ...
@@ -58,7 +64,31 @@ class ItemStream:
     def __iter__(self) -> ItemStream: ...
     def __next__(self) -> Any: ...
 
-def read_items(chunks: Sequence[bytes], compressed: bool, key: bytes | None, /) -> ItemStream: ...
+@final
+class Sealer:
+    def __new__(cls, secret: bytes | None, full_key: bytes, /) -> Sealer: ...
+    def seal_chunk(self, write_id: bytes, index: int, last: bool, chunk: bytes, /) -> bytes: ...
+    def check_chunks(self, chunks: Sequence[bytes], seals: Sequence[bytes], /) -> None: ...
+    def seal_pickle(self, pickle: bytes, is_count: bool, /) -> bytes: ...
+
+def open_pickle(data: bytes, sealer: Sealer | None, required: bool, is_count: bool, /) -> bytes: ...
+def encrypt_value(value: object, key: bytes, iv: bytes, sealer: Sealer | None, is_count: bool, /) -> bytes: ...
+def decrypt_value(
+    stored: bytes,
+    key: bytes,
+    sealer: Sealer | None,
+    required: bool,
+    is_count: bool,
+    loads: Callable[[bytes], Any] | None,
+    /,
+) -> Any: ...
+def read_items(
+    chunks: Sequence[bytes],
+    compressed: bool,
+    key: bytes | None,
+    loads: Callable[[bytes], Any] | None = None,
+    /,
+) -> ItemStream: ...
 def use_fast_paths(enabled: bool, /) -> bool: ...
 def pickle_dumps(item: object, /) -> bytes | None: ...
 def pickle_loads(pickle: bytes, /) -> tuple[Any] | None: ...

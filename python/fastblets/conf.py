@@ -8,19 +8,20 @@ from django.conf import settings
 from django.utils.functional import empty
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
+
+
+#: What the lazy settings keep: under "_wrapped" the real ones, which may be exchanged at any time. Looked at past their
+#: own ``__getattribute__()``, which is in Python.
+_lazy: Final = object.__getattribute__(settings, "__dict__")
 
 
 def get_setting(name: str, default: Any = None) -> Any:
     """Return a setting as it is now, or a default.
 
-    ``getattr(settings, name, default)`` does the same, but takes ten times as long where the setting is missing, which
-    most of ours mostly are: it goes through two ``__getattr__`` and an exception.
+    ``getattr(settings, name, default)`` does the same, but takes far longer where the setting is missing, which most of
+    ours mostly are: it goes through two ``__getattr__`` and an exception.
     """
-    # Past its own __getattribute__(), which is in Python.
-    wrapped = object.__getattribute__(settings, "_wrapped")
+    wrapped = _lazy["_wrapped"]
 
-    if wrapped is empty:
-        return getattr(settings, name, default)
-
-    return getattr(wrapped, name, default)
+    return getattr(settings if wrapped is empty else wrapped, name, default)

@@ -42,6 +42,8 @@ pub enum Token<'a> {
     Put(usize),
     /// A value out of the memo.
     Get(usize),
+    /// A dict of attributes is given to an instance.
+    Build,
     /// The last value, or the last mark, is dropped.
     Pop,
     /// The end of the pickle.
@@ -87,6 +89,7 @@ impl<'a> Tokens<'a> {
             b'L' => long(self.line()?)?,
             b'c' => Token::Global(self.line()?, self.line()?),
             b'R' => Token::Reduce,
+            b'b' => Token::Build,
             b'0' => Token::Pop,
             b'.' => Token::Stop,
             _ => return None,

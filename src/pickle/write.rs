@@ -18,12 +18,23 @@ static PAIRS: [[u8; 2]; 100] = {
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
     next_number: u32,
+    /// The next PUT, ready to be copied: the commonest opcode of all.
+    next_put: [u8; LINE],
+    put_length: usize,
 }
+
+/// So many bytes are copied as one number, as most opcodes are too short to be worth a call of `memcpy`.
+const LINE: usize = 16;
 
 impl<'a> Writer<'a> {
     /// A writer at the start of a pickle.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, next_number: 0 }
+        Self {
+            out,
+            next_number: 0,
+            next_put: *b"p0\n             ",
+            put_length: 3,
+        }
     }
 
     /// `None`.
@@ -66,8 +77,26 @@ impl<'a> Writer<'a> {
     /// A str whose characters are all below U+0100.
     #[inline]
     pub fn latin1(&mut self, text: &[u8]) {
+        if text.len() <= BLOCK {
+            self.short_latin1(text);
+        } else {
+            self.out.push(b'V');
+            escape_latin1(text, self.out);
+            self.out.push(b'\n');
+        }
+    }
+
+    #[inline]
+    fn short_latin1(&mut self, text: &[u8]) {
+        // Filled up with what is never escaped, so that the block can be looked at whole.
+        let mut block = [b' '; BLOCK];
+        block[..text.len()].copy_from_slice(text);
         self.out.push(b'V');
-        escape_latin1(text, self.out);
+        if any_escaped(&block) {
+            escape_words(text, self.out);
+        } else {
+            self.line(&block, text.len());
+        }
         self.out.push(b'\n');
     }
 
@@ -86,11 +115,11 @@ impl<'a> Writer<'a> {
     }
 
     /// A class or function.
-    pub fn global(&mut self, module: &str, name: &str) {
+    pub fn global(&mut self, module: &[u8], name: &[u8]) {
         self.out.push(b'c');
-        self.out.extend_from_slice(module.as_bytes());
+        self.out.extend_from_slice(module);
         self.out.push(b'\n');
-        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(name);
         self.out.push(b'\n');
     }
 
@@ -135,13 +164,37 @@ impl<'a> Writer<'a> {
         self.out.push(b'R');
     }
 
+    /// A dict of attributes is given to an instance.
+    pub fn build(&mut self) {
+        self.out.push(b'b');
+    }
+
     /// Puts the last value into the memo, under the number returned.
     #[inline]
     pub fn put(&mut self) -> u32 {
+        let line = self.next_put;
+        self.line(&line, self.put_length);
+        self.count_on();
         let number = self.next_number;
         self.next_number += 1;
-        self.number_line(b"p", number);
         number
+    }
+
+    /// Counts the next PUT's digits on.
+    #[inline]
+    fn count_on(&mut self) {
+        for digit in self.next_put[1..self.put_length - 1].iter_mut().rev() {
+            if *digit != b'9' {
+                *digit += 1;
+                return;
+            }
+            *digit = b'0';
+        }
+        // All were nines.
+        self.next_put[1] = b'1';
+        self.next_put[self.put_length - 1] = b'0';
+        self.next_put[self.put_length] = b'\n';
+        self.put_length += 1;
     }
 
     /// A value out of the memo.
@@ -155,24 +208,29 @@ impl<'a> Writer<'a> {
         self.out.push(b'.');
     }
 
-    /// The commonest thing in a pickle: its bytes are moved as one number, as so few are not worth a call of `memcpy`.
     #[inline]
     fn number_line(&mut self, opcode: &[u8], mut number: u32) {
-        let mut line = [b'\n'; 16];
-        let mut start = 15;
+        let mut line = [b'\n'; LINE];
+        let mut start = LINE - 1;
         while number >= 10 {
             start -= 2;
             line[start..start + 2].copy_from_slice(&PAIRS[number as usize % 100]);
             number /= 100;
         }
-        if number > 0 || start == 15 {
+        if number > 0 || start == LINE - 1 {
             start -= 1;
             line[start] = b'0' + number as u8;
         }
         self.out.extend_from_slice(opcode);
-        let end = self.out.len() + 16 - start;
-        self.out
-            .extend_from_slice(&(u128::from_le_bytes(line) >> (8 * start)).to_le_bytes());
+        let line = (u128::from_le_bytes(line) >> (8 * start)).to_le_bytes();
+        self.line(&line, LINE - start);
+    }
+
+    /// Appends the line's beginning, by way of all of it.
+    #[inline]
+    fn line<const SIZE: usize>(&mut self, line: &[u8; SIZE], length: usize) {
+        let end = self.out.len() + length;
+        self.out.extend_from_slice(line);
         self.out.truncate(end);
     }
 }
@@ -196,26 +254,28 @@ impl Character for u32 {
 
 /// Beyond what raw-unicode-escape escapes, the pickler escapes what would end or garble a line: also for a file that
 /// was opened as text on Windows, hence 0x1a.
+const ESCAPED: [u8; 5] = [b'\\', 0, b'\n', b'\r', 0x1a];
+
 #[inline]
-const fn is_escaped(byte: u8) -> bool {
-    matches!(byte, b'\\' | 0 | b'\n' | b'\r' | 0x1a)
+fn is_escaped(byte: u8) -> bool {
+    ESCAPED.contains(&byte)
 }
 
 #[inline]
 fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
-    let (blocks, rest) = text.as_chunks::<BLOCK>();
+    let (blocks, rest) = text.as_chunks();
     out.reserve(text.len());
     for block in blocks {
         escape_block(block, out);
     }
-    escape_block(rest, out);
+    escape_words(rest, out);
 }
 
 const BLOCK: usize = 32;
 
-/// Escapes up to a block, which is copied whole if nothing in it is escaped: the compiler makes SIMD of this.
+/// Escapes a block, which is copied whole if nothing in it is escaped: the compiler makes SIMD of this.
 #[inline]
-fn escape_block(block: &[u8], out: &mut Vec<u8>) {
+fn escape_block(block: &[u8; BLOCK], out: &mut Vec<u8>) {
     if any_escaped(block) {
         escape_words(block, out);
     } else {
@@ -224,8 +284,9 @@ fn escape_block(block: &[u8], out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn any_escaped(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |any, &byte| any | is_escaped(byte))
+fn any_escaped<const SIZE: usize>(bytes: &[u8; SIZE]) -> bool {
+    let found = |byte| bytes.iter().fold(0, |found, &other| found | u8::from(other == byte));
+    (ESCAPED.map(found)).iter().fold(0, |any, found| any | found) != 0
 }
 
 /// The same, eight bytes at a time and then one by one, into a place that has room for the worst.
@@ -279,7 +340,7 @@ fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
 
 fn escape_character(code: u32, out: &mut Vec<u8>) {
     match code {
-        0..=0xff => escape_block(&[code as u8], out),
+        0..=0xff => escape_words(&[code as u8], out),
         0x100..=0xffff => escape(code, b'u', 4, out),
         _ => escape(code, b'U', 8, out),
     }
@@ -306,10 +367,14 @@ fn float_repr(value: f64, out: &mut Vec<u8>) {
         };
         return out.extend_from_slice(spelled.as_bytes());
     }
+    let mut buffer = ryu::Buffer::new();
+    if (1e-4..1e16).contains(&value.abs()) {
+        // Here the two have the same rules.
+        return out.extend_from_slice(buffer.format_finite(value).as_bytes());
+    }
     if value.is_sign_negative() {
         out.push(b'-');
     }
-    let mut buffer = ryu::Buffer::new();
     let (digits, point) = decimal(buffer.format_finite(value.abs()).as_bytes());
     lay_out(digits.as_slice(), point, out);
 }

@@ -1,9 +1,13 @@
 //! The walk over Python's objects: an item becomes the pickle that CPython's C pickler makes of it, byte for byte.
 
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString, PyType};
 
+use super::classes::Rules;
+use super::raw;
 use crate::pickle::memo::Memo;
+use crate::pickle::read::{Token, Tokens};
 
 /// Pickles items, one after the other.
 pub(crate) struct Dumper {
@@ -12,25 +16,34 @@ pub(crate) struct Dumper {
     /// The interned string: the C pickler's own, which shares its memo number with the user's.
     #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     latin1: Py<PyString>,
+    classes: Classes,
 }
 
 impl Dumper {
-    pub(crate) fn new(py: Python<'_>) -> Self {
+    /// `dumps` is `pickle`'s own, which is asked how it spells a class.
+    pub(crate) fn new(py: Python<'_>, dumps: Py<PyAny>) -> Self {
         Self {
             memo: Memo::default(),
-            latin1: PyString::intern(py, "latin1").unbind(),
+            latin1: intern!(py, "latin1").clone().unbind(),
+            classes: Classes::new(dumps),
         }
     }
 
-    /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types alone, or is unusual in
-    /// another way: then `out` is what it was, and the item is one for `pickle.dumps`, as are its errors.
+    /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types and instances of
+    /// ordinary classes alone, or is unusual in another way: then `out` is what it was, and the item is one for
+    /// `pickle.dumps`, as are its errors.
     pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
         let before = out.len();
-        let done = self.walk(item, out).is_some();
-        if !done {
+        loop {
+            if self.walk(item, out).is_some() {
+                return true;
+            }
             out.truncate(before);
+            // That runs Python code, so the walk can't go on where it was.
+            if !self.classes.learn(item.py()) {
+                return false;
+            }
         }
-        done
     }
 
     /// Other threads may change any list or dict under the walk.
@@ -41,12 +54,131 @@ impl Dumper {
 
     #[cfg(not(Py_GIL_DISABLED))]
     fn walk(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Option<()> {
+        // Before 3.12 the collector may run whenever a container is made, as is an instance's dict that wasn't there yet.
+        let _pause = raw::CollectorPause::new(item.py());
         self.memo.clear();
-        let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()));
+        self.classes.next_pickle();
+        let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()), &mut self.classes);
         walk.save(item, false, 0)?;
         walk.stop();
         Some(())
     }
+}
+
+/// The classes of which there were instances in the stream.
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
+struct Classes {
+    dumps: Py<PyAny>,
+    known: Vec<Class>,
+    /// The class at which the walk had to stop.
+    unknown: Option<Py<PyType>>,
+}
+
+struct Class {
+    class: Py<PyType>,
+    /// `None` if its instances are for `pickle`.
+    spelling: Option<Spelling>,
+    /// Its memo number, once the pickle has named it.
+    number: Option<u32>,
+}
+
+/// How `pickle` spells a class, and what that rests on.
+struct Spelling {
+    module: Vec<u8>,
+    name: Vec<u8>,
+    module_attribute: Py<PyString>,
+    qualified_name: Py<PyString>,
+}
+
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
+impl Classes {
+    /// They are looked through one by one, and few streams have more.
+    const MOST: usize = 64;
+
+    fn new(dumps: Py<PyAny>) -> Self {
+        Self {
+            dumps,
+            known: Vec::new(),
+            unknown: None,
+        }
+    }
+
+    fn next_pickle(&mut self) {
+        self.known.iter_mut().for_each(|known| known.number = None);
+    }
+
+    /// The memo number of an instance's class, if it has one yet, or how it is spelled. `None` if the instance is one for
+    /// `pickle`, or if it has to be found out whether it is.
+    #[inline]
+    fn find(&mut self, instance: &Bound<'_, PyAny>) -> Option<(&mut Option<u32>, &Spelling)> {
+        let class = raw::made_class(instance)?;
+        let Some(known) = self.known.iter_mut().find(|known| known.class.is(&class)) else {
+            self.unknown = Some(class.unbind());
+            return None;
+        };
+        let spelling = known.spelling.as_ref()?;
+        // Between two items anything may have been changed.
+        if known.number.is_none() && !spelling.holds_for(&class) {
+            return None;
+        }
+        Some((&mut known.number, spelling))
+    }
+
+    /// Finds out about the class at which the walk stopped. `false` if that was not the reason.
+    fn learn(&mut self, py: Python<'_>) -> bool {
+        let Some(class) = self.unknown.take().filter(|_| self.known.len() < Self::MOST) else {
+            return false;
+        };
+        let spelling = self.spell(class.bind(py));
+        self.known.push(Class {
+            class,
+            spelling,
+            number: None,
+        });
+        true
+    }
+
+    fn spell(&self, class: &Bound<'_, PyType>) -> Option<Spelling> {
+        let py = class.py();
+        let module_attribute = module_attribute(class)?;
+        let qualified_name = class.qualname().ok()?;
+        let pickle = self.dumps.bind(py).call1((class, 0)).ok()?;
+        let mut tokens = Tokens::new(pickle.cast::<PyBytes>().ok()?.as_bytes());
+        let Token::Global(module, name) = tokens.next_token()? else {
+            return None;
+        };
+        let spelling = Spelling {
+            module: module.to_vec(),
+            name: name.to_vec(),
+            module_attribute: module_attribute.unbind(),
+            qualified_name: qualified_name.unbind(),
+        };
+        let alone = matches!(
+            (tokens.next_token()?, tokens.next_token()?),
+            (Token::Put(0), Token::Stop)
+        );
+        (alone && spelling.holds_for(class)).then_some(spelling)
+    }
+}
+
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
+impl Spelling {
+    /// Whether `pickle` would still spell the class so, and its instances by its defaults.
+    fn holds_for(&self, class: &Bound<'_, PyType>) -> bool {
+        let py = class.py();
+        let (module, name) = (self.module_attribute.bind(py), self.qualified_name.bind(py));
+        Rules::get(py).is_ok_and(|rules| {
+            module_attribute(class).is_some_and(|now| now.is(module))
+                && class.qualname().is_ok_and(|now| now.is(name))
+                && rules.find(module, name).is_some_and(|found| found.is(class))
+                && rules.are_all_for(class)
+        })
+    }
+}
+
+fn module_attribute<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyString>> {
+    let module = raw::class_attributes(class)?.get_item(intern!(class.py(), "__module__"));
+    module.ok()??.cast_into().ok()
 }
 
 #[cfg(not(Py_GIL_DISABLED))]
@@ -56,6 +188,7 @@ mod walk {
     use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
     use super::super::raw::{self, Characters};
+    use super::Classes;
     use crate::pickle::memo::{Entry, Memo};
     use crate::pickle::write::Writer;
 
@@ -70,9 +203,12 @@ mod walk {
         memo: &'a mut Memo,
         writer: Writer<'a>,
         latin1: &'a Bound<'py, PyString>,
-        /// The memo numbers of the two globals that bytes are made with. No plain object is one of them.
+        classes: &'a mut Classes,
+        /// The memo numbers of the globals that bytes and instances are made with. Nothing that is saved is one of them.
         encode: Option<u32>,
         bytes: Option<u32>,
+        reconstructor: Option<u32>,
+        object: Option<u32>,
     }
 
     /// Whether nothing but the container through which the walk came holds the object.
@@ -84,14 +220,47 @@ mod walk {
         raw::references(object) == 2
     }
 
+    /// Names a class or function, in full if it has no memo number yet.
+    fn name(writer: &mut Writer<'_>, number: &mut Option<u32>, module: &[u8], name: &[u8]) {
+        match *number {
+            Some(number) => writer.get(number),
+            None => {
+                writer.global(module, name);
+                *number = Some(writer.put());
+            }
+        }
+    }
+
+    /// Whether an instance has attributes that `pickle` may take for its class's hooks.
+    fn has_hook(attributes: &Bound<'_, PyDict>) -> bool {
+        let mut position = 0;
+        while let Some((name, _)) = raw::next_item(attributes, &mut position) {
+            let name = raw::exact::<PyString>(&name).and_then(raw::characters);
+            match name {
+                Some(Characters::Latin1(name)) if !name.starts_with(b"__") => {}
+                Some(Characters::Ucs2(_) | Characters::Ucs4(_)) => {}
+                _ => return true,
+            }
+        }
+        false
+    }
+
     impl<'a, 'py> Walk<'a, 'py> {
-        pub(super) fn new(memo: &'a mut Memo, out: &'a mut Vec<u8>, latin1: &'a Bound<'py, PyString>) -> Self {
+        pub(super) fn new(
+            memo: &'a mut Memo,
+            out: &'a mut Vec<u8>,
+            latin1: &'a Bound<'py, PyString>,
+            classes: &'a mut Classes,
+        ) -> Self {
             Self {
                 memo,
                 writer: Writer::new(out),
                 latin1,
+                classes,
                 encode: None,
                 bytes: None,
+                reconstructor: None,
+                object: None,
             }
         }
 
@@ -121,8 +290,10 @@ mod walk {
                 self.writer.float(float.value());
             } else if let Some(tuple) = raw::exact::<PyTuple>(object) {
                 return self.save_tuple(tuple, once, depth);
+            } else if let Some(bytes) = raw::exact::<PyBytes>(object) {
+                return self.save_bytes(bytes, once);
             } else {
-                return self.save_bytes(raw::exact::<PyBytes>(object)?, once);
+                return self.save_instance(object, once, depth);
             }
             Some(())
         }
@@ -244,12 +415,12 @@ mod walk {
             }
             match bytes.as_bytes() {
                 [] => {
-                    self.bytes = Some(self.global(self.bytes, "__builtin__", "bytes"));
+                    name(&mut self.writer, &mut self.bytes, b"__builtin__", b"bytes");
                     self.writer.mark();
                     self.writer.tuple();
                 }
                 content => {
-                    self.encode = Some(self.global(self.encode, "_codecs", "encode"));
+                    name(&mut self.writer, &mut self.encode, b"_codecs", b"encode");
                     self.writer.mark();
                     self.save_latin1(bytes.py(), content)?;
                     self.save_str(self.latin1, false)?;
@@ -275,13 +446,34 @@ mod walk {
             Some(())
         }
 
-        fn global(&mut self, known: Option<u32>, module: &str, name: &str) -> u32 {
-            if let Some(number) = known {
-                self.writer.get(number);
-                return number;
+        /// Protocol 0 has no opcode for instances: they are `copyreg._reconstructor(class, object, None)`, by its name in
+        /// Python 2, and are then given their attributes.
+        fn save_instance(&mut self, instance: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
+            let vacant = match self.lookup(instance, once) {
+                Entry::Number(number) => return self.get(number),
+                Entry::Vacant(vacant) => vacant,
+            };
+            if depth > DEEPEST {
+                return None;
             }
-            self.writer.global(module, name);
-            self.writer.put()
+            let (class, spelling) = self.classes.find(instance)?;
+            let attributes = raw::attributes(instance).filter(|attributes| !has_hook(attributes))?;
+            let writer = &mut self.writer;
+            name(writer, &mut self.reconstructor, b"copy_reg", b"_reconstructor");
+            writer.mark();
+            name(writer, class, &spelling.module, &spelling.name);
+            name(writer, &mut self.object, b"__builtin__", b"object");
+            self.writer.none();
+            self.writer.tuple();
+            self.writer.put();
+            self.writer.reduce();
+            self.put(vacant, instance, once);
+            if !attributes.is_empty() {
+                // Nothing else can hold what was made just now, or what only the instance holds.
+                self.save_item(&attributes, depth)?;
+                self.writer.build();
+            }
+            Some(())
         }
 
         #[inline]

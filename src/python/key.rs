@@ -7,8 +7,8 @@ use crate::key;
 
 /// Makes a full cache key.
 ///
-/// `prefix` is the site's domain, perhaps with its root, if there is a site. `key` is a string, or a list or tuple of
-/// strings; two or more are escaped. With an `encryption_key`, the full key is an HMAC.
+/// `prefix` is the site's domain, perhaps with its root, if there is a site. `key` is a string, or a sequence of strings;
+/// two or more are escaped. With an `encryption_key`, the full key is an HMAC.
 #[pyfunction]
 #[pyo3(signature = (prefix, key, encryption_key, /))]
 pub(super) fn make_full_key<'py>(
@@ -19,7 +19,7 @@ pub(super) fn make_full_key<'py>(
 ) -> PyResult<Bound<'py, PyString>> {
     let parts = match key.cast::<PyString>() {
         Ok(only) => vec![only.clone()],
-        Err(_) => key.extract()?,
+        Err(_) => split(key)?,
     };
     let mut joined = Joined::default();
     let prefix = prefix.map(|prefix| joined.encode(prefix)).transpose()?;
@@ -40,6 +40,20 @@ pub(super) fn make_full_key<'py>(
         return Err(joined.into_error());
     }
     decode(py, &key::keyed(&bytes, encryption_key))
+}
+
+fn split<'py>(key: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
+    let parts = key.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+    let several = parts.len() > 1;
+    parts
+        .into_iter()
+        .map(|part| match part.cast_into::<PyString>() {
+            Ok(part) => Ok(part),
+            // Lazily translated strings have all methods of a string, this one to become one.
+            Err(error) if several => Ok(error.into_inner().call_method1("replace", ("%", "%"))?.cast_into()?),
+            Err(error) => Err(error.into()),
+        })
+        .collect()
 }
 
 /// Keeps the error of a string that has no UTF-8, since only some keys need it.

@@ -71,14 +71,15 @@ impl LargeWriter {
     }
 }
 
-/// The items of a stream that is known to be whole.
+/// The items of a stream that is known to be whole. What is not plain is unpickled by `loads`, by default `pickle.loads`.
 #[pyfunction]
-#[pyo3(signature = (chunks, compressed, key, /))]
+#[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
     py: Python<'py>,
     chunks: Vec<PyBackedBytes>,
     compressed: bool,
     key: Option<&[u8]>,
+    loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, ItemStream>> {
     // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
     let stream = Bound::new(py, ItemStream::default())?;
@@ -95,7 +96,7 @@ pub(super) fn read_items<'py>(
         Ok(false)
     })?;
     if ended {
-        stream.borrow_mut().ready = unpickle_all(py, &data)?.into_iter();
+        stream.borrow_mut().ready = unpickle_all(Unpickler::new(py, loads)?, py, &data)?.into_iter();
         return Ok(stream);
     }
 
@@ -111,18 +112,17 @@ pub(super) fn read_items<'py>(
         }
         if data.is_empty() { Ok(()) } else { Err(CUT_OFF) }
     })?;
-    checker.import_globals(py)?;
+    checker.import_globals(py, loads)?;
     stream.borrow_mut().rest = Some(Rest {
         reader: Reader::new(chunks, compressed, key.as_ref())?,
-        unpickler: Unpickler::new(py)?,
+        unpickler: Unpickler::new(py, loads)?,
         data: Vec::new(),
         at: 0,
     });
     Ok(stream)
 }
 
-fn unpickle_all(py: Python<'_>, mut data: &[u8]) -> PyResult<Vec<Py<PyAny>>> {
-    let mut unpickler = Unpickler::new(py)?;
+fn unpickle_all(mut unpickler: Unpickler, py: Python<'_>, mut data: &[u8]) -> PyResult<Vec<Py<PyAny>>> {
     let mut items = Vec::new();
     while !data.is_empty() {
         let (item, size) = unpickler.read(py, data)?.ok_or(CUT_OFF)?;

@@ -1,9 +1,11 @@
 //! The way back: pickles of protocol 0 become the Python objects that CPython's unpickler makes of them.
 
-use pyo3::intern;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple, PyType};
 
+use super::classes::Rules;
 use super::raw::{self, Characters, CollectorPause};
 use crate::pickle::read::{Text, Token, Tokens};
 
@@ -13,6 +15,7 @@ const ASCII: u32 = 0x7f;
 /// Unpickles items, one after the other.
 pub(crate) struct Loader {
     keys: Keys,
+    globals: Globals,
     /// `_codecs.encode`, as which protocol 0 spells bytes.
     encode: Py<PyAny>,
     // Their memory, kept from pickle to pickle.
@@ -22,29 +25,39 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
-        let encode = py
-            .import(intern!(py, "_codecs"))?
-            .getattr(intern!(py, "encode"))?
-            .unbind();
+    /// `loads` is who unpickles everything else, and is asked for the classes that pickles name, so that they are those
+    /// that it would find, if any. Without it, plain types alone are unpickled here.
+    pub(crate) fn new(py: Python<'_>, loads: Option<Py<PyAny>>) -> PyResult<Self> {
+        static ENCODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let encode = ENCODE.get_or_try_init(py, || py.import("_codecs")?.getattr("encode").map(Bound::unbind))?;
         Ok(Self {
             keys: Keys::default(),
-            encode,
+            // Other threads may change a class under the walk where there is no GIL.
+            globals: Globals::new(loads.filter(|_| !cfg!(Py_GIL_DISABLED))),
+            encode: encode.clone_ref(py),
             stack: Vec::new(),
             memo: Vec::new(),
             marks: Vec::new(),
         })
     }
 
-    /// The item that the pickle at `data`'s first byte holds. `None` if the pickle is unusual, damaged or incomplete:
-    /// then it is one for `pickle.loads`, as are its errors.
-    pub(crate) fn load<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<Bound<'py, PyAny>> {
-        self.load_prefix(py, data).map(|(item, _)| item)
+    /// The item that the pickle at `data`'s first byte holds, and the number of bytes that the pickle takes. `None` if
+    /// the pickle is unusual, damaged or incomplete: then it is one for `loads`, as are its errors.
+    pub(crate) fn load<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
+        loop {
+            if let Some(found) = self.build(py, data) {
+                return Ok(Some(found));
+            }
+            // That runs Python code, for which nothing half-built may be about, and no collector paused.
+            if !self.globals.learn(py)? {
+                return Ok(None);
+            }
+        }
     }
 
-    /// As [`load`](Self::load), with the number of bytes that the pickle takes.
-    pub(crate) fn load_prefix<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<(Bound<'py, PyAny>, usize)> {
+    fn build<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<(Bound<'py, PyAny>, usize)> {
         self.keys.next_pickle();
+        self.globals.next_pickle();
         let mut build = Build {
             py,
             stack: recycled(&mut self.stack),
@@ -52,6 +65,7 @@ impl Loader {
             marks: recycled(&mut self.marks),
             fence: 0,
             keys: &mut self.keys,
+            globals: &mut self.globals,
             encode: self.encode.bind(py),
         };
         let mut tokens = Tokens::new(data);
@@ -86,6 +100,7 @@ struct Build<'a, 'py> {
     /// The stack's height at the last mark, below which only a token that collects may reach.
     fence: usize,
     keys: &'a mut Keys,
+    globals: &'a mut Globals,
     encode: &'a Bound<'py, PyAny>,
 }
 
@@ -114,6 +129,7 @@ impl<'py> Build<'_, 'py> {
                 Token::Long(digits) => self.long(digits)?,
                 Token::Global(module, name) => self.global(module, name)?,
                 Token::Reduce => self.reduce()?,
+                Token::Build => self.give_attributes()?,
                 Token::Pop => self.drop_top()?,
                 Token::Stop => return self.finish(),
             }
@@ -177,12 +193,12 @@ impl<'py> Build<'_, 'py> {
         raw::exact::<PyList>(self.top()?)?.append(item).ok()
     }
 
-    /// Every object here is plain, so that no key's hash or comparison runs Python code.
+    /// A key is plain, so that its hash and comparison run no Python code.
     #[inline]
     fn set_item(&mut self) -> Option<()> {
         let value = self.pop()?;
         let key = self.pop()?;
-        if !is_shallow(&key, Self::DEEPEST_KEY) {
+        if !is_plain_key(&key, Self::DEEPEST_KEY) {
             return None;
         }
         raw::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
@@ -231,7 +247,10 @@ impl<'py> Build<'_, 'py> {
         match (module, name) {
             (b"_codecs", b"encode") => self.push(self.encode.clone()),
             (b"__builtin__", b"bytes") => self.push(self.py.get_type::<PyBytes>()),
-            _ => return None,
+            _ => {
+                let object = self.globals.find(self.py, module, name)?;
+                self.push(object);
+            }
         }
         Some(())
     }
@@ -240,14 +259,34 @@ impl<'py> Build<'_, 'py> {
         let arguments = self.pop()?;
         let arguments = raw::exact::<PyTuple>(&arguments)?;
         let function = self.pop()?;
-        let bytes = if function.is(self.encode) {
-            latin1_encoded(arguments)?
+        let object = if function.is(self.encode) {
+            latin1_encoded(arguments)?.into_any()
         } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
-            raw::new_bytes(self.py, b"")?
+            raw::new_bytes(self.py, b"")?.into_any()
+        } else if function.is(&Rules::get(self.py).ok()?.reconstructor) {
+            reconstructed(arguments)?
         } else {
             return None;
         };
-        self.push(bytes);
+        self.push(object);
+        Some(())
+    }
+
+    /// The instance is of an ordinary class, as no other is ever made here.
+    fn give_attributes(&mut self) -> Option<()> {
+        let state = self.pop()?;
+        let state = raw::exact::<PyDict>(&state)?;
+        let instance = self.top().filter(|top| raw::has_made_class(top))?;
+        let attributes = raw::attributes(instance)?;
+        for (name, value) in state {
+            let name = match raw::exact::<PyString>(&name) {
+                // It may be a hook.
+                Some(name) if starts_with_underscores(name)? => return None,
+                Some(name) => self.keys.interned(name)?.into_any(),
+                None => name,
+            };
+            attributes.set_item(name, value).ok()?;
+        }
         Some(())
     }
 
@@ -257,13 +296,24 @@ impl<'py> Build<'_, 'py> {
     }
 }
 
-/// Whether a key can be hashed in safety: CPython hashes tuples in tuples without an eye on the stack.
+/// Whether a key can be hashed in safety: an instance's hash is Python code, and CPython hashes tuples in tuples without an eye on the stack.
 #[inline]
-fn is_shallow(key: &Bound<'_, PyAny>, depth: usize) -> bool {
+fn is_plain_key(key: &Bound<'_, PyAny>, depth: usize) -> bool {
     match raw::exact::<PyTuple>(key) {
-        Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_shallow(&item, depth - 1)),
-        None => true,
+        Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_plain_key(&item, depth - 1)),
+        None => !raw::has_made_class(key),
     }
+}
+
+/// What `copyreg._reconstructor(class, object, None)` gives.
+fn reconstructed<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyAny>> {
+    let py = arguments.py();
+    let class = arguments.get_item(0).ok()?;
+    let base = arguments.get_item(1).ok()?;
+    if arguments.len() != 3 || !base.is(py.get_type::<PyAny>()) || !arguments.get_item(2).ok()?.is_none() {
+        return None;
+    }
+    raw::new_instance(raw::exact::<PyType>(&class)?)
 }
 
 /// What `_codecs.encode(text, 'latin1')` gives.
@@ -279,6 +329,93 @@ fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyB
     }
 }
 
+/// The classes that pickles of the stream name, and what it takes to make their instances.
+struct Globals {
+    loads: Option<Py<PyAny>>,
+    known: Vec<Global>,
+    /// The one at which the last pickle had to be given up.
+    unknown: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+struct Global {
+    module: Vec<u8>,
+    name: Vec<u8>,
+    /// `None` if pickles that name it are for `loads`.
+    object: Option<Py<PyAny>>,
+    /// Whether it has been looked at since Python code ran last.
+    checked: bool,
+}
+
+impl Globals {
+    /// They are looked through one by one, and few streams have more.
+    const MOST: usize = 64;
+
+    fn new(loads: Option<Py<PyAny>>) -> Self {
+        Self {
+            loads,
+            known: Vec::new(),
+            unknown: None,
+        }
+    }
+
+    fn next_pickle(&mut self) {
+        self.known.iter_mut().for_each(|global| global.checked = false);
+    }
+
+    fn find<'py>(&mut self, py: Python<'py>, module: &[u8], name: &[u8]) -> Option<Bound<'py, PyAny>> {
+        let mut known = self.known.iter_mut();
+        let Some(global) = known.find(|global| global.module == module && global.name == name) else {
+            self.unknown = Some((module.to_vec(), name.to_vec()));
+            return None;
+        };
+        let object = global.object.as_ref()?.bind(py);
+        if !global.checked {
+            global.checked = is_of_use(object);
+        }
+        global.checked.then(|| object.clone())
+    }
+
+    /// Finds out about the one at which the last pickle had to be given up. `false` if that was not the reason.
+    fn learn(&mut self, py: Python<'_>) -> PyResult<bool> {
+        let (Some((module, name)), Some(loads)) = (self.unknown.take(), &self.loads) else {
+            return Ok(false);
+        };
+        if self.known.len() == Self::MOST {
+            return Ok(false);
+        }
+        let object = match load_global(loads.bind(py), &module, &name) {
+            Ok(object) => Some(object.unbind()),
+            // It comes again when the item is unpickled, in its place.
+            Err(error) if error.is_instance_of::<PyException>(py) => None,
+            Err(error) => return Err(error),
+        };
+        self.known.push(Global {
+            module,
+            name,
+            object,
+            checked: false,
+        });
+        Ok(true)
+    }
+}
+
+/// Whether it is an ordinary class, or one of the two things with which its instances are made.
+fn is_of_use(object: &Bound<'_, PyAny>) -> bool {
+    let py = object.py();
+    Rules::get(py).is_ok_and(|rules| {
+        object.is(py.get_type::<PyAny>())
+            || object.is(&rules.reconstructor)
+            || raw::exact::<PyType>(object).is_some_and(|class| rules.are_all_for(class))
+    })
+}
+
+/// The class or function that unpickling finds under a name.
+pub(super) fn load_global<'py>(loads: &Bound<'py, PyAny>, module: &[u8], name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // A pickle of the mere name, so that the unpickler's own rules hold.
+    let pickle = [b"c", module, b"\n", name, b"\n."].concat();
+    loads.call1((PyBytes::new(loads.py(), &pickle),))
+}
+
 /// The strings that were keys lately: items of one shape have the same keys, and a string that is there already has
 /// its hash already.
 #[derive(Default)]
@@ -292,6 +429,8 @@ struct Key {
     /// The pickle that has the string. CPython would make a second one if the same pickle spells it out again, and if
     /// the item is pickled again one can tell.
     pickle: u32,
+    /// The interned string that is equal, once it has been an attribute's name.
+    name: Option<Py<PyString>>,
 }
 
 impl Keys {
@@ -307,7 +446,8 @@ impl Keys {
 
     #[inline]
     fn get<'py>(&mut self, py: Python<'py>, ascii: &[u8]) -> Option<Bound<'py, PyString>> {
-        if ascii.len() > Self::LONGEST || ascii.len() < 2 {
+        // The first pickle may be the only one.
+        if ascii.len() > Self::LONGEST || ascii.len() < 2 || self.pickle == 1 {
             return raw::new_latin1(py, ascii, ASCII);
         }
         if self.slots.is_empty() {
@@ -325,9 +465,32 @@ impl Keys {
         *slot = Some(Key {
             text: text.clone().unbind(),
             pickle: self.pickle,
+            name: None,
         });
         Some(text)
     }
+
+    /// The interned str that is equal to this one, as which CPython keeps an attribute's name. No key becomes it: the same
+    /// string may be a key elsewhere, where CPython would have two.
+    #[inline]
+    fn interned<'py>(&mut self, text: &Bound<'py, PyString>) -> Option<Bound<'py, PyString>> {
+        let py = text.py();
+        if let Characters::Latin1(ascii) = raw::characters(text)?
+            && let Some(Some(key)) = self.slots.get_mut(hash(ascii) % Self::SLOTS)
+            && key.text.is(text)
+        {
+            if key.name.is_none() {
+                key.name = Some(raw::interned(raw::new_latin1(py, ascii, ASCII)?).unbind());
+            }
+            return key.name.as_ref().map(|name| name.bind(py).clone());
+        }
+        Some(raw::interned(text.clone()))
+    }
+}
+
+#[inline]
+fn starts_with_underscores(name: &Bound<'_, PyString>) -> Option<bool> {
+    Some(matches!(raw::characters(name)?, Characters::Latin1(name) if name.starts_with(b"__")))
 }
 
 #[inline]

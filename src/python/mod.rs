@@ -1,5 +1,6 @@
 //! What Python sees of the codec: a table. No logic of caching is here, and nothing of Django.
 
+mod classes;
 mod crypto;
 mod dump;
 mod error;
@@ -9,6 +10,8 @@ mod load;
 mod pickle;
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
 mod raw;
+mod seal;
+mod value;
 
 use pyo3::prelude::*;
 
@@ -25,6 +28,11 @@ mod native {
     use super::pickle::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths};
 
     #[pymodule_export]
+    use super::seal::{Sealer, open_pickle};
+    #[pymodule_export]
+    use super::value::{decrypt_value, encrypt_value};
+
+    #[pymodule_export]
     const AES_BLOCK_SIZE: usize = crate::cipher::BLOCK_SIZE;
     #[pymodule_export]
     const CACHE_CHUNK_SIZE: usize = crate::chunk::CHUNK_SIZE;
@@ -32,6 +40,8 @@ mod native {
     const DEBUG_BUILD: bool = cfg!(debug_assertions);
     #[pymodule_export]
     const MAX_KEY_SIZE: usize = crate::key::MAX_KEY_SIZE;
+    #[pymodule_export]
+    const WRITE_ID_SIZE: usize = crate::seal::WRITE_ID_SIZE;
 }
 
 /// Below this many bytes the GIL is kept: giving it up and getting it back costs more than the work that it would let

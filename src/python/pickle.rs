@@ -1,14 +1,15 @@
-//! Pickling items: plain ones here, all others by CPython's own `pickle`.
+//! Pickling items: plain ones and instances of ordinary classes here, all others by CPython's own `pickle`.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyString};
 
 use super::dump::Dumper;
-use super::load::Loader;
+use super::load::{Loader, load_global};
 use crate::error::{Error, Result};
 use crate::pickle::scan::{Global, Scanner};
 
@@ -21,6 +22,8 @@ const PROTOCOL: u8 = 0;
 /// A stream of pickles that ends in the middle of one.
 pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
 
+const NOT_A_NAME: Error = Error::Pickle("a name of several lines");
+
 /// Writes items as pickles.
 pub(super) struct Pickler {
     dumper: Dumper,
@@ -29,9 +32,10 @@ pub(super) struct Pickler {
 
 impl Pickler {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+        let dumps = pickle_function(py, intern!(py, "dumps"))?;
         Ok(Self {
-            dumper: Dumper::new(py),
-            dumps: pickle_function(py, "dumps")?,
+            dumper: Dumper::new(py, dumps.clone_ref(py)),
+            dumps,
         })
     }
 
@@ -58,11 +62,13 @@ pub(super) struct Unpickler {
 }
 
 impl Unpickler {
-    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+    /// What is not plain goes to `loads`, by default `pickle.loads`, and the classes that pickles name come from there.
+    pub(super) fn new(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let loads = loads_or_default(py, loads)?;
         Ok(Self {
-            loader: Loader::new(py)?,
+            loader: Loader::new(py, Some(loads.clone_ref(py)))?,
             scanner: Scanner::new(),
-            loads: pickle_function(py, "loads")?,
+            loads,
             incomplete: false,
         })
     }
@@ -72,7 +78,7 @@ impl Unpickler {
     pub(super) fn read<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
         if !self.incomplete
             && fast_paths()
-            && let Some(found) = self.loader.load_prefix(py, data)
+            && let Some(found) = self.loader.load(py, data)?
         {
             return Ok(Some(found));
         }
@@ -84,9 +90,9 @@ impl Unpickler {
         let pickle = &data[..size];
         if std::mem::take(&mut self.incomplete)
             && fast_paths()
-            && let Some(item) = self.loader.load(py, pickle)
+            && let Some(found) = self.loader.load(py, pickle)?
         {
-            return Ok(Some((item, size)));
+            return Ok(Some(found));
         }
         let item = self.loads.bind(py).call1((PyBytes::new(py, pickle),))?;
         Ok(Some((item, size)))
@@ -119,12 +125,14 @@ impl Checker {
     }
 
     /// Imports the classes and functions that the pickles name, as unpickling would.
-    pub(super) fn import_globals(&self, py: Python<'_>) -> PyResult<()> {
-        let loads = pickle_function(py, "loads")?;
+    pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let loads = loads_or_default(py, loads)?;
         for (module, name) in &self.globals {
-            // A pickle of the mere name, so that the unpickler's own rules hold.
-            let pickle = [b"c", module.as_slice(), b"\n", name, b"\n."].concat();
-            loads.bind(py).call1((PyBytes::new(py, &pickle),))?;
+            // Only a later protocol has these. What follows them would be executed here.
+            if module.contains(&b'\n') || name.contains(&b'\n') {
+                return Err(NOT_A_NAME.into());
+            }
+            load_global(loads.bind(py), module, name)?;
         }
         Ok(())
     }
@@ -134,8 +142,17 @@ fn fast_paths() -> bool {
     FAST_PATHS.load(Ordering::Relaxed)
 }
 
-fn pickle_function(py: Python<'_>, name: &str) -> PyResult<Py<PyAny>> {
-    Ok(py.import(intern!(py, "pickle"))?.getattr(name)?.unbind())
+fn loads_or_default(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+    match loads {
+        Some(loads) => Ok(loads.clone().unbind()),
+        None => pickle_function(py, intern!(py, "loads")),
+    }
+}
+
+fn pickle_function(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
+    static PICKLE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let pickle = PICKLE.get_or_try_init(py, || py.import("pickle").map(Bound::unbind))?;
+    Ok(pickle.bind(py).getattr(name)?.unbind())
 }
 
 /// Lets plain items be pickled here (the default), or everything by `pickle`. For tests. Returns how it was.
@@ -148,23 +165,21 @@ pub(super) fn use_fast_paths(enabled: bool) -> bool {
 /// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.
 #[pyfunction]
 #[pyo3(signature = (item, /))]
-pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> Option<Bound<'py, PyBytes>> {
-    let mut output = Vec::new();
-    Dumper::new(item.py())
-        .dump(item, &mut output)
-        .then(|| PyBytes::new(item.py(), &output))
+pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    pickle_dumps_all(item.py(), vec![item.clone()])
 }
 
 /// The pickles of several items in a row, or None if one is for `pickle.dumps`. For tests.
 #[pyfunction]
 #[pyo3(signature = (items, /))]
-pub(super) fn pickle_dumps_all<'py>(py: Python<'py>, items: Vec<Bound<'py, PyAny>>) -> Option<Bound<'py, PyBytes>> {
+pub(super) fn pickle_dumps_all<'py>(
+    py: Python<'py>,
+    items: Vec<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut output = Vec::new();
-    let mut dumper = Dumper::new(py);
-    items
-        .iter()
-        .all(|item| dumper.dump(item, &mut output))
-        .then(|| PyBytes::new(py, &output))
+    let mut dumper = Pickler::new(py)?.dumper;
+    let done = items.iter().all(|item| dumper.dump(item, &mut output));
+    Ok(done.then(|| PyBytes::new(py, &output)))
 }
 
 /// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
@@ -172,9 +187,9 @@ pub(super) fn pickle_dumps_all<'py>(py: Python<'py>, items: Vec<Bound<'py, PyAny
 #[pyo3(signature = (data, /))]
 pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
     let mut items = Vec::new();
-    let mut loader = Loader::new(py)?;
+    let mut loader = Unpickler::new(py, None)?.loader;
     while !data.is_empty() {
-        let Some((item, size)) = loader.load_prefix(py, data) else {
+        let Some((item, size)) = loader.load(py, data)? else {
             return Ok(None);
         };
         items.push(item);
@@ -187,7 +202,8 @@ pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResul
 #[pyfunction]
 #[pyo3(signature = (pickle, /))]
 pub(super) fn pickle_loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
-    Ok(Loader::new(py)?.load(py, pickle).map(|item| (item,)))
+    let found = Unpickler::new(py, None)?.loader.load(py, pickle)?;
+    Ok(found.map(|(item, _)| (item,)))
 }
 
 /// Where each pickle of a stream ends, up to the first that is incomplete. For tests.

@@ -9,9 +9,9 @@ use std::slice;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
-use pyo3::types::{PyBytes, PyInt, PyString};
 #[cfg(not(Py_GIL_DISABLED))]
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
 
 use crate::pickle::read::{Piece, Text};
 
@@ -73,6 +73,90 @@ pub(super) fn next_item<'py>(
 pub(super) fn shares_keys(dict: &Bound<'_, PyDict>) -> bool {
     // SAFETY: a dict, laid out as PyO3 says for this version of CPython.
     unsafe { !(*dict.as_ptr().cast::<ffi::PyDictObject>()).ma_values.is_null() }
+}
+
+/// Whether a class was made while Python ran, as by a class statement. No built-in type is.
+#[inline]
+fn is_made(class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: a class.
+    unsafe { ffi::PyType_HasFeature(class.as_type_ptr(), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
+}
+
+/// Whether the object's class was made so.
+#[inline]
+pub(super) fn has_made_class(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: an object has a type, which lives at least as long.
+    unsafe { ffi::PyType_HasFeature(ffi::Py_TYPE(object.as_ptr()), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
+}
+
+/// The object's class, if it was made so.
+#[inline]
+pub(super) fn made_class<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
+    has_made_class(object).then(|| object.get_type())
+}
+
+/// What the class itself holds, its bases not included. `None` for a built-in type.
+pub(super) fn class_attributes<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyDict>> {
+    if !is_made(class) {
+        return None;
+    }
+    // SAFETY: a class, whose dict is where it says as it is not a built-in type.
+    unsafe {
+        let attributes = (*class.as_type_ptr()).tp_dict;
+        Some(Bound::from_borrowed_ptr_or_opt(class.py(), attributes)?.cast_into_unchecked())
+    }
+}
+
+/// Whether the class's instances find their attributes as `object` does, and end without running code.
+pub(super) fn has_default_behaviour(class: &Bound<'_, PyType>) -> bool {
+    let class = class.as_type_ptr();
+    // SAFETY: classes, whose slots are read here and now.
+    unsafe {
+        (*class).tp_getattro.map(|get| get as usize) == ffi::PyBaseObject_Type.tp_getattro.map(|get| get as usize)
+            && (*class).tp_finalize.is_none()
+            && (*class).tp_del.is_none()
+    }
+}
+
+/// An instance's `__dict__`, made if it has none yet. `None` if it can't have any, or has one that is not quite a dict.
+#[inline]
+pub(super) fn attributes<'py>(instance: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
+    // SAFETY: an object; the result is a new reference or, with an error set, null.
+    let attributes = unsafe {
+        let attributes = ffi::PyObject_GenericGetDict(instance.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(instance.py(), attributes).ok()?
+    };
+    exact::<PyDict>(&attributes)?;
+    // SAFETY: the type has just been checked.
+    Some(unsafe { attributes.cast_into_unchecked() })
+}
+
+/// `object.__new__(class)`, if the class is not a built-in type.
+#[inline]
+pub(super) fn new_instance<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyAny>> {
+    if !is_made(class) {
+        return None;
+    }
+    let arguments = PyTuple::empty(class.py());
+    // SAFETY: what `object.__new__` itself calls, with a class and an empty tuple; the result is a new reference or, with
+    // an error set, null.
+    unsafe {
+        let new = ffi::PyBaseObject_Type.tp_new?;
+        let instance = new(class.as_type_ptr(), arguments.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(class.py(), instance).ok()
+    }
+}
+
+/// The interned str that is equal to this one, which becomes it if there is none.
+#[inline]
+pub(super) fn interned(text: Bound<'_, PyString>) -> Bound<'_, PyString> {
+    let py = text.py();
+    let mut text = text.into_ptr();
+    // SAFETY: an exact str, of which the reference is given away and another one taken in its place.
+    unsafe {
+        ffi::PyUnicode_InternInPlace(&raw mut text);
+        Bound::from_owned_ptr(py, text).cast_into_unchecked()
+    }
 }
 
 /// A str's characters, in the width in which CPython keeps them.

@@ -10,12 +10,13 @@ from importlib.util import find_spec
 
 from tests.backends import BACKENDS
 from tests.faults.experiment import ALL
-from tests.faults.report import Results, as_table, failures, surprises, update_document
+from tests.faults.page import PAGES
+from tests.faults.report import Results, as_table, failures, surprises, update_documents
 from tests.faults.runner import run_all
+from tests.faults.subject import SUBJECTS
 from tests.faults.worker import EXPERIMENTS, Job
 from tests.servers import missing_servers
 
-LIBRARIES = ("djblets", "fastblets")
 NEEDED = {"pymemcache": "memcached", "pylibmc": "memcached", "redis": "redis-server"}
 
 
@@ -23,20 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     backends = [name for name in options.backends.split(",") if _is_there(name)]
     jobs = [
-        Job(name, backend, library)
+        Job(name, backend, subject)
         for name, experiment in EXPERIMENTS.items()
         if options.only in name and not (options.short and experiment.slow)
         for backend in experiment.backends
         if backend in backends
-        for library in LIBRARIES
-        if library == "fastblets" or find_spec(library)
+        for subject in experiment.subjects
+        if find_spec(SUBJECTS[subject].library)
     ]
     results = _run(jobs, options.workers)
-    print(as_table(results))
+    for page in PAGES:
+        print(as_table(results, page))
     for line in surprises(results):
         print(f"not as expected: {line}")
     if not options.only and not options.short and set(backends) == set(ALL):
-        update_document(results)
+        update_documents(results)
     bad = failures(results)
     for line in bad:
         print(f"FAILED: {line}")
@@ -68,7 +70,7 @@ def _run(jobs: list[Job], workers: int) -> Results:
     for number, (job, finding) in enumerate(run_all(jobs, workers), 1):
         results[job] = finding
         seconds = time.monotonic() - start
-        print(f"[{number}/{len(jobs)} {seconds:4.0f} s] {job.library:9} {job.backend:10} {job.experiment}: {finding}")
+        print(f"[{number}/{len(jobs)} {seconds:4.0f} s] {job.subject:9} {job.backend:10} {job.experiment}: {finding}")
         sys.stdout.flush()
     return results
 

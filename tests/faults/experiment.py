@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from tests.faults.outcome import HARMLESS, UNNOTICED, AnyFinding, Finding, Outcome, as_finding, worst_of
+from tests.faults.page import page_of
 
 if TYPE_CHECKING:
     from tests.faults.lab import Lab
@@ -30,31 +31,32 @@ TIME_LIMIT = 40.0
 
 @dataclass(frozen=True)
 class Experiment:
-    """One way to fail, on some backends, and what is expected of both libraries."""
+    """One way to fail, on some backends, and what is expected of each subject."""
 
     name: str
     promise: int
     run: Run
-    djblets: Expected
-    fastblets: Expected
+    expectations: Mapping[str, Expected]
     backends: tuple[str, ...] = ALL
     client: str = ""
     seconds: float = TIME_LIMIT
-    undetectable: bool = False
+    undetectable: Collection[str] = ()
     slow: bool = False
+
+    @property
+    def subjects(self) -> Collection[str]:
+        return self.expectations
 
     def conduct(self, lab: Lab) -> Finding:
         found = self.run(lab)
         return worst_of(found) if inspect.isgenerator(found) else as_finding(found)
 
-    def expected(self, library: str, backend: str) -> frozenset[Outcome]:
-        return _resolve(self.djblets if library == "djblets" else self.fastblets, backend)
+    def expected(self, subject: str, backend: str) -> frozenset[Outcome]:
+        return _resolve(self.expectations[subject], backend)
 
-    def is_acceptable(self, outcome: Outcome, backend: str) -> bool:
-        """Whether fastblets may have this outcome: what is harmless it may, expected or not."""
-        if outcome in UNNOTICED:
-            return self.undetectable
-        return outcome in HARMLESS or (outcome is Outcome.COSTLY and outcome in self.expected("fastblets", backend))
+    def is_acceptable(self, outcome: Outcome, subject: str) -> bool:
+        """Whether this outcome may be ours: what is harmless may, expected or not."""
+        return subject in self.undetectable if outcome in UNNOTICED else outcome in HARMLESS
 
 
 def _resolve(expected: Expected, backend: str) -> frozenset[Outcome]:
@@ -74,10 +76,12 @@ def experiment(
     *,
     djblets: Expected,
     fastblets: Expected = Outcome.RIGHT,
+    sealed: Expected | None = None,
+    required: Expected | None = None,
     backends: tuple[str, ...] = ALL,
     client: str = "",
     seconds: float = TIME_LIMIT,
-    undetectable: bool = False,
+    undetectable: Collection[str] = (),
     slow: bool = False,
 ) -> Callable[[Run], Run]:
     """Put a function on the list: it returns a finding, or yields many, of which the worst counts.
@@ -87,18 +91,36 @@ def experiment(
         name: What fails.
         djblets: What Djblets 6.1 does.
         fastblets: What fastblets does.
+        sealed: What it does with entries that it sealed. Default: the same, or noticing what can't be noticed else.
+        required: What it does where a seal is required. Default: as with entries that it sealed.
         backends: Where it can fail.
         client: What options the client is to have, by the name of a set of them.
         seconds: How long it may take; then it hangs.
-        undetectable: Whether the stored bytes don't tell.
+        undetectable: Of which subjects the stored bytes don't tell.
         slow: Whether it is left out of the short list.
     """
 
     def register(run: Run) -> Run:
         if name in _experiments:
             raise ValueError(f"two experiments are called {name!r}")
+        noticed = Outcome.REBUILT if "fastblets" in undetectable and "sealed" not in undetectable else fastblets
+        when_sealed = noticed if sealed is None else sealed
+        expectations = {
+            "djblets": djblets,
+            "fastblets": fastblets,
+            "sealed": when_sealed,
+            "required": when_sealed if required is None else required,
+        }
         _experiments[name] = Experiment(
-            name, promise, run, djblets, fastblets, backends, client, seconds, undetectable, slow
+            name,
+            promise,
+            run,
+            {subject: expectations[subject] for subject in page_of(promise).subjects},
+            backends,
+            client,
+            seconds,
+            undetectable,
+            slow,
         )
         return run
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from django.core.cache import cache as default_cache
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.db import connection, connections
+from django.test import override_settings
 
 from fastblets.cache.backend import CACHE_CHUNK_SIZE as CHUNK_SIZE
 from tests.backends import BACKENDS, Config, Needs, use_cache
 from tests.faults.outcome import Finding, Outcome, judge
+from tests.faults.subject import Subject
 from tests.parity import Library
 from tests.servers import AnyServer, Memcached, Redis, Server
 
@@ -205,22 +208,43 @@ class Stored:
         return int(pickle.loads(self._decrypt(stored)) if self.encrypted else stored)
 
     def set_count(self, value: Any) -> None:
-        default_cache.set(self.main, self._encrypt(pickle.dumps(value, 0)) if self.encrypted else value)
+        """Put another count in the place of the one that is there, if there is one, in front of its seal."""
+        if self.encrypted:
+            value = self._encrypt(pickle.dumps(value, 0) + self._count_seal())
+        default_cache.set(self.main, value)
+
+    def _count_seal(self) -> bytes:
+        stored = default_cache.get(self.main)
+        if stored is None:
+            return b""
+        file = BytesIO(self._decrypt(stored))
+        pickle.load(file)
+        return file.read()
+
+    @property
+    def stored_chunks(self) -> list[list[bytes]]:
+        """The chunks as they are stored, perhaps with their seals."""
+        return [default_cache.get(self.chunk_key(index)) for index in range(self.count)]
 
     @property
     def chunks(self) -> list[bytes]:
-        return [default_cache.get(self.chunk_key(index))[0] for index in range(self.count)]
+        return [chunk[0] for chunk in self.stored_chunks]
 
     def set_chunk(self, index: int, value: Any) -> None:
         """Put anything in the place of a chunk, list and all."""
         default_cache.set(self.chunk_key(index), value)
+
+    def set_bytes(self, index: int, data: bytes) -> None:
+        """Put other bytes in the place of a chunk's. Its seal stays, if it has one."""
+        stored = default_cache.get(self.chunk_key(index))
+        self.set_chunk(index, [data, *stored[1:]] if isinstance(stored, list) else [data])
 
     def delete_chunk(self, index: int) -> None:
         default_cache.delete(self.chunk_key(index))
 
     def set_chunks(self, chunks: list[bytes]) -> None:
         for index, chunk in enumerate(chunks):
-            self.set_chunk(index, [chunk])
+            self.set_bytes(index, chunk)
         self.set_count(str(len(chunks)))
 
     @property
@@ -247,7 +271,7 @@ class Stored:
 
 
 @contextmanager
-def open_lab(library: str, backend: str, directory: Path, client: str = "") -> Iterator[Lab]:
+def open_lab(subject: Subject, backend: str, directory: Path, client: str = "") -> Iterator[Lab]:
     """Set up a database, a server if one is needed, and the cache; all are this process' own."""
     _make_database(directory / "database.sqlite3")
     servers: list[Server] = []
@@ -266,7 +290,8 @@ def open_lab(library: str, backend: str, directory: Path, client: str = "") -> I
         options = CLIENTS[client].get(backend, {}) if client else {}
         config["OPTIONS"] = {**config.get("OPTIONS", {}), **options}
         cache = stack.enter_context(use_cache(config))
-        yield Lab(Library(library), backend, cache, directory, *servers, logs=_keep_logs())
+        stack.enter_context(override_settings(**subject.settings))
+        yield Lab(Library(subject.library), backend, cache, directory, *servers, logs=_keep_logs())
 
 
 def _make_database(path: Path) -> None:

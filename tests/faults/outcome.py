@@ -17,6 +17,7 @@ class Outcome(Enum):
     COSTLY = "costly"
     SHORT = "short"
     WRONG = "wrong"
+    EXECUTED = "executed"
     HANG = "hang"
     CRASH = "crash"
 
@@ -26,8 +27,8 @@ class Outcome(Enum):
 
 
 HARMLESS = frozenset({Outcome.RIGHT, Outcome.REBUILT, Outcome.ERROR})
-# What a reader that can't notice a damage returns.
-UNNOTICED = frozenset({Outcome.SHORT, Outcome.WRONG})
+# What a reader that can't notice a damage returns, or does.
+UNNOTICED = frozenset({Outcome.SHORT, Outcome.WRONG, Outcome.EXECUTED})
 
 
 @dataclass(frozen=True)

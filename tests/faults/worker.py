@@ -23,6 +23,7 @@ django.setup()
 
 from tests.faults.experiment import experiments  # noqa: E402
 from tests.faults.lab import open_lab  # noqa: E402
+from tests.faults.subject import SUBJECTS  # noqa: E402
 
 EXPERIMENTS = experiments()
 MEMORY_LIMIT = 2 << 30
@@ -32,11 +33,11 @@ GRACE = 10
 
 @dataclass(frozen=True)
 class Job:
-    """One experiment with one library on one backend."""
+    """One experiment with one subject on one backend."""
 
     experiment: str
     backend: str
-    library: str
+    subject: str
 
 
 def work(job: Job, directory: Path, pipe: Connection) -> None:
@@ -48,7 +49,7 @@ def work(job: Job, directory: Path, pipe: Connection) -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     warnings.simplefilter("ignore")
     try:
-        with open_lab(job.library, job.backend, directory, experiment.client) as lab:
+        with open_lab(SUBJECTS[job.subject], job.backend, directory, experiment.client) as lab:
             finding = experiment.conduct(lab)
     except BaseException:
         # The experiment itself is broken: what a library raises is an outcome of it.

@@ -67,6 +67,7 @@ def values() -> None:
             use_encryption=None,
             encryption_key=b"0123456789abcdef",
             lock=CacheLock(),
+            seal="require",
         ),
         dict[str, list[int]],
     )
@@ -76,6 +77,7 @@ def values() -> None:
     cache_memoize("key", report, expiration="1")  # type: ignore[arg-type]
     cache_memoize("key", report, encryption_key="0123456789abcdef")  # type: ignore[arg-type]
     cache_memoize("key", report, lock=True)  # type: ignore[arg-type]
+    cache_memoize("key", report, seal="maybe")  # type: ignore[arg-type]
     cache_memoize("key", report, large=True)  # type: ignore[call-arg]
     # By position only at run time, with a warning.
     cache_memoize("key", report, 60)  # type: ignore[call-arg]

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
+from fastblets.cache.call import MemoizeCall
 from fastblets.cache.entry import DEFAULT_EXPIRATION_TIME, UNSET, Entry, Unset
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
-from fastblets.cache.keys import get_key_prefix, make_full_key, resolve_encryption_key
+from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
 
 
@@ -63,6 +64,7 @@ def cache_memoize(
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
+    seal: Seal | None = None,
 ) -> _T:
     """Return a value from the cache, or compute and store it.
 
@@ -82,8 +84,12 @@ def cache_memoize(
         encryption_key: An AES key of 16, 24 or 32 bytes. Default: ``DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY``, else
             :func:`~fastblets.secrets.crypto.get_default_aes_encryption_key`.
         lock: A lock to hold while a missing value is computed and stored, so that of many callers only one does it.
+        seal: Whether the entry is sealed: False, True, or ``"require"`` for an entry without a valid seal to be a miss.
+            Default: ``FASTBLETS_SEAL``. Small values that are not encrypted have no seal.
 
     Raises:
+        django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
+            setting has a value that makes no sense.
         Exception: What ``lookup_callable`` raised.
     """
     if use_generator:
@@ -93,39 +99,40 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, lock)
+    entry = Entry(
+        key,
+        expiration=expiration,
+        compress=compress_large_data,
+        use_encryption=use_encryption,
+        encryption_key=encryption_key,
+        seal=seal,
+    )
+    call = MemoizeCall(entry, key, lock, force_overwrite)
+
+    if large_data:
+        load, store = Entry.load_only_item, call.store_only_item
+    else:
+        entry.refuse_unsealable()
+        load, store = Entry.load, call.store
 
     try:
-        if not force_overwrite:
-            found: _T | Unset = entry.read(entry.load_only_item if large_data else entry.load)
+        found: _T | Unset = call.read(load, store)
 
-            if found is not UNSET:
-                return found
+        if found is not UNSET:
+            return found
 
         value = lookup_callable()
 
-        if large_data:
-            for _ in entry.store_items([value], overwrite=force_overwrite):
-                pass
-        else:
-            _store_small(entry, value)
+        if not large_data and isinstance(value, str) and len(value) >= CACHE_CHUNK_SIZE:
+            logger.warning(
+                'Cache data for key "%s" (length %s) may be too big for the cache.',
+                entry.full_key,
+                len(value),
+            )
 
-        return value
+        return store(value)
     finally:
-        entry.release_lock()
-
-
-def _store_small(entry: Entry, value: object) -> None:
-    if isinstance(value, str) and len(value) >= CACHE_CHUNK_SIZE:
-        logger.warning(
-            'Cache data for key "%s" (length %s) may be too big for the cache.',
-            entry.full_key,
-            len(value),
-        )
-
-    # An error has been logged, and the caller has the value.
-    with suppress(Exception):
-        entry.store(value)
+        call.release_lock()
 
 
 @keyword_only
@@ -139,6 +146,7 @@ def cache_memoize_iter(
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
+    seal: Seal | None = None,
 ) -> Iterator[_T]:
     """Yield items from the cache, or compute and store them on the way.
 
@@ -156,18 +164,26 @@ def cache_memoize_iter(
         TypeError: What should be an iterable is none.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, lock)
+    entry = Entry(
+        key,
+        expiration=expiration,
+        compress=compress_large_data,
+        use_encryption=use_encryption,
+        encryption_key=encryption_key,
+        seal=seal,
+    )
+    call = MemoizeCall(entry, key, lock, force_overwrite)
 
     try:
-        found = UNSET if force_overwrite else entry.read(entry.load_items)
+        found = call.read(Entry.load_items, call.store_items)
 
         if found is UNSET:
             items = items_or_callable() if callable(items_or_callable) else items_or_callable
-            found = entry.store_items(_iterate(items), overwrite=force_overwrite)
+            found = call.store_items(_iterate(items))
 
         yield from found
     finally:
-        entry.release_lock()
+        call.release_lock()
 
 
 def _iterate(items: Iterable[_T]) -> Iterator[_T]:
@@ -203,4 +219,4 @@ def make_cache_key(
         AssertionError: The encryption key is not of type ``bytes``.
         TypeError: The base key is neither a string nor a sequence of strings.
     """
-    return make_full_key(key, resolve_encryption_key(use_encryption, encryption_key), get_key_prefix())
+    return _native.make_full_key(get_key_prefix(), key, resolve_encryption_key(use_encryption, encryption_key))

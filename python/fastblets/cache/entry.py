@@ -1,34 +1,36 @@
-"""One entry of the cache, small or large: reading it, storing it, and the lock around that."""
+"""One entry of the cache, small or large: how it is stored, and read back."""
 
 from __future__ import annotations
 
 import logging
 import os
 import pickle
+from copy import copy
 from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from django.core.cache import cache
+from django.core.cache import DEFAULT_CACHE_ALIAS, caches
+from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
+from fastblets.cache.classes import get_loads
 from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.keys import (
+    get_encryption_key_fallbacks,
     get_key_prefix,
-    make_full_key,
     resolve_encryption_key,
-    split_key,
 )
+from fastblets.cache.seals import make_sealer, resolve_seal
 from fastblets.conf import get_setting
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt, aes_encrypt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any, Final
 
-    from fastblets.protect.locks import CacheLock
+    from django.core.cache.backends.base import BaseCache
 
-
-_T = TypeVar("_T")
+    from fastblets.cache.seals import Seal
 
 
 logger: logging.Logger = logging.getLogger("djblets.cache.backend")
@@ -50,25 +52,28 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
-class _ForeignValueError(Exception):
+class ForeignValueError(Exception):
     """The main key of a large entry holds something that is no count of chunks."""
 
 
 class Entry:
-    """An entry of the cache, for one call of a memoize function.
+    """An entry of the cache, as a call's options say that it is stored.
 
     A small entry is the value itself, under the full key; encrypted, it is pickled first. A large entry is a stream of
     pickles in chunks, each under a key of its own, with their count under the full key, which is stored last.
     """
 
     __slots__ = (
+        "_cache",
         "_compress",
         "_encryption_key",
         "_expiration",
         "_key",
-        "_lock",
+        "_loads",
+        "_older_keys",
         "_prefix",
-        "_releases_lock",
+        "_seal",
+        "_sealer",
         "full_key",
     )
 
@@ -77,59 +82,66 @@ class Entry:
     def __init__(
         self,
         key: str | Sequence[str],
+        *,
         expiration: int | Unset | None,
         compress: bool,
         use_encryption: bool | None,
         encryption_key: bytes | None,
-        lock: CacheLock | None,
+        seal: Seal | None,
     ) -> None:
         """Find out what the entry's full key is and how it is stored.
 
-        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`. A lock without a key gets one.
+        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
+
+        Raises:
+            Exception: What the functions raise that work out the full key and read the settings. Were it to come up
+                where the entry is read, it would pass for an entry that can't be.
         """
-        self._encryption_key = resolve_encryption_key(use_encryption, encryption_key)
-        self._prefix = get_key_prefix()
+        self._cache: BaseCache | None = None
         self._key = key
-        self.full_key = make_full_key(key, self._encryption_key, self._prefix)
-        self._compress = bool(compress)
-        self._lock = lock = lock or None
-        self._releases_lock = False
-
         self._expiration = expiration
+        self._compress = bool(compress)
+        self._seal = resolve_seal(seal)
+        self._loads = get_loads()
+        key_in_use = resolve_encryption_key(use_encryption, encryption_key)
+        # They are the default key's; a caller with a key of its own has nothing to do with them.
+        self._older_keys = get_encryption_key_fallbacks(key_in_use) if key_in_use and not encryption_key else ()
+        self._prefix = prefix = get_key_prefix()
+        self._encryption_key = key_in_use
+        self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use)
+        self._sealer = make_sealer(full_key, key_in_use) if self._seal else None
 
-        if lock is not None and not lock.full_cache_key:
-            lock.full_cache_key = self._make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
+    def make_key(self, key: str | Sequence[str]) -> str:
+        """Make a full key as this entry's own was made, of another base key."""
+        return _native.make_full_key(self._prefix, key, self._encryption_key)
 
-    def read(self, load: Callable[[], Any]) -> Any:
-        """Return what is found, or UNSET; then the lock is held, if there is one that could be had.
+    def get_older(self) -> Iterator[Entry]:
+        """Yield the same entry under each older default encryption key, the latest first."""
+        for encryption_key in self._older_keys:
+            older = copy(self)
+            older._encryption_key = encryption_key
+            older.full_key = older.make_key(self._key)
+            older._sealer = make_sealer(older.full_key, encryption_key) if self._seal else None
 
-        Whatever goes wrong has been logged, and counts as not found.
+            yield older
+
+    def refuse_unsealable(self) -> None:
+        """Make sure that a small value gets the seal that it must have.
+
+        Raises:
+            ImproperlyConfigured: It can't have one.
+        """
+        if self._seal == "require" and self._encryption_key is None:
+            raise ImproperlyConfigured(
+                "A small value that is not encrypted can't be sealed, as seal or FASTBLETS_SEAL requires. Pass "
+                "use_encryption=True or large_data=True, or seal=False to do without a seal here."
+            )
+
+    def load(self, *, is_count: bool = False) -> Any:
+        """Return the small value, or UNSET.
 
         Args:
-            load: One of the methods of this entry that load it.
-        """
-        lock = self._lock
-
-        try:
-            value = load()
-        except _ForeignValueError:
-            # Djblets takes no lock to replace what is no entry at all, and its tests insist on it.
-            lock = None
-            value = UNSET
-        except Exception:
-            value = UNSET
-
-        # A lock that is held already is the caller's own business.
-        if value is UNSET and lock is not None and not lock.locked():
-            value = self._read_locked(lock, load)
-
-        if value is UNSET:
-            logger.debug('Cache miss for key "%s"', self.full_key)
-
-        return value
-
-    def load(self) -> Any:
-        """Return the small value, or UNSET.
+            is_count: Whether it is the number of a large entry's chunks.
 
         Raises:
             Exception: The cache failed, or the value can't be decrypted or unpickled. It has been logged.
@@ -137,6 +149,9 @@ class Entry:
         key = self.full_key
 
         try:
+            # What django.core.cache.cache stands for; to ask that takes half as long again. It is kept for a small
+            # value's way back. An iterable may go on in another thread, which has a cache of its own.
+            self._cache = cache = caches[DEFAULT_CACHE_ALIAS]
             value = cache.get(key, UNSET)
         except Exception as e:
             logger.exception('Error fetching data from cache for key "%s": %s', key, e)
@@ -146,16 +161,12 @@ class Entry:
             return value
 
         try:
-            value = aes_decrypt(value, key=self._encryption_key)
-        except Exception as e:
-            logger.error("Failed to decrypt data from cache for key %s: %s.", key, e)
-            raise
-
-        try:
-            return pickle.loads(value)
-        except Exception as e:
-            logger.warning("Failed to deserialize data from cache for key %s: %s.", key, e)
-            raise
+            return _native.decrypt_value(
+                value, self._encryption_key, self._sealer, self._seal == "require", is_count, self._loads
+            )
+        except Exception:
+            # Step by step, it can be told what is wrong.
+            return self._decrypt(value, self._encryption_key, is_count=is_count)
 
     def load_items(self) -> Any:
         """Return an iterator over the items of a large entry, or UNSET.
@@ -166,7 +177,7 @@ class Entry:
             Exception: The entry can't be read. It has been logged.
         """
         try:
-            count = self.load()
+            count = self.load(is_count=True)
         except Exception as e:
             logger.error(
                 'Failed to fetch large or iterable data entry count from cache for key "%s". '
@@ -180,10 +191,11 @@ class Entry:
             return UNSET
 
         try:
-            chunks = self._fetch_chunks(_parse_count(count))
+            chunks, sealed = self._fetch_chunks(_parse_count(count))
 
-            # A compressed stream has a checksum. Of another one, chunks that are being written over make a whole, too.
-            if not self._compress and self.load() != count:
+            # A compressed stream has a checksum, sealed chunks are of one write. Of others, chunks that are being
+            # written over make a whole, too.
+            if not (self._compress or sealed) and self.load(is_count=True) != count:
                 raise MissingChunkError("it is being written over")
 
             return self._read_items(chunks)
@@ -212,52 +224,39 @@ class Entry:
         return item
 
     def store(self, value: object) -> None:
-        """Store a small value, or the count of a large entry's chunks.
+        """Store a small value.
 
         Raises:
             Exception: The value can't be pickled or encrypted, or the cache failed. It has been logged.
         """
-        if self._encryption_key is not None:
-            value = self._encrypt(value, self._encryption_key)
+        self._store(value, is_count=False)
 
-        self._set(self.full_key, value)
-
-    def store_items(self, items: Iterable[_T], *, overwrite: bool) -> Iterator[_T]:
-        """Yield the items, each before the next one is asked for, and store them on the way.
-
-        Nothing that goes wrong with storing them stops the items: it has been logged. Unless everything was stored,
-        the entry is missing afterwards; if the generator is not run to its end, too.
-
-        Args:
-            items: The items.
-            overwrite: Whether there may be an entry under this key that must not survive.
+    def store_count(self, count: int) -> None:
+        """Store the number of chunks, once they are stored.
 
         Raises:
-            Exception: What the items raised.
+            Exception: As for :meth:`store`.
         """
-        try:
-            write = _LargeWrite(self, self._make_writer(), overwrite=overwrite)
-        except Exception as e:
-            self.log_not_stored(e)
-            yield from items
-            return
+        self._store(str(count), is_count=True)
+
+    def store_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> None:
+        """Store several chunks at once.
+
+        Args:
+            start: The number of the first.
+            chunks: What they hold.
+            write_id: What this write's chunks have in common.
+
+        Raises:
+            Exception: The cache failed, or refused some. It has been logged.
+        """
+        values = {
+            self._make_chunk_key(index): self._sealed(chunk, index, write_id, last=False)
+            for index, chunk in enumerate(chunks, start)
+        }
 
         try:
-            for item in items:
-                write.add(item)
-                yield item
-                write.store_full_chunks()
-
-            write.finish()
-        finally:
-            write.close()
-
-    def store_chunks(self, start: int, chunks: list[bytes]) -> None:
-        """Store several chunks at once, the first of which has the index ``start``."""
-        values = {self._make_chunk_key(index): [chunk] for index, chunk in enumerate(chunks, start)}
-
-        try:
-            failed = cache.set_many(values, timeout=self._get_timeout())
+            failed = caches[DEFAULT_CACHE_ALIAS].set_many(values, timeout=self._get_timeout())
 
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
@@ -265,91 +264,80 @@ class Entry:
             logger.exception("Unable to store cached data for keys %r: %s", sorted(values.keys()), e)
             raise
 
-        self._extend_lock()
+    def store_last_chunk(self, index: int, chunk: bytes | None, write_id: bytes) -> int:
+        """Store the last chunk, if there is one, and return the number of chunks.
 
-    def store_last_chunk(self, index: int, chunk: bytes) -> None:
-        """Store the last chunk."""
-        self._set(self._make_chunk_key(index), [chunk])
-        self._extend_lock()
+        Raises:
+            Exception: The cache failed. It has been logged.
+        """
+        if chunk is None:
+            if self._sealer is None:
+                return index
+
+            # Of no chunks the count alone would have to tell, which may have no seal.
+            chunk = b""
+
+        self._set(self._make_chunk_key(index), self._sealed(chunk, index, write_id, last=True))
+
+        return index + 1
+
+    def make_writer(self) -> _native.LargeWriter:
+        """Return what turns items into chunks.
+
+        Raises:
+            ValueError: The encryption key has a wrong length.
+        """
+        if self._encryption_key is None:
+            return _native.LargeWriter(self._compress, None, None)
+
+        return _native.LargeWriter(self._compress, self._encryption_key, os.urandom(AES_BLOCK_SIZE))
 
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""
-        cache.delete(self.full_key)
+        caches[DEFAULT_CACHE_ALIAS].delete(self.full_key)
 
     def discard(self) -> None:
-        """Remove the entry, if it can be done."""
+        """Remove the entry, if it can be done. If not, that has been logged."""
         try:
             self.delete()
         except Exception as e:
             logger.exception('Error deleting cache key "%s": %s', self.full_key, e)
 
-    def log_not_stored(self, error: Exception) -> None:
-        """Log that a large entry could not be stored."""
-        logger.error(
-            'Failed to store or retrieve large or iterable cache data for key "%s". Newly-generated data will be '
-            "returned but not cached. Error = %s",
-            self.full_key,
-            error,
-        )
-
-    def release_lock(self) -> None:
-        """Release the lock, if this entry acquired it. An error is logged: the lock ends by itself."""
-        lock = self._lock
-
-        if self._releases_lock and lock is not None and lock.locked():
-            try:
-                lock.release()
-            except Exception as e:
-                logger.exception("Error releasing cache lock %r: %s", lock, e)
-
-    def _read_locked(self, lock: CacheLock, load: Callable[[], Any]) -> Any:
-        value: Any = UNSET
-
-        def is_needless() -> bool:
-            nonlocal value
-            value = _load_or_unset(load)
-
-            return value is not UNSET
-
-        # Said before, since an exception may come in right behind the acquisition.
-        self._releases_lock = True
-
-        try:
-            # Locks of Djblets' own class can't stop waiting before they have been acquired.
-            acquire_unless = getattr(lock, "acquire_unless", None)
-
-            if acquire_unless is None:
-                lock.acquire()
-            else:
-                acquire_unless(is_needless)
-        except TimeoutError:
-            logger.error("Timeout waiting on distributed cache lock %r", lock)
-        except Exception as e:
-            logger.exception("Error acquiring cache lock %r: %s", lock, e)
-
-            return value
-
-        # While waiting, another process may have stored the value.
-        return _load_or_unset(load) if value is UNSET else value
-
-    def _make_key(self, key: str | Sequence[str]) -> str:
-        return make_full_key(key, self._encryption_key, self._prefix)
+    def make_write_id(self) -> bytes:
+        """Return a random text that the chunks of one write have in common, none if they are not sealed."""
+        return b"" if self._sealer is None else os.urandom(_native.WRITE_ID_SIZE)
 
     def _make_chunk_key(self, index: int) -> str:
         if isinstance(self._key, str):
-            return self._make_key(f"{self._key}-{index}")
+            return self.make_key(f"{self._key}-{index}")
 
-        *parts, last = split_key(self._key)
+        *parts, last = self._key
 
-        return self._make_key([*parts, f"{last}-{index}"])
+        return self.make_key([*parts, f"{last}-{index}"])
 
-    def _fetch_chunks(self, count: int) -> list[bytes]:
-        chunks: list[bytes] = []
+    def _decrypt(self, value: Any, encryption_key: bytes, *, is_count: bool) -> Any:
+        try:
+            value = aes_decrypt(value, key=encryption_key)
+        except Exception as e:
+            logger.error("Failed to decrypt data from cache for key %s: %s.", self.full_key, e)
+            raise
 
-        while len(chunks) < count:
-            end = min(len(chunks) + _FETCH_SIZE, count)
-            keys = [self._make_chunk_key(index) for index in range(len(chunks), end)]
-            found = cache.get_many(keys)
+        try:
+            pickled = _native.open_pickle(value, self._sealer, self._seal == "require", is_count)
+
+            return (self._loads or pickle.loads)(pickled)
+        except Exception as e:
+            logger.warning("Failed to deserialize data from cache for key %s: %s.", self.full_key, e)
+            raise
+
+    def _fetch_chunks(self, count: int) -> tuple[list[bytes], bool]:
+        """Return the chunks, and whether their seals are known to be theirs."""
+        stored: list[list[bytes]] = []
+
+        while len(stored) < count:
+            end = min(len(stored) + _FETCH_SIZE, count)
+            keys = [self._make_chunk_key(index) for index in range(len(stored), end)]
+            found = caches[DEFAULT_CACHE_ALIAS].get_many(keys)
 
             if len(found) != len(keys):
                 missing = [key for key in keys if key not in found]
@@ -357,15 +345,26 @@ class Entry:
 
                 raise MissingChunkError(f"{len(missing)} of {count} chunks are missing")
 
-            # A chunk is stored in a list, so that no backend takes it for a string to convert.
-            chunks += (found[key][0] for key in keys)
+            stored += map(found.__getitem__, keys)
 
-        _check_sizes(chunks)
+        # A chunk is stored in a list, so that no backend takes it for a string to convert; perhaps with its seal.
+        chunks = [chunk[0] for chunk in stored]
+        seals = [chunk[1] for chunk in stored if len(chunk) > 1]
 
-        return chunks
+        # Without chunks there is nothing that could have a seal, nor anything to tell from a count that was damaged.
+        if self._sealer is not None and (seals or self._seal == "require" or not chunks):
+            self._sealer.check_chunks(chunks, seals)
+
+            return chunks, True
+
+        # Sealed chunks are of the same sizes, but that there is an empty one where nothing was stored.
+        if not (seals and chunks == [b""]):
+            _check_sizes(chunks)
+
+        return chunks, False
 
     def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
-        items = _native.read_items(chunks, self._compress, self._encryption_key)
+        items = _native.read_items(chunks, self._compress, self._encryption_key, self._loads)
 
         return items if items.ready else self._stream(items)
 
@@ -388,19 +387,40 @@ class Entry:
 
             yield item
 
-    def _encrypt(self, value: object, encryption_key: bytes) -> bytes:
-        # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
+    def _store(self, value: object, *, is_count: bool) -> None:
+        if self._encryption_key is not None:
+            # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
+            try:
+                value = _native.encrypt_value(
+                    value, self._encryption_key, os.urandom(AES_BLOCK_SIZE), self._sealer, is_count
+                )
+            except Exception:
+                # Step by step, it can be told what is wrong.
+                value = self._encrypt(value, self._encryption_key, is_count=is_count)
+
+        self._set(self.full_key, value, cache=None if is_count else self._cache)
+
+    def _encrypt(self, value: object, encryption_key: bytes, *, is_count: bool) -> bytes:
         try:
             pickled = pickle.dumps(value, protocol=0)
         except Exception as e:
             logger.error('Failed to serialize data for cache key "%s": %s', self.full_key, e)
             raise
 
+        if self._sealer is not None:
+            pickled = self._sealer.seal_pickle(pickled, is_count)
+
         try:
             return aes_encrypt(pickled, key=encryption_key)
         except Exception as e:
             logger.error("Failed to encrypt data for cache for key %s: %s.", self.full_key, e)
             raise
+
+    def _sealed(self, chunk: bytes, index: int, write_id: bytes, *, last: bool) -> list[bytes]:
+        if self._sealer is None:
+            return [chunk]
+
+        return [chunk, self._sealer.seal_chunk(write_id, index, last, chunk)]
 
     def _get_timeout(self) -> int | None:
         if self._expiration is not UNSET:
@@ -410,24 +430,9 @@ class Entry:
 
         return timeout
 
-    def _make_writer(self) -> _native.LargeWriter:
-        if self._encryption_key is None:
-            return _native.LargeWriter(self._compress, None, None)
-
-        return _native.LargeWriter(self._compress, self._encryption_key, os.urandom(AES_BLOCK_SIZE))
-
-    def _extend_lock(self) -> None:
-        lock = self._lock
-
-        if lock is not None and lock.locked():
-            try:
-                lock.update_expiration()
-            except Exception as e:
-                logger.exception("Error extending cache lock %r: %s", lock, e)
-
-    def _set(self, key: str, value: object) -> None:
+    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
         try:
-            cache.set(key, value, timeout=self._get_timeout())
+            (caches[DEFAULT_CACHE_ALIAS] if cache is None else cache).set(key, value, timeout=self._get_timeout())
         except Exception as e:
             logger.exception('Error setting data in cache for key "%s": %s', key, e)
             raise
@@ -438,86 +443,6 @@ class Entry:
             self.full_key,
             error,
         )
-
-
-class _LargeWrite:
-    """One attempt to store a large entry. Its first error ends it, and is logged; the items go on.
-
-    Readers never see two generations mixed: the count is removed before the first chunk is written over, and stored
-    last.
-    """
-
-    def __init__(self, entry: Entry, writer: _native.LargeWriter, *, overwrite: bool) -> None:
-        self._entry = entry
-        self._writer = writer
-        self._failed = False
-        self._chunk_count = 0
-        #: Whether there may be a count that would be wrong if it ended here.
-        self._dirty = overwrite
-
-    def add(self, item: object) -> None:
-        """Pickle an item."""
-        self._attempt(self._add, item)
-
-    def store_full_chunks(self) -> None:
-        """Store the chunks that are full by now."""
-        self._attempt(self._store_full_chunks)
-
-    def finish(self) -> None:
-        """Store what is left, and last of all the count."""
-        self._attempt(self._finish)
-
-    def close(self) -> None:
-        """Make sure that an entry that was not stored completely is missing."""
-        if self._dirty:
-            self._entry.discard()
-
-    def _attempt(self, step: Callable[..., None], *args: object) -> None:
-        if self._failed:
-            return
-
-        try:
-            step(*args)
-        except Exception as e:
-            self._failed = True
-            self._entry.log_not_stored(e)
-
-    def _add(self, item: object) -> None:
-        self._writer.write(item)
-
-    def _store_full_chunks(self) -> None:
-        chunks = self._writer.take_full_chunks()
-
-        if chunks:
-            self._begin()
-            self._entry.store_chunks(self._chunk_count, chunks)
-            self._chunk_count += len(chunks)
-
-    def _finish(self) -> None:
-        self._writer.finish()
-        self._store_full_chunks()
-        self._begin()
-        last_chunk = self._writer.last_chunk()
-
-        if last_chunk is not None:
-            self._entry.store_last_chunk(self._chunk_count, last_chunk)
-            self._chunk_count += 1
-
-        self._entry.store(str(self._chunk_count))
-        self._dirty = False
-
-    def _begin(self) -> None:
-        if self._chunk_count == 0:
-            self._dirty = True
-            self._entry.delete()
-
-
-def _load_or_unset(load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except Exception:
-        # It has been logged.
-        return UNSET
 
 
 def _check_sizes(chunks: list[bytes]) -> None:
@@ -533,6 +458,6 @@ def _check_sizes(chunks: list[bytes]) -> None:
 def _parse_count(value: object) -> int:
     # Nothing else is ever stored. int() would take negative and fractional numbers too, which read as an empty entry.
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
-        raise _ForeignValueError("what is stored under it is no count of chunks")
+        raise ForeignValueError("what is stored under it is no count of chunks")
 
     return int(value)

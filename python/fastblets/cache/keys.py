@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import cache as once
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from django.apps import apps
@@ -11,14 +13,14 @@ from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from fastblets import _native
 from fastblets.conf import get_setting
-from fastblets.secrets.crypto import get_default_aes_encryption_key
+from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, Final
 
-    from django.contrib.sites.models import SiteManager
+    from django.contrib.sites.models import Site
 
 
 logger: logging.Logger = logging.getLogger("djblets.cache.backend")
@@ -26,35 +28,6 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 #: The domains of the sites seen so far in this process, by SITE_ID.
 _last_domains: dict[object, str] = {}
-
-
-def make_full_key(
-    key: str | Sequence[str],
-    encryption_key: bytes | None,
-    prefix: str | None,
-) -> str:
-    """Make a full cache key.
-
-    Args:
-        key: The base key: a string, or a sequence of strings.
-        encryption_key: The key to encrypt with, None for a key that is not encrypted.
-        prefix: What :func:`get_key_prefix` returned.
-
-    Raises:
-        AttributeError: A part of the key is not a string.
-        TypeError: The key is neither a string nor a sequence of strings.
-        UnicodeEncodeError: The key needs a digest, but has none, since it holds a lone surrogate.
-    """
-    return _native.make_full_key(prefix, key if isinstance(key, str) else split_key(key), encryption_key)
-
-
-def split_key(key: Sequence[str]) -> list[str]:
-    """Return the parts of a base key that is no string."""
-    if len(key) > 1:
-        # Lazily translated strings have all methods of a string, this one to become one.
-        return [part if isinstance(part, str) else part.replace("%", "%") for part in key]
-
-    return list(key)
 
 
 def get_key_prefix() -> str | None:
@@ -72,7 +45,7 @@ def get_key_prefix() -> str | None:
     domain: str | None
 
     try:
-        domain = sites.get_current().domain
+        domain = sites.get_current(site_id).domain
     except (ImproperlyConfigured, ObjectDoesNotExist):
         return None
     except Exception as e:
@@ -93,17 +66,66 @@ def get_key_prefix() -> str | None:
     return f"{domain}:{site_root}" if site_root else domain
 
 
+#: The code of the methods that look up the current Site, since spies exchange that of the very function.
+_get_code: Final = attrgetter("get_current.__code__", "_get_site_by_id.__code__")
+
+
+class _Sites:
+    """Django's sites.
+
+    ``Site.objects.get_current()`` takes longer than all else that makes a key, though it only looks into a dict. So
+    that is done here, but only while the method is Django's own: projects with many sites put theirs in its place.
+    """
+
+    __slots__ = ("_django_code", "_manager", "_module")
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._manager = module.Site.objects
+        self._django_code = None
+
+        with suppress(AttributeError):
+            code = _get_code(module.SiteManager)
+
+            if all(method.co_filename == module.__file__ for method in code):
+                self._django_code = code
+
+    def get_current(self, site_id: object) -> Site:
+        """Return the current Site, which is that with this ID unless the project has ideas of its own.
+
+        Raises:
+            Exception: What ``get_current()`` raises.
+        """
+        manager = self._manager
+
+        try:
+            is_djangos = _get_code(manager) == self._django_code
+        except AttributeError:
+            # No function at all.
+            is_djangos = False
+
+        if is_djangos and site_id:
+            known: Site | None = self._module.SITE_CACHE.get(site_id)
+
+            if known is not None:
+                return known
+
+        current: Site = manager.get_current()
+
+        return current
+
+
 @once
-def _get_sites() -> SiteManager | None:
+def _get_sites() -> _Sites | None:
     # Not imported above: without the app in INSTALLED_APPS the module can't be, and not before Django is set up.
     apps.check_models_ready()
 
     if not apps.is_installed("django.contrib.sites"):
         return None
 
-    from django.contrib.sites.models import Site
+    from django.contrib.sites import models
 
-    return Site.objects
+    return _Sites(models)
 
 
 @receiver(setting_changed)
@@ -111,11 +133,6 @@ def _forget_sites(setting: str, **kwargs: object) -> None:
     # Only tests change it.
     if setting == "INSTALLED_APPS":
         _get_sites.cache_clear()
-
-
-def get_default_use_encryption() -> bool:
-    """Return whether entries are encrypted where the caller doesn't say."""
-    return bool(get_setting("DJBLETS_CACHE_FORCE_ENCRYPTION", False))
 
 
 def get_default_encryption_key() -> bytes:
@@ -128,6 +145,28 @@ def get_default_encryption_key() -> bytes:
     return key if isinstance(key, bytes) else key.encode("utf-8")
 
 
+def get_encryption_key_fallbacks(key_in_use: bytes) -> Sequence[bytes]:
+    """Return the older AES keys under which entries may still be stored, the latest first.
+
+    Args:
+        key_in_use: The key that is older than none, wherever it is listed.
+
+    Raises:
+        ImproperlyConfigured: The setting is no list of AES keys.
+    """
+    setting: object = get_setting("DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
+
+    if isinstance(setting, (list, tuple)):
+        keys = [key.encode("utf-8") if isinstance(key, str) else key for key in setting]
+
+        if all(isinstance(key, bytes) and len(key) in AES_KEY_SIZES for key in keys):
+            return [key for key in keys if key != key_in_use]
+
+    raise ImproperlyConfigured(
+        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys: text or bytes, each of 16, 24 or 32 bytes."
+    )
+
+
 def resolve_encryption_key(
     use_encryption: bool | None,
     encryption_key: bytes | None,
@@ -137,10 +176,7 @@ def resolve_encryption_key(
     Raises:
         AssertionError: The key is not of type ``bytes``.
     """
-    if use_encryption is None:
-        use_encryption = get_default_use_encryption()
-
-    if not use_encryption:
+    if not (get_setting("DJBLETS_CACHE_FORCE_ENCRYPTION") if use_encryption is None else use_encryption):
         return None
 
     if not encryption_key:

@@ -16,12 +16,16 @@ from fastblets import _native
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Final
 
     from typing_extensions import Buffer
 
 
 #: The size in bytes of AES' block, and so of an initialization vector.
 AES_BLOCK_SIZE: int = _native.AES_BLOCK_SIZE
+
+#: The sizes in bytes that an AES key can have.
+AES_KEY_SIZES: Final = (16, 24, 32)
 
 
 def get_default_aes_encryption_key() -> bytes:

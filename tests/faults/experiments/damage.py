@@ -23,6 +23,7 @@ from tests.faults.lab import (
     generation,
 )
 from tests.faults.outcome import Finding, Outcome, judge
+from tests.faults.subject import UNSEALED
 
 OLD_GENERATION = generation("old")
 # A bit in front, in the middle and at the end of what is stored is enough for caches that only carry it.
@@ -37,6 +38,10 @@ def _positions(lab: Lab, length: int) -> list[int]:
 
 def _replacing(index: int, value: Any) -> Damage:
     return lambda stored: stored.set_chunk(index, value)
+
+
+def _with_bytes(index: int, data: bytes) -> Damage:
+    return lambda stored: stored.set_bytes(index, data)
 
 
 def _harmless(found: Finding, *, same: bool) -> Finding:
@@ -78,14 +83,14 @@ def types(lab: Lab) -> Iterator[Finding]:
 
 @experiment(9, "an empty chunk: plain", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
 def empty_chunk(lab: Lab) -> Finding:
-    return lab.survives(_replacing(0, [b""]), PLAIN)
+    return lab.survives(_with_bytes(0, b""), PLAIN)
 
 
 def _flip(position: int) -> Damage:
     def damage(stored: Stored) -> None:
         data = bytearray(stored.chunks[0])
         data[position] ^= 1
-        stored.set_chunk(0, [bytes(data)])
+        stored.set_bytes(0, bytes(data))
 
     return damage
 
@@ -106,14 +111,14 @@ def flipped(lab: Lab) -> Iterator[Finding]:
     "a bit flipped: plain",
     djblets=(Outcome.WRONG, Outcome.SHORT),
     fastblets=(Outcome.WRONG, Outcome.SHORT),
-    undetectable=True,
+    undetectable=UNSEALED,
 )
 def flipped_plain(lab: Lab) -> Iterator[Finding]:
     yield from _flips(lab, MODES[:2])
 
 
 def _cut(length: int) -> Damage:
-    return lambda stored: stored.set_chunk(0, [stored.chunks[0][:length]])
+    return lambda stored: stored.set_bytes(0, stored.chunks[0][:length])
 
 
 @experiment(9, "a chunk cut short: compressed", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
@@ -139,7 +144,7 @@ def cut_within_item(lab: Lab) -> Iterator[Finding]:
 
 
 @experiment(
-    9, "a chunk cut short behind an item: plain", djblets=Outcome.SHORT, fastblets=Outcome.SHORT, undetectable=True
+    9, "a chunk cut short behind an item: plain", djblets=Outcome.SHORT, fastblets=Outcome.SHORT, undetectable=UNSEALED
 )
 def cut_behind_item(lab: Lab) -> Iterator[Finding]:
     for options in MODES[:2]:
@@ -156,14 +161,14 @@ def full_chunk_cut(lab: Lab) -> Iterator[Finding]:
     assert ends[1] == CHUNK_SIZE
     for options in MODES[:1]:
         yield lab.survives(_cut(ends[0]), options, items, NEW)
-        yield lab.survives(_replacing(0, [b""]), options, items, NEW)
+        yield lab.survives(_with_bytes(0, b""), options, items, NEW)
 
 
 def _swap(first: int, second: int) -> Damage:
     def damage(stored: Stored) -> None:
-        chunks = stored.chunks
-        stored.set_chunk(first, [chunks[second]])
-        stored.set_chunk(second, [chunks[first]])
+        chunks = stored.stored_chunks
+        stored.set_chunk(first, chunks[second])
+        stored.set_chunk(second, chunks[first])
 
     return damage
 
@@ -171,7 +176,7 @@ def _swap(first: int, second: int) -> Damage:
 def _splice(index: int) -> Damage:
     def damage(stored: Stored) -> None:
         other = stored.lab.store("another key", generation("another"), **stored.options)
-        stored.set_chunk(index, [other.chunks[index]])
+        stored.set_chunk(index, other.stored_chunks[index])
 
     return damage
 
@@ -180,7 +185,7 @@ def _big_damages(stored: Stored) -> Iterator[Damage]:
     """One for each chunk: swapped, spliced from another key, cut, and gone."""
     for index, chunk in enumerate(stored.chunks):
         yield _splice(index)
-        yield _replacing(index, [chunk[: len(chunk) // 2]])
+        yield _with_bytes(index, chunk[: len(chunk) // 2])
         yield _replacing(index, None)
         yield lambda stored, index=index: stored.delete_chunk(index)
         if index:
@@ -210,7 +215,7 @@ def big(lab: Lab) -> Iterator[Finding]:
     "chunks swapped, spliced from another key, cut, gone: plain",
     djblets=(Outcome.WRONG, Outcome.SHORT),
     fastblets=(Outcome.WRONG, Outcome.SHORT),
-    undetectable=True,
+    undetectable=UNSEALED,
     seconds=60,
 )
 def big_plain(lab: Lab) -> Iterator[Finding]:

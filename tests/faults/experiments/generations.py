@@ -21,6 +21,7 @@ from tests.faults.lab import (
     kill_self,
 )
 from tests.faults.outcome import Finding, Outcome, check, compare, judge
+from tests.faults.subject import UNSEALED
 
 OLD_GENERATION = generation("old")
 NEW_GENERATION = generation("new")
@@ -172,7 +173,7 @@ def overtaken_compressed(lab: Lab) -> Iterator[Finding]:
     "a whole overwrite between two chunks of one read: plain",
     djblets=Outcome.WRONG,
     fastblets=Outcome.WRONG,
-    undetectable=True,
+    undetectable=UNSEALED,
 )
 def overtaken_plain(lab: Lab) -> Iterator[Finding]:
     for options in MODES[:2]:
@@ -256,7 +257,7 @@ def count_too_low(lab: Lab) -> Iterator[Finding]:
     "the count is too low, at the end of an item: plain",
     djblets=Outcome.SHORT,
     fastblets=Outcome.SHORT,
-    undetectable=True,
+    undetectable=UNSEALED,
     backends=("locmem", "redis"),
 )
 def count_too_low_plain(lab: Lab) -> Finding:

@@ -11,6 +11,7 @@ from tests.faults import replaced
 from tests.faults.experiment import ALL, SERVERS, experiment
 from tests.faults.lab import COMPRESSED, MODES, NEW, PLAIN, Lab, Options, generation
 from tests.faults.outcome import Finding, Outcome, compare, judge, of_error
+from tests.faults.subject import UNSEALED
 from tests.servers import Server
 
 BIG = generation("big")
@@ -317,8 +318,9 @@ def race_locked(lab: Lab) -> Iterator[Finding]:
     "writers and readers race: plain",
     djblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
     fastblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
+    sealed=Outcome.RIGHT,
     backends=ALL,
-    undetectable=True,
+    undetectable=UNSEALED,
     slow=True,
 )
 def race_plain(lab: Lab) -> Iterator[Finding]:
@@ -330,8 +332,9 @@ def race_plain(lab: Lab) -> Iterator[Finding]:
     "writers and readers race under locks: plain",
     djblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
     fastblets=(Outcome.RIGHT, Outcome.WRONG, Outcome.SHORT),
+    sealed=Outcome.RIGHT,
     backends=ALL,
-    undetectable=True,
+    undetectable=UNSEALED,
     slow=True,
 )
 def race_plain_locked(lab: Lab) -> Iterator[Finding]:

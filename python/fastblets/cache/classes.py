@@ -1,0 +1,142 @@
+"""Which classes and functions a pickle from the cache may name."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from enum import Enum
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from types import BuiltinFunctionType, FunctionType
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+from fastblets.conf import get_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    # In protocol 0 bytes are a call of codecs.encode(), which knows many more encodings, and finds them by importing.
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"{encoding!r} is no encoding in which bytes are pickled")
+
+    return text.encode("latin-1")
+
+
+#: What plain types are pickled by, and instances of allowed classes, which may be subclasses of plain types. To call
+#: any of them does nothing but that.
+_ALWAYS_ALLOWED: Final[dict[tuple[str, str], Any]] = {
+    ("_codecs", "encode"): _encode,
+    **{
+        ("builtins", plain.__name__): plain
+        for plain in (bytearray, bytes, complex, dict, float, frozenset, int, list, object, set, str, tuple)
+    },
+    ("copyreg", "__newobj__"): copyreg.__newobj__,  # type: ignore[attr-defined]
+    ("copyreg", "__newobj_ex__"): copyreg.__newobj_ex__,  # type: ignore[attr-defined]
+    ("copyreg", "_reconstructor"): copyreg._reconstructor,  # type: ignore[attr-defined]
+}
+
+#: What was there before the pickle, and will be there after it.
+_SHARED: Final = (type, FunctionType, BuiltinFunctionType, Enum)
+
+
+def get_loads() -> Callable[[bytes], Any] | None:
+    """Return what unpickles in place of ``pickle.loads``, None if that does.
+
+    That is so unless ``FASTBLETS_PICKLE_CLASSES`` is set: a list of patterns for the classes that stored pickles may
+    name, as ``"module.Class"``, in which ``*`` stands for anything. A function has to be spelled out.
+
+    Raises:
+        ImproperlyConfigured: The setting is no list of strings.
+    """
+    patterns: object = get_setting("FASTBLETS_PICKLE_CLASSES")
+
+    if patterns is None:
+        return None
+
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ImproperlyConfigured(
+            'FASTBLETS_PICKLE_CLASSES must be a list of patterns such as "reports.models.*", or None to allow all.'
+        )
+
+    allowed = tuple(patterns)
+
+    return lambda data: _Unpickler(data, allowed).load()
+
+
+# The one in C finds classes of registered extensions on its own, and can't be told what may be built on.
+class _Unpickler(pickle._Unpickler):
+    """Unpickles what is made of plain types and allowed classes alone."""
+
+    dispatch: Final[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[misc]
+
+    # What it has, though it isn't said.
+    proto: int
+    stack: list[Any]
+
+    def __init__(self, data: bytes, patterns: tuple[str, ...]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._patterns = patterns
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the class or function, which gets imported only if it is allowed.
+
+        Raises:
+            pickle.UnpicklingError: It is not.
+        """
+        home = (module, name)
+
+        # Protocols 0 to 2 go by the names of Python 2.
+        if self.proto < 3:
+            home = NAME_MAPPING.get(home, (IMPORT_MAPPING.get(module, module), name))
+
+        if home in _ALWAYS_ALLOWED:
+            return _ALWAYS_ALLOWED[home]
+
+        full_name = ".".join(home)
+
+        # A dotted name would lead from an allowed module on into any that it has imported.
+        if "." not in home[1] and _is_allowed(full_name, self._patterns):
+            found = super().find_class(module, name)
+
+            # And so would the name of something that is at home elsewhere. Pickles name everything by its home.
+            if (getattr(found, "__module__", None), getattr(found, "__qualname__", None)) == home and (
+                isinstance(found, type) or full_name in self._patterns
+            ):
+                return found
+
+        raise pickle.UnpicklingError(f"{full_name} is not allowed by FASTBLETS_PICKLE_CLASSES")
+
+    def get_extension(self, code: int) -> None:
+        """Refuse a registered extension: what was found once is kept for all pickles, allowed or not.
+
+        Raises:
+            pickle.UnpicklingError: Always.
+        """
+        raise pickle.UnpicklingError("codes of registered extensions are not allowed by FASTBLETS_PICKLE_CLASSES")
+
+    def load_build(self) -> None:
+        """Give an instance its state, if it is one that the pickle has made.
+
+        Else a pickle could give an allowed class other attributes, or a member of an enumeration another value.
+
+        Raises:
+            pickle.UnpicklingError: It is not.
+        """
+        if isinstance(self.stack[-2], _SHARED):
+            raise pickle.UnpicklingError(f"{self.stack[-2]!r} is not the pickle's own, so that it can't get a state")
+
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+@lru_cache(maxsize=1024)
+def _is_allowed(full_name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(full_name, pattern) for pattern in patterns)

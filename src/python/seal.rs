@@ -1,0 +1,92 @@
+//! Seals on Python's bytes.
+
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use super::pickle::CUT_OFF;
+use super::run;
+use crate::error::{Error, Result};
+use crate::pickle::scan::Scanner;
+use crate::seal::{self, Kind, WRITE_ID_SIZE};
+
+/// What an encrypted value has instead of a pickle if it was damaged, or has another key.
+const NOT_ONE_PICKLE: Error = Error::Pickle("it goes on behind its end");
+const NO_SEAL: Error = Error::Seal("there is none");
+
+/// Seals and checks what belongs to the entry with this full key, under a secret if there is one.
+#[pyclass(module = "fastblets._native", frozen)]
+pub(super) struct Sealer(pub(super) seal::Sealer);
+
+#[pymethods]
+impl Sealer {
+    #[new]
+    #[pyo3(signature = (secret, full_key, /))]
+    fn new(secret: Option<&[u8]>, full_key: &[u8]) -> PyResult<Self> {
+        Ok(Self(seal::Sealer::new(secret, full_key)?))
+    }
+
+    /// The seal of a chunk.
+    #[pyo3(signature = (write_id, index, last, chunk, /))]
+    fn seal_chunk<'py>(
+        &self,
+        py: Python<'py>,
+        write_id: [u8; WRITE_ID_SIZE],
+        index: usize,
+        last: bool,
+        chunk: PyBackedBytes,
+    ) -> Bound<'py, PyBytes> {
+        let seal = run(py, chunk.len(), || self.0.chunk(write_id, index, last, &chunk));
+        PyBytes::new(py, &seal)
+    }
+
+    /// Checks all chunks of an entry with their seals.
+    #[pyo3(signature = (chunks, seals, /))]
+    fn check_chunks(&self, py: Python<'_>, chunks: Vec<PyBackedBytes>, seals: Vec<PyBackedBytes>) -> PyResult<()> {
+        let size = chunks.iter().map(|chunk| chunk.len()).sum();
+        Ok(run(py, size, || self.0.check_chunks(&chunks, &seals))?)
+    }
+
+    /// The pickle of a value, or of a count, with its seal behind it.
+    #[pyo3(signature = (pickle, is_count, /))]
+    fn seal_pickle<'py>(&self, py: Python<'py>, pickle: &[u8], is_count: bool) -> Bound<'py, PyBytes> {
+        let mut sealed = pickle.to_vec();
+        self.0.seal(kind(is_count), &mut sealed);
+        PyBytes::new(py, &sealed)
+    }
+}
+
+pub(super) fn kind(is_count: bool) -> Kind {
+    if is_count { Kind::Count } else { Kind::Value }
+}
+
+/// The one pickle, of protocol 0, that was encrypted, without its seal. That is checked if there is a sealer, and must be there if it is
+/// required.
+#[pyfunction]
+#[pyo3(signature = (data, sealer, required, is_count, /))]
+pub(super) fn open_pickle<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    sealer: Option<&Sealer>,
+    required: bool,
+    is_count: bool,
+) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(PyBytes::new(py, opened(data, sealer, required, is_count)?))
+}
+
+/// As [`open_pickle`].
+pub(super) fn opened<'a>(data: &'a [u8], sealer: Option<&Sealer>, required: bool, is_count: bool) -> Result<&'a [u8]> {
+    let (pickle, tag) = seal::split(data);
+    match (sealer, tag) {
+        (Some(sealer), Some(tag)) => sealer.0.check(kind(is_count), pickle, tag)?,
+        (_, None) if required => return Err(NO_SEAL),
+        _ => {}
+    }
+    // Garbage, such as a wrong key makes, may well begin with a pickle; and what claims to be longer than it is
+    // must not get to the unpickler, which would make room for it.
+    match Scanner::of_protocol_0().scan(pickle)? {
+        Some(size) if size == pickle.len() => Ok(pickle),
+        Some(_) => Err(NOT_ONE_PICKLE),
+        None => Err(CUT_OFF),
+    }
+}

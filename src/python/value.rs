@@ -1,0 +1,59 @@
+//! Small encrypted values: pickled, sealed and encrypted in one step, and the way back.
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::pickle::{Pickler, Unpickler};
+use super::run;
+use super::seal::{Sealer, kind, opened};
+use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
+
+/// What is stored of a small value, or of a count: its pickle, sealed if there is a sealer, and encrypted.
+#[pyfunction]
+#[pyo3(signature = (value, key, iv, sealer, is_count, /))]
+pub(super) fn encrypt_value<'py>(
+    value: &Bound<'py, PyAny>,
+    key: &[u8],
+    iv: &[u8],
+    sealer: Option<&Sealer>,
+    is_count: bool,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let py = value.py();
+    let iv = cipher::iv(iv)?;
+    let mut encryptor = Encryptor::new(&Key::new(key)?, iv);
+    let mut output = iv.to_vec();
+    Pickler::new(py)?.write(value, &mut output)?;
+    let size = output.len();
+    run(py, size, || {
+        if let Some(sealer) = sealer {
+            let mut pickle = output.split_off(BLOCK_SIZE);
+            sealer.0.seal(kind(is_count), &mut pickle);
+            output.append(&mut pickle);
+        }
+        encryptor.apply(&mut output[BLOCK_SIZE..]);
+    });
+    Ok(PyBytes::new(py, &output))
+}
+
+/// The value of which that is stored. Its seal is checked if there is a sealer, and must be there if it is required.
+#[pyfunction]
+#[pyo3(signature = (stored, key, sealer, required, is_count, loads, /))]
+pub(super) fn decrypt_value<'py>(
+    py: Python<'py>,
+    stored: &[u8],
+    key: &[u8],
+    sealer: Option<&Sealer>,
+    required: bool,
+    is_count: bool,
+    loads: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
+    let mut decryptor = Decryptor::new(Key::new(key)?, cipher::iv(iv)?);
+    let mut data = Vec::new();
+    run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data));
+    let pickle = opened(&data, sealer, required, is_count)?;
+    let (item, _) = Unpickler::new(py, loads)?
+        .read(py, pickle)?
+        .ok_or(super::pickle::CUT_OFF)?;
+    Ok(item)
+}
