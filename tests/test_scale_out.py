@@ -490,7 +490,7 @@ OPERATIONS: dict[str, tuple[Callable[[], object], ...]] = {
         lambda: cache_memoize("key", never, use_encryption=True),
     ),
     "large, hit, up to 64 chunks": (
-        lambda: store_noise(62),
+        lambda: store_noise(3),
         lambda: list(cache_memoize_iter("key", never)),
     ),
     "large, hit, 65 to 128 chunks": (
