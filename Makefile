@@ -8,6 +8,10 @@ BIN := .venv/bin
 DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
 MATRIX := .venv/requirements-matrix
+WHEELS := .venv/requirements-wheels
+DOCS := .venv/requirements-docs
+# pyright looks at what is installed there.
+IN_VENV := VIRTUAL_ENV=$(CURDIR)/.venv PATH=$(CURDIR)/$(BIN):$$PATH
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 
 # How many examples `make parity` tries of each property.
@@ -16,7 +20,8 @@ N ?= 1000
 # What must hold for the fast paths as for CPython's pickle in their place.
 BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
 
-.PHONY: help demo test parity matrix matrix-short upstream faults lint fuzz bench build servers clean
+.PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint lint-rust lint-python
+.PHONY: fuzz bench build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -25,8 +30,11 @@ help:
 	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
 	@echo "make matrix                             the tests on every Python here, with every Django"
 	@echo "make matrix-short                       the tests on the oldest pair and the newest"
+	@echo "make docs                               the pages in docs as a site, in site"
+	@echo "make wheels                             what is released: an sdist and wheels, built and tested, in dist"
+	@echo "make licences                           THIRD-PARTY.txt, from what Cargo.lock says"
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
-	@echo "make lint                               formatters, linters, type checkers"
+	@echo "make lint                               formatters, linters, type checkers; or lint-rust, lint-python"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
 	@echo "make build                              the package, in .venv, in release mode"
 	@echo "make bench [BENCH=--help]               Djblets and fastblets side by side, for docs/performance.md"
@@ -49,6 +57,15 @@ parity: build
 matrix matrix-short: $(MATRIX) servers
 	$(BIN)/nox --session $@ table
 
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+wheels: $(WHEELS) servers
+	$(BIN)/nox --session wheels
+
+licences: $(DEV)
+	$(BIN)/python -m tests.licences
+
 upstream: build
 	rm -rf build/upstream/wheel
 	$(BIN)/maturin build --release --locked --quiet --interpreter $(BIN)/python --out build/upstream/wheel
@@ -57,13 +74,19 @@ upstream: build
 		$(BIN)/python -m tests.upstream.run --version $$version --all --fastblets build/upstream/wheel/*.whl; \
 	done
 
-lint: build $(LINT)
+lint: lint-rust lint-python
+
+lint-rust: $(DEV)
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --locked --all-targets --features python -- -D warnings
+
+lint-python: build $(LINT)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(IN_VENV) pyright
+	$(IN_VENV) pyright --verifytypes fastblets --ignoreexternal >.venv/verifytypes || (cat .venv/verifytypes; false)
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
 
 # The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may.
@@ -96,5 +119,13 @@ $(MATRIX): requirements/matrix.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
+$(DOCS): requirements/docs.txt $(DEV)
+	$(PIP) $<
+	touch $@
+
+$(WHEELS): requirements/wheels.txt requirements/matrix.txt $(DEV)
+	$(PIP) $<
+	touch $@
+
 clean:
-	rm -rf .venv target fuzz/target build dist
+	rm -rf .venv target fuzz/target build dist site

@@ -1,14 +1,22 @@
-"""The suite on every CPython that is here, with every Django that supports it.
+"""The suite on every CPython that is here, with every Django that supports it; and the wheels for all of them.
 
 ``make matrix`` runs all pairs, ``make matrix-short`` the oldest Python with its oldest Django, and the newest with its
 newest. One wheel is built for each Python; the tests run on it, installed, in an environment of
 its own for each pair. Djblets is there as the oracle where its Django is.
+
+``make wheels`` builds what is released, into dist: an sdist and, for each Python and processor, a manylinux wheel. They
+are tested in the same way.
+
+One wheel for all Pythons (abi3) can't be built: src/python/raw.rs reads and writes strs, lists and dicts where CPython
+keeps them (PyUnicode_New, PyUnicode_DATA and _KIND, PyList_GET_ITEM, PyDictObject.ma_values), and the stable ABI has
+none of these. That is where most of the speed of pickling comes from.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -22,6 +30,8 @@ import nox
 
 ROOT = Path(__file__).parent
 WORK = ROOT / "build" / "matrix"
+RELEASE = ROOT / "build" / "wheels"
+DIST = ROOT / "dist"
 OLDEST_PYTHON = (3, 10)
 
 #: The first and the last Python of each Django, by its own release notes.
@@ -109,21 +119,26 @@ _wheels: dict[Python, Path] = {}
 def _wheel(session: nox.Session, python: Python) -> Path:
     """The wheel for that Python, built once a run, in release mode."""
     if python not in _wheels:
-        _wheels[python] = _build(session, python)
+        directory = WORK / "wheels" / python.name
+        shutil.rmtree(directory, ignore_errors=True)
+        # Each Python's build stays beside the others', and what was compiled for it.
+        _wheels[python] = _build(session, f"matrix/{python.name}", directory, "--interpreter", python.path)
     return _wheels[python]
 
 
-def _build(session: nox.Session, python: Python) -> Path:
-    directory = WORK / "wheels" / python.name
-    shutil.rmtree(directory, ignore_errors=True)
+def _build(session: nox.Session, target: str, directory: Path, *options: str) -> Path:
+    there = set(directory.glob("*.whl"))
     session.run(
         *(sys.executable, "-m", "maturin", "build", "--release", "--locked", "--quiet"),
-        *("--interpreter", python.path, "--out", str(directory)),
-        # Each Python's build stays beside the others', and what was compiled for it.
-        env={"CARGO_TARGET_DIR": str(ROOT / "target" / "matrix" / python.name)},
+        *("--out", str(directory), *options),
+        env={
+            "CARGO_TARGET_DIR": str(ROOT / "target" / target),
+            # maturin looks for zig in the first Python on the path.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        },
         external=True,
     )
-    (built,) = directory.glob("*.whl")
+    (built,) = set(directory.glob("*.whl")) - there
     return built
 
 
@@ -131,9 +146,8 @@ def _result(python: Python, django: str) -> Path:
     return WORK / "results" / f"{python.name}-{django}.xml"
 
 
-def _environment(session: nox.Session, python: Python, django: str) -> str:
-    """An environment with that Django, our wheel and all that the tests can use there; its interpreter."""
-    home = WORK / "environments" / f"{python.name}-{django}"
+def _environment(session: nox.Session, python: Python, django: str, home: Path, package: Path) -> str:
+    """An environment with that Django, that package of ours and all that the tests can use; its interpreter."""
     inside = str(home / "bin" / "python")
     if not Path(inside).exists():
         session.run(python.path, "-m", "venv", str(home), external=True)
@@ -144,20 +158,25 @@ def _environment(session: nox.Session, python: Python, django: str) -> str:
     session.run(*pip, f"django~={django}.0", *requirements, external=True)
     # Not everywhere is there a wheel of it or a compiler; its tests are skipped then.
     session.run(*pip, "--prefer-binary", "pylibmc~=1.6", external=True, success_codes=[0, 1])
-    session.run(*pip, "--force-reinstall", "--no-deps", str(_wheel(session, python)), external=True)
+    session.run(*pip, "--force-reinstall", "--no-deps", str(package), external=True)
     return inside
+
+
+def _pytest(session: nox.Session, inside: str, *options: str) -> None:
+    session.run(
+        *(inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *session.posargs),
+        env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""},
+        external=True,
+    )
 
 
 def _test(session: nox.Session, python: Python, django: str) -> None:
     result = _result(python, django)
     result.parent.mkdir(parents=True, exist_ok=True)
     result.unlink(missing_ok=True)
-    inside = _environment(session, python, django)
-    session.run(
-        *(inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={result}", *session.posargs),
-        env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""},
-        external=True,
-    )
+    home = WORK / "environments" / f"{python.name}-{django}"
+    inside = _environment(session, python, django, home, _wheel(session, python))
+    _pytest(session, inside, f"--junitxml={result}")
 
 
 def _parameters(pairs: list[Pair]) -> list[object]:
@@ -199,3 +218,66 @@ def table(session: nox.Session) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+#: What the wheels for other Pythons than the one that this runs on are tested with: half a minute.
+SMOKE = [f"tests/test_{name}.py" for name in ("memoize", "pickle_codec", "synchronizer", "vectors")]
+
+
+def _can_build_for(session: nox.Session, processor: str) -> bool:
+    """Whether Rust's library for that processor is here, or can be had."""
+    rust = Path(session.run("rustc", "--print", "sysroot", silent=True, external=True).strip()) / "lib" / "rustlib"
+    target = f"{processor}-unknown-linux-gnu"
+    if not (rust / target).exists() and shutil.which("rustup"):
+        session.run("rustup", "target", "add", target, external=True, success_codes=[0, 1])
+    return (rust / target).exists()
+
+
+def _ship(session: nox.Session, python: Python, processor: str) -> Path:
+    native = processor == platform.machine()
+    options = ["--target", f"{processor}-unknown-linux-gnu", "--zig", "--compatibility", "manylinux2014"]
+    # For another processor maturin goes by the name alone.
+    options += ["--interpreter", python.path if native else f"python{python.name}"]
+    return _build(session, "wheels", DIST, *options)
+
+
+def _check(session: nox.Session, python: Python, django: str, package: Path, tests: list[str]) -> None:
+    home = RELEASE / "environments" / f"{python.name}-{django}-{package.suffix[1:]}"
+    shutil.rmtree(home, ignore_errors=True)
+    _pytest(session, _environment(session, python, django, home, package), *tests)
+
+
+@nox.session(python=False)
+def wheels(session: nox.Session) -> None:
+    """What is released: built, then tested as it is installed.
+
+    The whole suite runs on the wheel for the Python that this runs on, and a part of it on the others and on the sdist.
+    """
+    shutil.rmtree(DIST, ignore_errors=True)
+    asked = os.environ.get("PROCESSORS", "x86_64 aarch64").split()
+    processors = [processor for processor in asked if _can_build_for(session, processor)]
+    usable = [python for python in pythons() if python.djangos]
+    # One without a GIL stands behind the one with it.
+    main = next((python for python in usable if python.version == sys.version_info[:2]), usable[-1])
+
+    session.run(sys.executable, "-m", "maturin", "sdist", "--out", str(DIST), external=True)
+    (sdist,) = DIST.glob("*.tar.gz")
+    _check(session, main, main.djangos[-1], sdist, SMOKE)
+    tested = {sdist: f"Python {main.name}, Django {main.djangos[-1]}: a part"}
+
+    for processor in processors:
+        for python in usable:
+            wheel = _ship(session, python, processor)
+            if processor != platform.machine():
+                tested[wheel] = "nothing: it is for another processor"
+                continue
+            # The oldest Django of the main Python has Djblets beside it.
+            django, tests = (python.djangos[0], []) if python == main else (python.djangos[-1], SMOKE)
+            _check(session, python, django, wheel, tests)
+            tested[wheel] = f"Python {python.name}, Django {django}: {'a part' if tests else 'all'}"
+
+    for package, what in tested.items():
+        print(f"{package.stat().st_size / 1000:5.0f} kB  {package.name}; tested: {what}")
+    for processor in asked:
+        if processor not in processors:
+            print(f"SKIPPED: no wheels for {processor}. `rustup target add {processor}-unknown-linux-gnu` fails here.")

@@ -185,19 +185,47 @@ class Memcached(Server):
 
 
 class Redis(Server):
-    """A Redis server that never writes to disk."""
+    """A Redis server that never writes to disk, with more options of its own if need be."""
 
     program = "redis-server"
     ping = b"PING\r\n"
     pong = b"+PONG"
 
+    def __init__(self, *more: str) -> None:
+        super().__init__()
+        self.more = more
+
     def options(self) -> list[str]:
         options = ["--bind", HOST, "--port", str(self.port), "--dir", str(self.home)]
-        return [*options, "--save", "", "--appendonly", "no"]
+        return [*options, "--save", "", "--appendonly", "no", *self.more]
 
     @property
     def url(self) -> str:
         return f"redis://{self.address}/0"
+
+
+class Sentinel(Server):
+    """A Redis Sentinel that, alone, watches over a server and its replicas, and is quick to replace it."""
+
+    program = "redis-server"
+    ping = Redis.ping
+    pong = Redis.pong
+
+    def __init__(self, service: str, primary: Redis) -> None:
+        super().__init__()
+        self.service = service
+        self.primary = primary
+
+    def options(self) -> list[str]:
+        # It keeps its state in there.
+        config = self.home / "sentinel.conf"
+        lines = [
+            f"monitor {self.service} {HOST} {self.primary.port} 1",
+            f"down-after-milliseconds {self.service} 500",
+            f"failover-timeout {self.service} 2000",
+        ]
+        config.write_text("".join(f"sentinel {line}\n" for line in lines))
+        return [str(config), "--sentinel", "--bind", HOST, "--port", str(self.port), "--dir", str(self.home)]
 
 
 def _as_root() -> list[str] | None:

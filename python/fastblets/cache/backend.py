@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
-logger = logging.getLogger("djblets.cache.backend")
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 
 #: The size in bytes of a large entry's chunks: just under the largest item that memcached takes by default.

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-logger = logging.getLogger("djblets.cache.backend")
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 
 class MemoizeCall:
     """A call of a memoize function on an entry, with the lock that it was given."""
 
     __slots__ = ("_error", "_lock", "_releases_lock", "entry", "overwrite")
+
+    entry: Entry
+    overwrite: bool
 
     def __init__(self, entry: Entry, key: str | Sequence[str], lock: CacheLock | None, overwrite: bool) -> None:
         """Take entry and lock. A lock without a key gets one.

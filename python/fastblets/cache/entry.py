@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fastblets.cache.seals import Seal
 
 
-logger = logging.getLogger("djblets.cache.backend")
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 
 #: For how long, in seconds, entries are kept by default: 30 days. The setting ``CACHE_EXPIRATION_TIME`` changes it.
@@ -76,6 +76,8 @@ class Entry:
         "_sealer",
         "full_key",
     )
+
+    full_key: str
 
     def __init__(
         self,

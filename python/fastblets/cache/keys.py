@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from django.contrib.sites.models import Site
 
 
-logger = logging.getLogger("djblets.cache.backend")
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 
 #: The domains of the sites seen so far in this process, by SITE_ID.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
-logger = logging.getLogger("djblets.cache.synchronizer")
+logger: logging.Logger = logging.getLogger("djblets.cache.synchronizer")
 
 
 class GenerationSynchronizer:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
-logger = logging.getLogger("djblets.protect.locks")
+logger: logging.Logger = logging.getLogger("djblets.protect.locks")
 
 
 class CacheLock:

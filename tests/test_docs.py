@@ -1,0 +1,117 @@
+"""The pages for readers: their examples, run as printed, and their links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+from fastblets.cache.backend import DEFAULT_EXPIRATION_TIME
+from fastblets.protect.locks import CacheLock
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+#: Settings and classes for servers, which tests/test_scale_out.py reads.
+RUN_ELSEWHERE = {"scale-out.md"}
+
+SETUP = """
+import django
+from django.conf import settings
+
+settings.configure(SECRET_KEY="a-key-for-tests-only-of-at-least-32-characters")
+django.setup()
+"""
+
+
+def blocks(page: Path, language: str = "") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(page: Path) -> list[str]:
+    return blocks(page, "python")
+
+
+WITH_EXAMPLES = [page for page in PAGES if page.name not in RUN_ELSEWHERE and python_blocks(page)]
+
+
+def test_there_are_examples() -> None:
+    assert {page.name for page in WITH_EXAMPLES} >= {"README.md", "getting-started.md", "guide.md", "migrating.md"}
+    assert sum(len(python_blocks(page)) for page in WITH_EXAMPLES) >= 20
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
+def test_the_examples_of_a_page_in_their_order(page: Path) -> None:
+    code = "\n".join(python_blocks(page))
+    if "import djblets" in code and find_spec("djblets") is None:
+        pytest.skip("Djblets isn't installed")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SETUP + code], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, to GitHub and to MkDocs."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+LINKS = [
+    pytest.param(page, *found, id=f"{page.name}-{''.join(found)}")
+    for page in PAGES
+    if page.exists()
+    for found in dict.fromkeys(re.findall(r"\]\((?!\w+:)([^)#]*)(#[^)]+)?\)", page.read_text()))
+]
+
+
+@pytest.mark.parametrize(("page", "target", "anchor"), LINKS)
+def test_a_link_leads_somewhere(page: Path, target: str, anchor: str) -> None:
+    found = page.parent / target if target else page
+    assert found.exists()
+    assert not anchor or anchor.removeprefix("#") in anchors(found)
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    images = [image for page in PAGES for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())]
+    assert images
+    assert not [image for image in images if "//" in image]
+    assert not [page.name for page in PAGES if re.search(r"<(img|script|link)\b", page.read_text())]
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert "font: false" in site
+    assert not re.search(r"^(repo_url|extra_css|extra_javascript):", site, re.MULTILINE)
+
+
+def test_the_settings_page_names_all_settings_that_are_read() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "python").rglob("*.py"))
+    read = set(re.findall(r'get_setting\(\s*"(\w+)"', code)) | set(re.findall(r"\bsettings\.([A-Z_]{2,})", code))
+    assert len(read) >= 6
+    rows = "".join(re.findall(r"^\|.+$", (DOCS / "settings.md").read_text(), re.MULTILINE))
+    assert {name for name in read if f"`{name}`" not in rows} == set()
+    assert f"| {DEFAULT_EXPIRATION_TIME}: {DEFAULT_EXPIRATION_TIME // 86400} days |" in rows
+
+
+def test_the_guides_defaults_of_a_lock_are_those_of_the_code() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (DOCS / "guide.md").read_text(), re.MULTILINE))
+    options = {name: option for name, option in signature(CacheLock).parameters.items() if name != "key"}
+    assert rows == {name: str(option.default) for name, option in options.items()}
+
+
+def test_the_map_of_the_house_has_its_rooms() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## The map of the house")[2].partition("The arrows")[0]
+    rows = [re.split(r" ?\| ?", row) for row in re.findall(r"^\| `.+\|$", table, re.MULTILINE)]
+    rust, python = ({name for row in rows for name in re.findall(r"`(.+?)`", row[cell])} for cell in (1, 3))
+    there = {path.stem for path in (ROOT / "src").iterdir()}
+    assert {name.strip("/").removesuffix(".rs") for name in rust} == there - {"lib", "error"}
+    package = ROOT / "python" / "fastblets"
+    there = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    assert python == {name for name in there if "/" in name and "__init__" not in name} - {"cache/errors.py"} | {
+        "replacement.py"
+    }

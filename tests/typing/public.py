@@ -1,0 +1,135 @@
+"""What the type checkers make of the public functions. mypy and pyright read it in `make lint`; nothing runs it.
+
+Each line that is to be refused carries an ignore comment, and both report an ignore comment that has nothing to ignore.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Generator, Iterator, Sequence
+from functools import partial
+
+from typing_extensions import assert_type
+
+import fastblets
+from fastblets.cache.backend import (
+    CACHE_CHUNK_SIZE,
+    DEFAULT_EXPIRATION_TIME,
+    MAX_KEY_SIZE,
+    cache_memoize,
+    cache_memoize_iter,
+    make_cache_key,
+)
+from fastblets.cache.errors import MissingChunkError
+from fastblets.cache.synchronizer import GenerationSynchronizer
+from fastblets.protect.locks import CacheLock
+from fastblets.secrets.crypto import (
+    AES_BLOCK_SIZE,
+    aes_decrypt,
+    aes_decrypt_base64,
+    aes_decrypt_iter,
+    aes_encrypt,
+    aes_encrypt_base64,
+    aes_encrypt_iter,
+    get_default_aes_encryption_key,
+)
+
+
+def report() -> dict[str, list[int]]:
+    return {}
+
+
+def days(first: int, last: int = 7) -> Generator[datetime.date, None, None]:
+    for ordinal in range(first, last):
+        yield datetime.date.fromordinal(ordinal)
+
+
+class Source:
+    def load(self) -> Sequence[bytes]:
+        return []
+
+
+def values() -> None:
+    assert_type(cache_memoize("key", report), dict[str, list[int]])
+    assert_type(cache_memoize(["two", "parts"], report, large_data=True), dict[str, list[int]])
+    assert_type(cache_memoize(("two", "parts"), lambda: 1.5), float)
+    assert_type(cache_memoize("key", Source().load), Sequence[bytes])
+    assert_type(cache_memoize(key="key", lookup_callable=partial(report)), dict[str, list[int]])
+    assert_type(
+        cache_memoize(
+            "key",
+            report,
+            expiration=None,
+            force_overwrite=True,
+            large_data=True,
+            compress_large_data=False,
+            use_generator=False,
+            use_encryption=None,
+            encryption_key=b"0123456789abcdef",
+            lock=CacheLock(),
+            seal="require",
+        ),
+        dict[str, list[int]],
+    )
+
+    cache_memoize("key", report())  # type: ignore[arg-type]
+    cache_memoize(1, report)  # type: ignore[arg-type]
+    cache_memoize("key", report, expiration="1")  # type: ignore[arg-type]
+    cache_memoize("key", report, encryption_key="0123456789abcdef")  # type: ignore[arg-type]
+    cache_memoize("key", report, lock=True)  # type: ignore[arg-type]
+    cache_memoize("key", report, seal="maybe")  # type: ignore[arg-type]
+    cache_memoize("key", report, large=True)  # type: ignore[call-arg]
+    # By position only at run time, with a warning.
+    cache_memoize("key", report, 60)  # type: ignore[call-arg]
+
+
+def iterables(rows: list[tuple[int, str]]) -> None:
+    assert_type(cache_memoize_iter("key", rows), Iterator[tuple[int, str]])
+    assert_type(cache_memoize_iter("key", iter(rows)), Iterator[tuple[int, str]])
+    assert_type(cache_memoize_iter("key", (row[1] for row in rows)), Iterator[str])
+    assert_type(cache_memoize_iter("key", lambda: rows), Iterator[tuple[int, str]])
+    assert_type(cache_memoize_iter("key", partial(days, 1)), Iterator[datetime.date])
+    assert_type(cache_memoize_iter("key", Source().load), Iterator[bytes])
+    assert_type(
+        cache_memoize_iter("key", items_or_callable=days(1), expiration=60, lock=CacheLock("lock")),
+        Iterator[datetime.date],
+    )
+
+    cache_memoize_iter("key", 1)  # type: ignore[arg-type]
+    cache_memoize_iter("key", lambda: 1)  # type: ignore[arg-type, return-value]
+    cache_memoize_iter("key", rows, large_data=True)  # type: ignore[call-arg]
+
+
+def keys_and_locks() -> None:
+    assert_type(make_cache_key("key"), str)
+    assert_type(make_cache_key(["a", "b"], use_encryption=True, encryption_key=b"0123456789abcdef"), str)
+    assert_type(CACHE_CHUNK_SIZE, int)
+    assert_type(MAX_KEY_SIZE, int)
+    assert_type(fastblets.replace_djblets(), None)
+
+    timeout: int = DEFAULT_EXPIRATION_TIME
+    lock = CacheLock(["a", "b"], blocking=True, lock_expiration_secs=1.5, retry_secs=0.1, timeout_secs=-1)
+    assert_type(lock.acquire(timeout=timeout), bool)
+    assert_type(lock.full_cache_key, str)
+    with lock as held:
+        assert_type(held, CacheLock)
+
+    synchronizer = GenerationSynchronizer("key", cache_expiration_secs=60)
+    assert_type(synchronizer, GenerationSynchronizer)
+    assert_type(synchronizer.is_expired(), bool)
+    assert_type(synchronizer.sync_gen, int | None)
+    assert_type(MissingChunkError("gone"), MissingChunkError)
+
+
+def crypto() -> None:
+    assert_type(AES_BLOCK_SIZE, int)
+    assert_type(get_default_aes_encryption_key(), bytes)
+    assert_type(aes_encrypt("text"), bytes)
+    assert_type(aes_encrypt(bytearray(b"bytes"), key=b"0123456789abcdef"), bytes)
+    assert_type(aes_decrypt(b""), bytes)
+    assert_type(aes_encrypt_base64("text"), str)
+    assert_type(aes_decrypt_base64("text"), str)
+    assert_type(aes_encrypt_iter([b"a", "b"]), Iterator[bytes])
+    assert_type(aes_decrypt_iter(iter([b"a"])), Iterator[bytes])
+
+    aes_decrypt("text")  # type: ignore[arg-type]
