@@ -17,8 +17,8 @@ from fastblets.protect.locks import CacheLock
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
-#: Settings and classes for servers, which tests/test_scale_out.py reads.
-RUN_ELSEWHERE = {"scale-out.md"}
+#: What tests/test_scale_out.py and tests/test_operating.py run in their own ways.
+RUN_ELSEWHERE = {"operating.md", "scale-out.md"}
 
 SETUP = """
 import django
@@ -112,6 +112,6 @@ def test_the_map_of_the_house_has_its_rooms() -> None:
     assert {name.strip("/").removesuffix(".rs") for name in rust} == there - {"lib", "error"}
     package = ROOT / "python" / "fastblets"
     there = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    assert python == {name for name in there if "/" in name and "__init__" not in name} - {"cache/errors.py"} | {
-        "replacement.py"
-    }
+    # What everything else uses, and what needs no word.
+    small = {"cache/errors.py", "conf.py", "deprecation.py"}
+    assert python == {name for name in there if "__init__" not in name} - small
