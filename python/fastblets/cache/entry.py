@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
+from django.core.cache.backends.memcached import PyMemcacheCache
 from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
@@ -309,8 +310,14 @@ class Entry:
             logger.exception('Error fetching data from cache for key "%s": %s', key, e)
             raise
 
-        if value is UNSET or self._encryption_key is None:
+        if value is UNSET:
             return value
+
+        if self._encryption_key is None:
+            # Of what this client can't unpickle it makes None. Nothing else would tell that from what was stored.
+            is_doubtful = value is None and not is_count and isinstance(_get_cache(), PyMemcacheCache)
+
+            return UNSET if is_doubtful and self._sealer is not None else value
 
         try:
             value = aes_decrypt(value, key=self._encryption_key)
