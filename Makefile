@@ -26,7 +26,7 @@ BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
 	@echo "make test                               Rust and Python tests, on real caches"
-	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md"
+	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md, docs/security.md"
 	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
 	@echo "make matrix                             the tests on every Python here, with every Django"
 	@echo "make matrix-short                       the tests on the oldest pair and the newest"

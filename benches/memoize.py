@@ -13,16 +13,17 @@ from typing import Any
 from tests.backends import locmem_config
 from tests.servers import Memcached, Redis, Server, missing_servers
 
-from benches import report, threads
+from benches import report, seals, threads
 from benches.jobs import CheckError, Job, all_jobs
 from benches.libraries import LIBRARIES, Library, set_up_django, use_cache
 from benches.limits import Limit
 from benches.memory import JOBS as MEMORY_JOBS
 from benches.memory import RECORDS, can_measure, measure_memory
+from benches.seals import Cost
 from benches.timing import QUICK, THOROUGH, Speed, time_job
 from fastblets import _native
 
-Row = Speed | Limit
+Row = Speed | Limit | Cost
 #: A title, and what measures.
 Step = tuple[str, Callable[[], Row]]
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         circumstances,
         [row for row in rows if isinstance(row, Speed)],
         [row for row in rows if isinstance(row, Limit)],
+        [row for row in rows if isinstance(row, Cost)],
     )
     print("\n\n".join(["", *results.tables().values(), f"{results.missed} targets missed."]))
 
@@ -94,6 +96,7 @@ def _steps(*, quick: bool) -> Iterator[Step]:
     use_cache(locmem_config("benches"))
     yield from _job_steps(all_jobs(), time)
     yield threads.TITLE, partial(threads.measure_threads, theirs, ours, effort)
+    yield from seals.steps(ours, effort)
     yield from _server_steps(time)
     yield from _memory_steps(RECORDS // 10 if quick else RECORDS)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benches.chart import draw
 from benches.limits import Limit
+from benches.seals import Cost
 from benches.timing import Speed
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -30,11 +31,12 @@ class Results:
     circumstances: dict[str, str]
     speeds: Sequence[Speed]
     limits: Sequence[Limit]
+    costs: Sequence[Cost]
 
     @property
     def missed(self) -> int:
         """How many targets were missed."""
-        return sum(row.missed for row in self.speeds) + sum(row.missed for row in self.limits)
+        return sum(row.missed for row in (*self.speeds, *self.limits, *self.costs))
 
     def tables(self) -> dict[str, str]:
         """The page's generated parts by their names."""
@@ -42,6 +44,7 @@ class Results:
             "circumstances": _table(("", ""), self.circumstances.items()),
             "speeds": _sections(("djblets", "fastblets", "ratio", "at least"), self.speeds),
             "limits": _sections(("djblets", "fastblets", "", "at most"), self.limits),
+            "costs": _sections(("without", "with", "ratio", "at most"), self.costs),
         }
 
 
@@ -73,7 +76,7 @@ def write_page(results: Results) -> None:
     CHART.write_text(draw(results.speeds), encoding="utf-8")
 
 
-def summarize(row: Speed | Limit) -> str:
+def summarize(row: Speed | Limit | Cost) -> str:
     """A result on one line, behind its title."""
     _, *figures, mark = _cells(row)
     return f"{' | '.join(figures)}{' MISSED' if mark else ''}"
@@ -99,7 +102,7 @@ def _replace_part(page: str, name: str, text: str) -> str:
     return page
 
 
-def _sections(columns: Sequence[str], rows: Iterable[Speed | Limit]) -> str:
+def _sections(columns: Sequence[str], rows: Iterable[Speed | Limit | Cost]) -> str:
     tables = (
         f"**{section}**\n\n{_table(('job', *columns, ''), map(_cells, group))}"
         for section, group in groupby(rows, key=lambda row: row.section)
@@ -107,11 +110,14 @@ def _sections(columns: Sequence[str], rows: Iterable[Speed | Limit]) -> str:
     return "\n\n".join(tables)
 
 
-def _cells(row: Speed | Limit) -> Sequence[str]:
+def _cells(row: Speed | Limit | Cost) -> Sequence[str]:
     mark = MISSED if row.missed else ""
     if isinstance(row, Speed):
         times = _format_time(row.djblets), _format_time(row.fastblets)
         return row.job, *times, f"{row.ratio:.2f}", f"{row.at_least:g}", mark
+    if isinstance(row, Cost):
+        times = _format_time(row.unsealed), _format_time(row.sealed)
+        return row.job, *times, f"{row.ratio:.2f}", f"{row.at_most:g}", mark
     at_most = "" if row.at_most is None else f"{row.at_most:g}"
     return row.job, f"{row.djblets:.3g}", f"{row.fastblets:.3g}", row.unit, at_most, mark
 

@@ -58,13 +58,13 @@ def time_job(job: Job, theirs: Library, ours: Library, effort: Effort) -> Speed:
     """Check a job and time it."""
     work = job.make_work()
     work.check(theirs, ours)
-    count = _calls_per_sample(work, theirs)
-    djblets, fastblets = in_turns(
-        partial(_sample, work, theirs, count),
-        partial(_sample, work, ours, count),
-        effort,
-    )
-    return Speed(job.section, job.name, job.at_least, djblets, fastblets)
+    return Speed(job.section, job.name, job.at_least, *time_both((work, theirs), (work, ours), effort))
+
+
+def time_both(first: tuple[Work, Library], second: tuple[Work, Library], effort: Effort) -> tuple[float, float]:
+    """Time two works, each with its library, in turns. The first says how many calls make a sample."""
+    count = _calls_per_sample(*first)
+    return in_turns(partial(_sample, *first, count), partial(_sample, *second, count), effort)
 
 
 def in_turns(first: Callable[[], float], second: Callable[[], float], effort: Effort) -> tuple[float, float]:

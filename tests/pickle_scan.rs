@@ -256,3 +256,46 @@ fn a_memo_number_beyond_the_pickle_is_refused() {
     large.extend(b"p10000000\n.");
     assert_eq!(scan(&large), Ok(Some(large.len())));
 }
+
+#[test]
+fn little_garbage_is_a_pickle_of_protocol_0() {
+    let taken = |data: &[u8]| matches!(Scanner::of_protocol_0().scan(data), Ok(Some(size)) if size == data.len());
+    let mut found = Vec::new();
+    for number in 0..1_u32 << 24 {
+        let [_, bytes @ ..] = number.to_be_bytes();
+        if taken(&bytes) {
+            found.push(bytes);
+        }
+    }
+    // Lines of nothing are refused by who reads them.
+    assert_eq!(
+        found,
+        [*b"(d.", *b"(l.", *b"(t.", *b"F\n.", *b"I\n.", *b"L\n.", *b"g\n."]
+    );
+    let pairs = (0..=u16::MAX).map(u16::to_be_bytes).filter(|bytes| taken(bytes));
+    assert_eq!(pairs.collect::<Vec<_>>(), [*b"N."]);
+}
+
+#[test]
+fn a_str_of_protocol_0_has_a_memo_number() {
+    let scan = |data: &[u8]| Scanner::of_protocol_0().scan(data);
+    assert_eq!(scan(b"Vtext\np0\n."), Ok(Some(10)));
+    assert!(scan(b"Vtext\n.").is_err());
+    assert_eq!(scan(b"(lp0\nVtext\np1\naVtext\np2\na."), Ok(Some(26)));
+    assert!(scan(b"(lp0\nVtext\np1\naVtext\na.").is_err());
+    assert_eq!(Scanner::new().scan(b"Vtext\n."), Ok(Some(7)));
+}
+
+proptest! {
+    #[test]
+    fn of_protocol_0_is_what_others_take_too(data: Vec<u8>, value in value()) {
+        for data in [data, [&value[..], b"."].concat()] {
+            let mut scanner = Scanner::of_protocol_0();
+            if let Ok(found) = scanner.scan(&data) {
+                prop_assert_eq!(Scanner::new().scan(&data), Ok(found));
+            }
+            scanner.reset();
+            prop_assert!(scanner.scan(b"K\x01.").is_err());
+        }
+    }
+}

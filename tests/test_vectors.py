@@ -12,11 +12,13 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
 
+from fastblets import _native
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.secrets.crypto import aes_decrypt, aes_encrypt
+from tests import seal_verifier
 from tests.faults import replaced
 from tests.randomness import CountingIVs
-from tests.vectors import cases
+from tests.vectors import cases, record_seals
 
 pytestmark = pytest.mark.django_db
 
@@ -123,6 +125,69 @@ def test_an_entry_is_read(locmem: BaseCache, case: Vector, vector: Vector) -> No
         pytest.fail("computed again")
 
     assert repr(memoize(case, never)) == repr(case["items"])
+
+
+SEALS: dict[str, list[Vector]] = json.loads((HERE / "seals.json").read_text())
+
+
+@pytest.mark.parametrize("vector", SEALS["chunks"], ids=lambda vector: f"{len(vector['chunks'])}")
+def test_seals_of_chunks(vector: Vector) -> None:
+    secret, full_key = decode(vector["secret"]), bytes.fromhex(vector["full_key"])
+    write_id = bytes.fromhex(vector["write_id"])
+    chunks, seals = ([bytes.fromhex(text) for text in vector[name]] for name in ("chunks", "seals"))
+    text = full_key.decode("utf-8", "surrogatepass")
+    assert seal_verifier.seal_all(secret, text, write_id, chunks) == [
+        list(pair) for pair in zip(chunks, seals, strict=True)
+    ]
+    sealer = _native.Sealer(secret, full_key)
+    last = len(chunks) - 1
+    assert [sealer.seal_chunk(write_id, at, at == last, chunk) for at, chunk in enumerate(chunks)] == seals
+    sealer.check_chunks(chunks, seals)
+
+
+@pytest.mark.parametrize("vector", SEALS["pickles"], ids=lambda vector: vector["kind"])
+def test_seals_of_pickles(vector: Vector) -> None:
+    secret, full_key = decode(vector["secret"]), bytes.fromhex(vector["full_key"])
+    pickled, sealed = bytes.fromhex(vector["pickle"]), bytes.fromhex(vector["sealed"])
+    is_count = vector["kind"] == "count"
+    kind = seal_verifier.COUNT if is_count else seal_verifier.VALUE
+    assert seal_verifier.check_pickle(secret, full_key.decode(), kind, sealed) == pickled
+    sealer = _native.Sealer(secret, full_key)
+    assert sealer.seal_pickle(pickled, is_count) == sealed
+    assert _native.open_pickle(sealed, is_count, sealer, True) == pickled
+
+
+def decode_stored(value: Any) -> Any:
+    return [bytes.fromhex(part) for part in value] if isinstance(value, list) else decode(value)
+
+
+SEALED = [
+    pytest.param(decode(case), vector, id=f"{index}")
+    for index, (case, vector) in enumerate(zip(record_seals.entry_cases(), SEALS["entries"], strict=True))
+]
+
+
+@pytest.mark.parametrize(("case", "vector"), SEALED)
+def test_a_sealed_entry_is_stored(locmem: BaseCache, case: Vector, vector: Vector) -> None:
+    with record_seals.recorded() as stored, sealing(case):
+        record_seals.memoize(case, lambda: case["items"])
+    assert stored == [(entry["key"], decode_stored(entry["value"])) for entry in vector["stored"]]
+
+
+@pytest.mark.parametrize(("case", "vector"), SEALED)
+def test_a_sealed_entry_is_read(locmem: BaseCache, case: Vector, vector: Vector) -> None:
+    for entry in vector["stored"]:
+        locmem.set(entry["key"], decode_stored(entry["value"]))
+
+    def never() -> Any:
+        pytest.fail("computed again")
+
+    with sealing(case):
+        assert record_seals.memoize(case, never) == case["items"]
+
+
+def sealing(case: Vector) -> Any:
+    return override_settings(FASTBLETS_SEAL="require", FASTBLETS_SEAL_KEY=case["seal_key"])
 
 
 def test_the_vectors_are_small() -> None:

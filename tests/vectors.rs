@@ -1,10 +1,12 @@
-//! What Djblets stored, byte for byte, from the codec alone: no Python. `tests/vectors/record.py` recorded it.
+//! What Djblets stored, byte for byte, from the codec alone: no Python. `tests/vectors/record.py` recorded it; and the
+//! seals of fastblets, recorded by `tests/vectors/record_seals.py`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use fastblets::chunk::Cutter;
 use fastblets::cipher::{self, Decryptor, Encryptor, Key};
 use fastblets::key;
 use fastblets::large::{Reader, Writer};
+use fastblets::seal::{Kind, Sealer, split};
 use fastblets::zlib::{Deflate, Inflate};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -14,6 +16,22 @@ fn vectors(file: &str) -> Vec<Value> {
     let found = file["vectors"].as_array().unwrap().clone();
     assert!(!found.is_empty());
     found
+}
+
+fn seals(part: &str) -> Vec<Value> {
+    let file: Value = serde_json::from_str(include_str!("vectors/seals.json")).unwrap();
+    let found = file[part].as_array().unwrap().clone();
+    assert!(!found.is_empty());
+    found
+}
+
+fn texts(values: &Value) -> Vec<Vec<u8>> {
+    values
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| unhex(text(value)))
+        .collect()
 }
 
 fn text(value: &Value) -> &str {
@@ -208,6 +226,67 @@ fn counts_and_small_values() {
                 &entry.name,
             );
         }
+    }
+}
+
+#[test]
+fn seals_of_chunks() {
+    for vector in seals("chunks") {
+        let sealer = Sealer::new(bytes(&vector["secret"]).as_deref(), &unhex(text(&vector["full_key"]))).unwrap();
+        let write_id = unhex(text(&vector["write_id"])).try_into().unwrap();
+        let [chunks, seals] = ["chunks", "seals"].map(|name| texts(&vector[name]));
+        for (index, (chunk, seal)) in chunks.iter().zip(&seals).enumerate() {
+            let made = sealer.chunk(write_id, index, index + 1 == chunks.len(), chunk);
+            assert_eq!(hex(&made), hex(seal), "{vector}");
+        }
+        assert_eq!(sealer.check_chunks(&chunks, &seals), Ok(()));
+    }
+}
+
+#[test]
+fn seals_of_pickles() {
+    for vector in seals("pickles") {
+        let sealer = Sealer::new(bytes(&vector["secret"]).as_deref(), &unhex(text(&vector["full_key"]))).unwrap();
+        let [pickle, sealed] = ["pickle", "sealed"].map(|name| unhex(text(&vector[name])));
+        let kind = if text(&vector["kind"]) == "count" {
+            Kind::Count
+        } else {
+            Kind::Value
+        };
+        let mut made = pickle.clone();
+        sealer.seal(kind, &mut made);
+        assert_eq!(hex(&made), hex(&sealed), "{vector}");
+        assert_eq!(split(&sealed).0, pickle);
+        assert_eq!(sealer.check(kind, &pickle, split(&sealed).1.unwrap()), Ok(()));
+    }
+}
+
+#[test]
+fn sealed_entries() {
+    for vector in seals("entries") {
+        let aes_key = bytes(&vector["aes_key"]);
+        let secret = aes_key.clone().or_else(|| bytes(&vector["seal_key"]));
+        let mut stored = vector["stored"].as_array().unwrap().clone();
+        let main = stored.pop().unwrap();
+        let sealer = Sealer::new(secret.as_deref(), text(&main["key"]).as_bytes()).unwrap();
+        let is_large = vector["large"].as_bool().unwrap();
+        if is_large {
+            let [chunks, seals] = [0, 1].map(|part| {
+                stored
+                    .iter()
+                    .map(|entry| unhex(text(&entry["value"][part])))
+                    .collect::<Vec<_>>()
+            });
+            assert_eq!(sealer.check_chunks(&chunks, &seals), Ok(()), "{vector}");
+        }
+        let Some(aes_key) = aes_key else { continue };
+        let encrypted = bytes(&main["value"]).unwrap();
+        let mut data = Vec::new();
+        Decryptor::new(Key::new(&aes_key).unwrap(), cipher::iv(&encrypted[..16]).unwrap())
+            .apply(&encrypted[16..], &mut data);
+        let (pickle, tag) = split(&data);
+        let kind = if is_large { Kind::Count } else { Kind::Value };
+        assert_eq!(sealer.check(kind, pickle, tag.unwrap()), Ok(()), "{vector}");
     }
 }
 

@@ -15,6 +15,10 @@ fuzz_target!(|input: (u8, &[u8])| {
         assert_eq!(model::model(data), Some(end));
     }
 
+    if let Ok(strict) = Scanner::of_protocol_0().scan(data) {
+        assert_eq!(Ok(strict), whole);
+    }
+
     let mut scanner = Scanner::new();
     for end in (0..data.len()).step_by(step).chain([data.len()]) {
         match scanner.scan(&data[..end]) {

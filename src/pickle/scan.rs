@@ -16,7 +16,7 @@ const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
 const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");
 const NO_MARK: Error = Error::Pickle("an opcode finds no mark");
 const NO_SUCH_MEMO: Error = Error::Pickle("a memo number beyond any pickle of its size");
-const LATER_PROTOCOL: Error = Error::Pickle("an opcode that protocol 0 is not written with");
+const NOT_WRITTEN_SO: Error = Error::Pickle("protocol 0 is not written like this");
 const TOO_LONG: Error = Error::Pickle("a length beyond any memory");
 
 /// How the bytes behind an opcode are laid out.
@@ -220,6 +220,14 @@ const fn is_written_in_protocol_0(byte: u8) -> bool {
     )
 }
 
+/// Every str that CPython writes gets a memo number.
+fn check_memoized(data: &[u8], end: usize) -> Result<()> {
+    match data.get(end) {
+        Some(b'p') | None => Ok(()),
+        Some(_) => Err(NOT_WRITTEN_SO),
+    }
+}
+
 /// A class or function that a pickle names, as it stands in the pickle: for protocols below 3 the unpickler still maps
 /// Python 2's names to Python 3's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -367,10 +375,11 @@ impl Scanner {
         Self::default()
     }
 
-    /// A scanner that refuses what CPython's pickler doesn't write in protocol 0, whatever its unpickler takes.
+    /// A scanner, of data that is there at once, that refuses what CPython's pickler doesn't write in protocol 0, whatever
+    /// its unpickler takes.
     ///
     /// Two random bytes are a pickle in one of 10,000 cases, six in one of 65,000: many opcodes of later protocols push a
-    /// value of any bytes. In protocol 0, they are `N.` in one of 65,536, and longer ones far more seldom.
+    /// value of any bytes. In protocol 0, two are `N.` in one of 65,536 cases, and more are one far more seldom.
     pub fn of_protocol_0() -> Self {
         Self {
             protocol_0_only: true,
@@ -421,6 +430,9 @@ impl Scanner {
             match byte {
                 b'p' | b'V' | b'I' | b'g' | b'F' => {
                     let Some(end) = line_end(data, at + 1) else { break };
+                    if byte == b'V' && self.protocol_0_only {
+                        check_memoized(data, end)?;
+                    }
                     if byte == b'p' {
                         if end - at - 1 > LONGEST_NUMBER {
                             break;
@@ -456,7 +468,7 @@ impl Scanner {
         };
         let opcode = OPCODES[usize::from(byte)].ok_or(UNKNOWN_OPCODE)?;
         if self.protocol_0_only && !is_written_in_protocol_0(byte) {
-            return Err(LATER_PROTOCOL);
+            return Err(NOT_WRITTEN_SO);
         }
         let start = self.at + 1;
         let Some(argument) = self.argument(data, start, byte, opcode.argument)? else {
@@ -465,9 +477,15 @@ impl Scanner {
         self.check_memo_number(data, &argument, opcode.meaning)?;
         self.depth.apply(opcode.effect)?;
         if let Effect::Stop = opcode.effect {
+            if self.protocol_0_only && (self.depth.values > 0 || self.depth.marked) {
+                return Err(NOT_WRITTEN_SO);
+            }
             return Ok(Step::Stop(start));
         }
         let end = argument.end;
+        if byte == b'V' && self.protocol_0_only {
+            check_memoized(data, end)?;
+        }
         self.follow(data, argument, opcode.meaning, found);
         (self.searched, self.lines) = (0, 0);
         Ok(Step::Whole(end))

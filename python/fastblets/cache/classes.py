@@ -18,7 +18,7 @@ from fastblets.conf import get_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Any, ClassVar, Final
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -74,9 +74,7 @@ def get_loads() -> Callable[[bytes], Any] | None:
 class _Unpickler(pickle._Unpickler):
     """Unpickles what is made of plain types and allowed classes alone."""
 
-    dispatch: Final[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[misc]
-
-    # What it has, though it isn't said.
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch}
     proto: int
     stack: list[Any]
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
+from django.core.cache.backends.memcached import PyMemcacheCache
 from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
@@ -156,6 +157,10 @@ class Entry:
         except Exception as e:
             logger.exception('Error fetching data from cache for key "%s": %s', key, e)
             raise
+
+        if value is None and self._sealer is not None and not is_count and isinstance(cache, PyMemcacheCache):
+            # Of what this client can't unpickle it makes None. Nothing else would tell that from what was stored.
+            return UNSET
 
         if value is UNSET or self._encryption_key is None:
             return value

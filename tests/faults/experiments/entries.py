@@ -23,7 +23,7 @@ from tests.faults.lab import (
     generation,
 )
 from tests.faults.outcome import Finding, Outcome, check, judge
-from tests.faults.subject import LENIENT
+from tests.faults.subject import UNSEALED
 
 MODULE = "a_module_of_the_last_release"
 # Its client logs what it can't unpickle, and returns None.
@@ -99,8 +99,7 @@ def class_moved_small(lab: Lab) -> Iterator[Finding]:
     djblets=Outcome.WRONG,
     fastblets=Outcome.WRONG,
     backends=(QUIET,),
-    # A small value that isn't encrypted has no seal.
-    undetectable=LENIENT,
+    undetectable=UNSEALED,
 )
 def class_moved_quietly(lab: Lab) -> Iterator[Finding]:
     yield from _class_moved_small(lab, PLAIN)
