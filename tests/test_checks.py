@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.core import checks as django_checks
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 from django.test import override_settings
 
@@ -115,6 +116,49 @@ def test_a_key_that_everybody_knows() -> None:
         messages = found()
     assert list(messages) == ["fastblets.W007"]
     assert secret_key not in str(messages)
+
+
+#: Wrong values of settings. Those that could be secrets begin with "hush".
+WRONG = [
+    (
+        "E003",
+        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS",
+        [[b"hush"], ["hush" * 4, b"hush" * 5], b"hush" * 4, [None], None],
+    ),
+    ("E004", "FASTBLETS_SEAL", ["hush, a key in the wrong place", "required", 1, None]),
+    ("E005", "FASTBLETS_SEAL_KEY", ["hush", b"hush" * 3, "", 5, [b"hush" * 8]]),
+    ("E006", "FASTBLETS_PICKLE_CLASSES", ["hush.*", [b"hush.*"], {"hush.*"}, 5]),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "value"), [(check, name, value) for check, name, values in WRONG for value in values]
+)
+def test_a_wrong_value_of_a_setting(check: str, name: str, value: Any) -> None:
+    with override_settings(**{name: value}):
+        messages = found()
+        assert list(messages) == [f"fastblets.{check}"]
+        # What the calls raise.
+        with pytest.raises(ImproperlyConfigured) as raised:
+            list(backend.cache_memoize_iter("key", [1], use_encryption=check != "E005", seal=check == "E005" or None))
+    assert messages[f"fastblets.{check}"].msg == str(raised.value)
+    assert "hush" not in str(messages)
+
+
+def test_a_seal_that_cannot_be_had() -> None:
+    with override_settings(FASTBLETS_SEAL="require", FASTBLETS_SEAL_KEY=KEY):
+        assert list(found(deploy=False)) == ["fastblets.W009"]
+        with override_settings(DJBLETS_CACHE_FORCE_ENCRYPTION=True):
+            assert found() == {}
+
+
+def test_seals_that_everybody_can_make() -> None:
+    with override_settings(FASTBLETS_SEAL=True):
+        assert list(found()) == ["fastblets.W010"]
+        assert found(deploy=False) == {}
+        for better in ({"FASTBLETS_SEAL_KEY": KEY}, {"DJBLETS_CACHE_FORCE_ENCRYPTION": True}):
+            with override_settings(**better):
+                assert found() == {}
 
 
 def test_a_cache_that_stores_nothing() -> None:
@@ -273,6 +317,11 @@ def test_a_setting_that_is_misspelt(name: str, similar: str) -> None:
     "name", [*SETTINGS, "SITE_ID", "SITE_NAME", "CACHE_MIDDLEWARE_SECONDS", "CACHE_TIMEOUT", "SITE_URL", "DJBLETS_X"]
 )
 def test_settings_that_are_right_or_of_others(name: str) -> None:
-    value: Any = KEY if name.endswith("ENCRYPTION_KEY") else 1
+    right = {
+        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS": [KEY, "an older AES key"],
+        "FASTBLETS_PICKLE_CLASSES": ["reports.models.*"],
+        "FASTBLETS_SEAL": False,
+    }
+    value = right.get(name, KEY if name.endswith("_KEY") else 1)
     with override_settings(**{name: value}):
         assert found() == {}

@@ -23,16 +23,20 @@ from django.core.checks import Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
-from fastblets.cache.keys import get_default_encryption_key
+from fastblets.cache.classes import get_loads
+from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
+from fastblets.cache.seals import make_sealer, resolve_seal
 from fastblets.conf import PREFIXES, SETTINGS, get_setting
 from fastblets.replacement import MODULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Final
 
     from django.core.cache.backends.base import BaseCache
     from django.core.checks import CheckMessage
+
+    from fastblets.cache.seals import Seal
 
 
 __all__ = ["IDS", "register_checks"]
@@ -42,6 +46,10 @@ __all__ = ["IDS", "register_checks"]
 IDS: Final = (
     "fastblets.E001",
     "fastblets.E002",
+    "fastblets.E003",
+    "fastblets.E004",
+    "fastblets.E005",
+    "fastblets.E006",
     "fastblets.W001",
     "fastblets.W002",
     "fastblets.W003",
@@ -50,6 +58,8 @@ IDS: Final = (
     "fastblets.W006",
     "fastblets.W007",
     "fastblets.W008",
+    "fastblets.W009",
+    "fastblets.W010",
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
@@ -57,6 +67,14 @@ _KEY_OF_STARTPROJECT: Final = b"django-insecure-"
 
 #: The lengths in bytes that AES keys have.
 _KEY_SIZES: Final = (16, 24, 32)
+
+#: What reads a setting and refuses a wrong one, as each call does, the id of the check, and which calls fail then.
+_READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
+    ("E003", lambda: get_encryption_key_fallbacks(b""), "Each call with encryption under the default key"),
+    ("E004", lambda: resolve_seal(None), "Each call"),
+    ("E005", lambda: make_sealer("", None), "Each call that seals without encryption"),
+    ("E006", get_loads, "Each call"),
+)
 
 #: What a chunk takes in a memcached beyond its bytes: its key, the list around it, and memcached's own header.
 _CHUNK_OVERHEAD: Final = 512
@@ -71,6 +89,9 @@ _SIMILARITY: Final = 0.85
 def register_checks() -> None:
     """Register all checks with Django."""
     register(check_settings)
+    register(check_values)
+    register(check_seal, Tags.security)
+    register(check_seal_of_deployment, Tags.security, deploy=True)
     register(check_encryption_key, Tags.security)
     register(check_encryption_key_of_deployment, Tags.security, deploy=True)
     register(check_cache, Tags.caches)
@@ -284,6 +305,62 @@ def check_replacement(**kwargs: Any) -> list[CheckMessage]:
 def _module_name(name: str) -> str:
     """Return the name of the module that serves as Djblets' one, empty if none does yet."""
     return getattr(sys.modules.get(f"djblets.{name}"), "__name__", "")
+
+
+def check_values(**kwargs: Any) -> list[CheckMessage]:
+    """Check the values of settings that no call can do with if they are wrong: E003 to E006."""
+    messages: list[CheckMessage] = []
+
+    for check, read, who in _READERS:
+        try:
+            read()
+        except ImproperlyConfigured as e:
+            hint = _hint(check, f"{who} raises ImproperlyConfigured.")
+            messages.append(Error(str(e), hint=hint, id=f"fastblets.{check}"))
+
+    return messages
+
+
+def check_seal(**kwargs: Any) -> list[CheckMessage]:
+    """Check that what must have a seal can have one: W009."""
+    if _seal_of_unencrypted() != "require":
+        return []
+
+    return [
+        Warning(
+            'FASTBLETS_SEAL is "require", but a small value that is not encrypted can\'t be sealed: each call for one '
+            "raises ImproperlyConfigured.",
+            hint=_hint("W009", "Set DJBLETS_CACHE_FORCE_ENCRYPTION = True."),
+            id="fastblets.W009",
+        )
+    ]
+
+
+def check_seal_of_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Check that seals are made with a secret: W010."""
+    if not _seal_of_unencrypted() or get_setting("FASTBLETS_SEAL_KEY") is not None:
+        return []
+
+    return [
+        Warning(
+            "FASTBLETS_SEAL is set, but FASTBLETS_SEAL_KEY isn't: the seals of what is not encrypted notice accidents "
+            "only, since everybody can make them.",
+            hint=_hint("W010", "Set FASTBLETS_SEAL_KEY to random bytes of its own."),
+            id="fastblets.W010",
+        )
+    ]
+
+
+def _seal_of_unencrypted() -> Seal:
+    """Return how calls that say nothing seal what they don't encrypt."""
+    if get_setting("DJBLETS_CACHE_FORCE_ENCRYPTION"):
+        return False
+
+    try:
+        return resolve_seal(None)
+    except ImproperlyConfigured:
+        # E004 says it.
+        return False
 
 
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
