@@ -28,6 +28,7 @@ __all__ = [
     "pickle_loads_all",
     "pickle_scan",
     "read_items",
+    "split_seal",
     "use_fast_paths",
 ]
 
@@ -93,6 +94,7 @@ class Sealer:
     def seal_pickle(self, pickle: bytes, is_count: bool, /) -> bytes: ...
 
 def open_pickle(data: bytes, is_count: bool, sealer: Sealer | None, required: bool, /) -> bytes: ...
+def split_seal(data: bytes, /) -> tuple[bytes, bool]: ...
 def encrypt_value(value: object, key: bytes, iv: bytes, is_count: bool, sealer: Sealer | None, /) -> bytes: ...
 def decrypt_value(
     stored: bytes,

@@ -31,7 +31,7 @@ mod native {
     use super::pickle::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths};
 
     #[pymodule_export]
-    use super::seal::{Sealer, open_pickle};
+    use super::seal::{Sealer, open_pickle, split_seal};
     #[pymodule_export]
     use super::value::{decrypt_value, encrypt_value};
 

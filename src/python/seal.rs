@@ -74,6 +74,14 @@ pub(super) fn open_pickle<'py>(
     Ok(PyBytes::new(py, opened(data, is_count, sealer, required)?))
 }
 
+/// What was encrypted, without the seal behind it, and whether there is one. Neither is checked.
+#[pyfunction]
+#[pyo3(signature = (data, /))]
+pub(super) fn split_seal<'py>(py: Python<'py>, data: &[u8]) -> (Bound<'py, PyBytes>, bool) {
+    let (pickle, tag) = seal::split(data);
+    (PyBytes::new(py, pickle), tag.is_some())
+}
+
 /// As [`open_pickle`].
 pub(super) fn opened<'a>(data: &'a [u8], is_count: bool, sealer: Option<&Sealer>, required: bool) -> Result<&'a [u8]> {
     let (pickle, tag) = seal::split(data);
