@@ -141,6 +141,51 @@ def test_verify_what_kind_it_is(locmem: BaseCache) -> None:
     assert "no count of chunks" in fails("verify", "value", "--large")[0]
 
 
+def test_seals(locmem: BaseCache) -> None:
+    options = {"use_encryption": True}
+    list(cache_memoize_iter("sealed", ITEMS, seal=True, **options))
+    cache_memoize("open", lambda: 1, **options)
+    assert lines(run("inspect", "sealed", "--encrypted"))["seal"] == "valid"
+    assert lines(run("inspect", "open", "--encrypted"))["seal"] == "none"
+    assert json.loads(run("inspect", "sealed", "--encrypted", "--json"))["seal"] == "valid"
+    assert run("verify", "sealed", "open", "--encrypted").splitlines() == [
+        "sealed: whole, large: 3 chunks, 15 items, sealed",
+        "open: whole, small",
+    ]
+    with override_settings(FASTBLETS_SEAL="require"):
+        output, error = fails("verify", "sealed", "open", "--encrypted")
+    assert output.splitlines()[1] == "open: damaged: there is no seal on its value"
+    assert error.startswith("1 of 2 ")
+    key = make_cache_key("sealed-1", **options)
+    chunk, seal = locmem.get(key)
+    locmem.set(key, [chunk, bytes(len(seal))])
+    output, _ = fails("verify", "sealed", "--encrypted")
+    assert output == "sealed: damaged: The data's seal is not valid: it is none of fastblets'\n"
+    assert lines(run("inspect", "sealed", "--encrypted"))["seal"] == "not valid"
+
+
+def test_older_keys(locmem: BaseCache) -> None:
+    older = override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=b"hush, an old one")
+    with older:
+        list(cache_memoize_iter("key", ITEMS, use_encryption=True))
+        full_key = make_cache_key("key", use_encryption=True)
+    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"hush, no such one", b"hush"]):
+        assert "FALLBACKS must be" in fails("inspect", "key", "--encrypted")[1]
+    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"hush, an old one"]):
+        outputs = [run(*command, "key", "--encrypted") for command in (["inspect"], ["inspect", "--json"], ["verify"])]
+        assert lines(outputs[0])["form"] == "large, encrypted under older key 1, compressed"
+        assert json.loads(outputs[1])["older_key"] == 1
+        assert outputs[2] == "key: whole, large: 3 chunks, 15 items, encrypted under older key 1\n"
+        outputs.append(run("forget", "key", "--encrypted"))
+        assert outputs[3].splitlines() == [
+            f"key: deleted no count or value, 0 chunks ({make_cache_key('key', use_encryption=True)})",
+            f"key: deleted the count or value, 3 chunks ({full_key}) under older key 1",
+        ]
+        assert len(run("forget", "key", "--encrypted").splitlines()) == 1
+    assert stored_bytes(locmem) == {}
+    assert "hush" not in "".join(outputs)
+
+
 def test_forget(locmem: BaseCache) -> None:
     list(cache_memoize_iter("key", ITEMS, use_encryption=True))
     full_key = make_cache_key("key", use_encryption=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from django.core.cache.backends.base import BaseCache
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from fastblets import _native
@@ -25,6 +26,8 @@ from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoi
 from fastblets.inspect import EntryReport, forget_entry, inspect_entry
 from fastblets.secrets.crypto import aes_encrypt
 from tests.backends import stored_bytes, use_cache
+from tests.canary import songs
+from tests.test_seals import DAMAGES, Damaged
 
 pytestmark = pytest.mark.django_db
 
@@ -86,7 +89,7 @@ def test_a_whole_entry(cache_backend: BaseCache, options: Options) -> None:
     assert [item.size for item in report.items] == [len(pickle.dumps(item, 0)) for item in ITEMS[:2]]
     assert all(item.text.startswith(f"{{'id': {number}, 'noise': b'") for number, item in enumerate(report.items))
     assert report.names == ("_codecs.encode",)
-    assert report.sealed_chunks == 0
+    assert (report.sealed_chunks, report.seal) == (0, "none")
     assert report.fetch_seconds > 0 < report.read_seconds
     assert json.loads(json.dumps(report.to_dict()))["item_count"] == len(ITEMS)
 
@@ -379,22 +382,248 @@ def test_bombs(locmem: BaseCache, bomb: bytes, compress: bool) -> None:
     assert len(report.items[0].text) < 2100
 
 
+SEAL_KEY = "a secret for seals, of 32 bytes or more"
+SETTINGS = [pytest.param(True, id="sealed"), pytest.param("require", id="required")]
+
+
+def required() -> Any:
+    return override_settings(FASTBLETS_SEAL="require")
+
+
+@pytest.mark.parametrize("seal_key", [None, SEAL_KEY], ids=["unkeyed", "keyed"])
 @pytest.mark.parametrize("options", MODES)
-def test_sealed_entries(locmem: BaseCache, options: Options) -> None:
-    with override_settings(FASTBLETS_SEAL_KEY="a secret for seals, of 32 bytes or more"):
+def test_sealed_entries(cache_backend: BaseCache, options: Options, seal_key: str | None) -> None:
+    with override_settings(FASTBLETS_SEAL_KEY=seal_key):
         store("key", ITEMS, options | {"seal": True})
         store("empty", [], options | {"seal": True})
-    report = look("key", options)
-    assert (report.state, report.item_count, report.sealed_chunks) == ("whole", len(ITEMS), report.chunk_count)
-    report = look("empty", options)
-    assert (report.state, report.item_count, report.sealed_chunks) == ("whole", 0, 1)
+        for (key, items), setting in product({"key": ITEMS, "empty": []}.items(), (False, True, "require")):
+            with override_settings(FASTBLETS_SEAL=setting):
+                report = look(key, options)
+            assert (report.state, report.seal) == ("whole", "valid")
+            assert report.item_count == len(items)
+            assert report.sealed_chunks == report.chunk_count
+            # A secret is the AES key or a key of its own.
+            only_accidents = seal_key is None and not options["use_encryption"]
+            assert [note.partition(":")[0] for note in report.notes] == [
+                "its seals were made without a secret"
+            ] * only_accidents
 
 
-def test_a_sealed_value(locmem: BaseCache) -> None:
-    cache_memoize("key", lambda: {"a": 1}, use_encryption=True, seal=True)
-    report = inspect_entry("key", use_encryption=True)
-    assert (report.state, report.items[0].text) == ("whole", "{'a': 1}")
-    assert report.notes == ("it has a seal, which is not verified here",)
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_a_miss_for_its_seal_is_damaged(
+    locmem: BaseCache, options: Options, damage: Callable[[Damaged], Iterator[Any]], setting: Any
+) -> None:
+    entry = Damaged(locmem, options | {"seal": True})
+    songs.clear()
+    with override_settings(FASTBLETS_SEAL=setting):
+        for _ in damage(entry):
+            report = look("key", options)
+            assert report.state == "damaged"
+            assert report.seal != "valid"
+            assert report.problems
+            locmem.set_many(entry.stored)
+        assert look("key", options).seal == "valid"
+    assert not songs
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_entries_without_seals(locmem: BaseCache, options: Options) -> None:
+    store("key", ITEMS[:1], options)
+    for setting in (False, True):
+        with override_settings(FASTBLETS_SEAL=setting):
+            report = look("key", options)
+            assert (report.state, report.seal, report.sealed_chunks) == ("whole", "none", 0)
+    with required():
+        report = look("key", options)
+        of_count = "its count and " if options["use_encryption"] else ""
+        assert (report.state, report.seal) == ("damaged", "none")
+        assert report.problems == (f"there is no seal on {of_count}its chunks",)
+        assert list(cache_memoize_iter("key", ["a miss"], **options)) == ["a miss"]
+
+
+def test_a_count_of_nothing_is_no_entry_where_there_are_seals(locmem: BaseCache) -> None:
+    options = {"compress_large_data": False, "use_encryption": False}
+    store("key", [], options)
+    for setting, expected in ((False, "whole"), (True, "damaged"), ("require", "damaged")):
+        with override_settings(FASTBLETS_SEAL=setting):
+            assert (look("key", options).state, look("key", options).seal) == (expected, "none")
+
+
+@pytest.mark.parametrize("setting", [False, True, "require"])
+def test_seals_on_some_chunks_only(locmem: BaseCache, setting: Any) -> None:
+    store("key", ITEMS, {"seal": True})
+    locmem.set(make_cache_key("key-1"), locmem.get(make_cache_key("key-1"))[:1])
+    with override_settings(FASTBLETS_SEAL=setting):
+        report = inspect_entry("key")
+    assert (report.state, report.seal, report.sealed_chunks) == ("damaged", "partial", 2)
+    assert report.problems == ("there is no seal on 1 of its 3 chunks",)
+
+
+@pytest.mark.parametrize("of_count", [False, True], ids=["chunks", "count"])
+def test_seals_on_the_chunks_or_the_count_only(locmem: BaseCache, of_count: bool) -> None:
+    options = {"compress_large_data": True, "use_encryption": True}
+    lacking = "its chunks" if of_count else "its count"
+    store("key", ["item"], options | {"seal": True})
+    if of_count:
+        locmem.set(chunk_key(0, options), locmem.get(chunk_key(0, options))[:1])
+    else:
+        locmem.set(make_cache_key("key", use_encryption=True), aes_encrypt(pickle.dumps("1", 0)))
+    for setting in (False, True):
+        with override_settings(FASTBLETS_SEAL=setting):
+            report = look("key", options)
+            assert (report.state, report.seal, report.notes) == (
+                "whole",
+                "partial",
+                (f"there is no seal on {lacking}",),
+            )
+            assert list(cache_memoize_iter("key", ["a miss"], **options)) == ["item"]
+    with required():
+        report = look("key", options)
+        assert (report.state, report.problems) == ("damaged", (f"there is no seal on {lacking}",))
+        assert list(cache_memoize_iter("key", ["a miss"], **options)) == ["a miss"]
+
+
+def test_seals_of_another_secret(locmem: BaseCache) -> None:
+    with override_settings(FASTBLETS_SEAL_KEY=SEAL_KEY):
+        list(cache_memoize_iter("key", ["a"], seal=True))
+    report = inspect_entry("key")
+    assert (report.state, report.seal) == ("damaged", "not valid")
+    assert report.problems == (
+        "The data's seal is not valid: it does not fit the data, or FASTBLETS_SEAL_KEY was another one",
+    )
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, "12", None], ids=repr)
+def test_a_sealed_value(locmem: BaseCache, value: Any) -> None:
+    cache_memoize("key", lambda: value, use_encryption=True, seal=True)
+    for setting in (False, True, "require"):
+        with override_settings(FASTBLETS_SEAL=setting):
+            report = inspect_entry("key", use_encryption=True)
+        # A text of digits has a seal that says that it is no count.
+        assert (report.state, report.kind, report.seal) == ("whole", "small", "valid")
+        assert (report.items[0].text, report.notes) == (repr(value), ())
+    key = make_cache_key("key", use_encryption=True)
+    stored = locmem.get(key)
+    for at in range(len(stored)):
+        locmem.set(key, stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
+        report = inspect_entry("key", use_encryption=True, large=False)
+        assert (report.state, report.seal != "valid") == ("damaged", True)
+    locmem.set(key, stored)
+    assert inspect_entry("key", use_encryption=True, large=True).state == "damaged"
+
+
+def test_a_value_without_a_seal(locmem: BaseCache) -> None:
+    for encrypt, expected in ((True, "damaged"), (False, "whole")):
+        cache_memoize("key", lambda: [1], use_encryption=encrypt)
+        for setting in (False, True):
+            with override_settings(FASTBLETS_SEAL=setting):
+                report = inspect_entry("key", use_encryption=encrypt)
+                assert (report.state, report.seal) == ("whole", "none")
+        with required():
+            # One that isn't encrypted can't have a seal, and a call that says seal=False takes it.
+            report = inspect_entry("key", use_encryption=encrypt)
+            assert (report.state, report.seal) == (expected, "none")
+            assert report.problems == (("there is no seal on its value",) if encrypt else ())
+
+
+def test_seals_are_not_judged_where_chunks_are_missing(locmem: BaseCache) -> None:
+    store("key", ITEMS, {"seal": True})
+    locmem.delete(make_cache_key("key-1"))
+    report = inspect_entry("key")
+    assert (report.seal, report.sealed_chunks, report.problems) == (None, 2, ("chunk 1 is missing of 3",))
+    cache_memoize("small", lambda: 1, use_encryption=True)
+    locmem.set(make_cache_key("small", use_encryption=True), b"short")
+    assert inspect_entry("small", use_encryption=True).seal is None
+
+
+@pytest.mark.parametrize("name", ["FASTBLETS_SEAL", "FASTBLETS_SEAL_KEY", "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS"])
+def test_a_wrong_setting_is_no_damage(locmem: BaseCache, name: str) -> None:
+    list(cache_memoize_iter("key", ["a"], seal=True))
+    with override_settings(**{name: "hush"}), pytest.raises(ImproperlyConfigured, match=name) as raised:
+        inspect_entry("key", use_encryption=name.startswith("DJBLETS"))
+    assert "hush" not in str(raised.value)
+
+
+NEW, OLD, OLDEST = b"the newest key..", b"the old key of 24 bytes.", b"the oldest key.."
+
+
+def rotated(key: bytes, *older: bytes) -> Any:
+    return override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=key, DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[*older])
+
+
+@pytest.mark.parametrize("seal", [False, True])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize(("older", "number"), [(NEW, None), (OLD, 1), (OLDEST, 2)], ids=["new", "old", "oldest"])
+def test_an_entry_under_an_older_key(
+    locmem: BaseCache, older: bytes, number: int | None, large: bool, seal: bool
+) -> None:
+    with rotated(older):
+        cache_memoize("key", lambda: {"a": 1}, use_encryption=True, large_data=large, seal=seal)
+        full_key = make_cache_key("key", use_encryption=True)
+    # The current one is older than none, wherever it is listed.
+    with rotated(NEW, NEW, OLD, OLDEST):
+        report = inspect_entry("key", use_encryption=True)
+        assert (report.state, report.seal) == ("whole", "valid" if seal else "none")
+        assert (report.older_key, report.full_key) == (number, full_key)
+        assert report.items[0].text == "{'a': 1}"
+        assert inspect_entry("key", use_encryption=True, encryption_key=b"k" * 16).state == "missing"
+        assert inspect_entry("key", use_encryption=False).state == "missing"
+
+
+def test_the_older_key_is_the_one_that_calls_take(locmem: BaseCache) -> None:
+    def store_under(key: bytes) -> str:
+        with rotated(key):
+            cache_memoize("key", lambda: key.decode(), use_encryption=True)
+            return make_cache_key("key", use_encryption=True)
+
+    def found() -> tuple[str, int | None]:
+        with rotated(NEW, OLD, OLDEST):
+            report = inspect_entry("key", use_encryption=True)
+            return report.state, report.older_key
+
+    assert found() == ("missing", None)
+    full_keys = {key: store_under(key) for key in (OLDEST, OLD)}
+    assert found() == ("whole", 1)
+    locmem.set(full_keys[OLD], b"damaged, of course")
+    assert found() == ("whole", 2)
+    with rotated(NEW, OLD, OLDEST):
+        assert cache_memoize("key", lambda: "computed", use_encryption=True) == OLDEST.decode()
+        # What is there is newer than anything under an older key.
+        locmem.set(make_cache_key("key", use_encryption=True), b"damaged, of course")
+    store_under(OLDEST)
+    assert found() == ("damaged", None)
+
+
+def test_forgetting_under_older_keys(locmem: BaseCache) -> None:
+    full_keys = []
+    for key in (NEW, OLDEST):
+        with rotated(key):
+            list(cache_memoize_iter("key", ITEMS, use_encryption=True))
+    for key in (NEW, OLD, OLDEST):
+        with rotated(key):
+            full_keys.append(make_cache_key("key", use_encryption=True))
+    with rotated(NEW, OLD, OLDEST):
+        forgotten = forget_entry("key", use_encryption=True)
+        assert [each.full_key for each in (forgotten, *forgotten.older)] == full_keys
+        assert [(each.main, each.chunks) for each in (forgotten, *forgotten.older)] == [
+            (True, 3),
+            (False, 0),
+            (True, 3),
+        ]
+        assert json.loads(json.dumps(forgotten.to_dict()))["older"][1]["chunks"] == 3
+    assert stored_bytes(locmem) == {}
+
+
+def test_the_older_ones_go_first(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a call in between would find them, and store the entry again."""
+    deleted: list[str] = []
+    monkeypatch.setattr(locmem, "delete", deleted.append)
+    with rotated(NEW, OLD):
+        forget_entry("key", use_encryption=True)
+        assert deleted[-1] == make_cache_key("key", use_encryption=True)
+    assert len(deleted) == 2
 
 
 def test_what_the_client_cannot_unpickle(tmp_path: Path, db: None) -> None:
@@ -453,6 +682,7 @@ def test_forgetting_removes_all(cache_backend: BaseCache, options: Options) -> N
         "full_key": keys[0],
         "main": False,
         "chunks": 0,
+        "older": (),
     }
     assert look("other", options).state == "whole"
 

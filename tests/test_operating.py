@@ -88,7 +88,7 @@ def comparable(output: str) -> str:
 
 def test_the_page(tmp_path: Path) -> None:
     commands = follow(tmp_path)
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command, expected, printed in commands:
         assert comparable(printed) == comparable(expected), command
 

@@ -11,24 +11,31 @@ import time
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from reprlib import Repr
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from django.core.cache import cache
 
 from fastblets import _native
 from fastblets.cache.entry import FETCH_SIZE, UNSET, Entry
-from fastblets.cache.keys import resolve_encryption_key
+from fastblets.cache.seals import make_sealer, resolve_seal
+from fastblets.conf import get_setting
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final, Literal
+
+    from fastblets.cache.seals import Seal
 
     State = Literal["whole", "damaged", "missing"]
     Kind = Literal["small", "large"]
+    SealState = Literal["valid", "not valid", "partial", "none"]
 
 
 __all__ = ["EntryReport", "Forgotten", "ItemReport", "forget_entry", "inspect_entry"]
+
+
+_T = TypeVar("_T")
 
 
 #: What the clients of caches raise for data that they can't unpickle. What they raise for a server that is down is none
@@ -47,6 +54,9 @@ _UNPICKLING_ERRORS: Final = (
 
 #: Stands for what can't be unpickled.
 _UNREADABLE: Final = object()
+
+#: The states of entries, from the best one on.
+_STATES: Final = ("whole", "damaged", "missing")
 
 #: The longest list of chunks that is written out in a problem.
 _MOST_NAMED: Final = 10
@@ -80,11 +90,15 @@ class EntryReport:
         state: Whether it is ``whole``, ``damaged`` or ``missing``.
         kind: Whether it is ``small`` or ``large``: a value by itself, or chunks and their count. None if missing.
         encrypted: Whether it was looked for as an encrypted entry.
+        older_key: Which of the older default encryption keys it was found under: 1 for the latest of them. None if it
+            is the current one.
         compressed: Whether its chunks are compressed. None for a small entry, or where there is no chunk to tell.
         chunk_count: The stored count of chunks. None for a small entry.
         chunk_sizes: The bytes of each chunk from the first, up to where they were fetched; None for one that is
             missing or no chunk.
-        sealed_chunks: How many of these chunks are stored with a second element, a seal. It is not verified here.
+        sealed_chunks: How many of these chunks are stored with a second element, a seal.
+        seal: Whether all that can have a seal has one that is ``valid``, or there is one that is ``not valid``; whether
+            only a part has seals, or nothing. None where that can't be told.
         stored_bytes: The bytes of all that is stored: chunks, or a small encrypted value.
         pickled_bytes: The bytes of the pickles in there, as far as they could be read.
         item_count: How many whole items there are, as far as they could be read.
@@ -100,11 +114,13 @@ class EntryReport:
     full_key: str
     state: State
     encrypted: bool
+    older_key: int | None = None
     kind: Kind | None = None
     compressed: bool | None = None
     chunk_count: int | None = None
     chunk_sizes: tuple[int | None, ...] = ()
     sealed_chunks: int = 0
+    seal: SealState | None = None
     stored_bytes: int | None = None
     pickled_bytes: int | None = None
     item_count: int | None = None
@@ -137,11 +153,13 @@ class Forgotten:
         full_key: The full cache key.
         main: Whether there was something under the full key: a small value, or the count of chunks.
         chunks: How many chunks there were.
+        older: The same of the entry under each older default encryption key, the latest first.
     """
 
     full_key: str
     main: bool
     chunks: int
+    older: tuple[Forgotten, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it in types that JSON has."""
@@ -159,6 +177,10 @@ def inspect_entry(
 ) -> EntryReport:
     """Return what is known of an entry, whatever has become of it.
 
+    If nothing is stored under the default encryption key, the entry is looked for under the older ones. Seals are
+    verified, whether the setting ``FASTBLETS_SEAL`` asks for them or not; where it requires them, an entry without one
+    is damaged.
+
     Chunks are fetched as a reader does it, and kept in memory as they are stored; of what is in them, no more than the
     largest item.
 
@@ -173,33 +195,43 @@ def inspect_entry(
 
     Raises:
         Exception: The cache failed, in the words of its client.
+        ImproperlyConfigured: A setting has a wrong value.
         ValueError: The encryption key has a wrong length.
     """
-    aes_key = resolve_encryption_key(use_encryption, encryption_key)
     entry = _entry(key, use_encryption, encryption_key)
 
-    if aes_key is not None:
+    if entry.encryption_key is not None:
         # A key of a wrong length is no damage of the entry.
-        _native.Decryptor(aes_key, bytes(AES_BLOCK_SIZE))
+        _native.Decryptor(entry.encryption_key, bytes(AES_BLOCK_SIZE))
 
-    look = _Look(entry, aes_key, compressed, items)
+    seal = resolve_seal(None)
+    report = _Look(entry, seal, compressed, items).take(large)
 
-    return look.take(large)
+    if report.state != "missing":
+        return report
+
+    older = (
+        replace(_Look(each, seal, compressed, items).take(large), older_key=number)
+        for number, each in enumerate(entry.get_older(), 1)
+    )
+
+    # A call takes the first that it can read.
+    return min([report, *older], key=lambda found: _STATES.index(found.state))
 
 
 @dataclass
 class _Look:
     entry: Entry
-    aes_key: bytes | None
+    setting: Seal
     compressed: bool | None
     show: int
     report: EntryReport = field(init=False)
 
     def take(self, large: bool | None) -> EntryReport:
-        self.report = EntryReport(self.entry.full_key, "whole", self.aes_key is not None)
+        self.report = EntryReport(self.entry.full_key, "whole", self.entry.encryption_key is not None)
 
         try:
-            value = self._timed(lambda: cache.get(self.entry.full_key, UNSET))
+            value = self._timed("fetch_seconds", lambda: cache.get(self.entry.full_key, UNSET))
         except _UNPICKLING_ERRORS as e:
             self._damaged(f"the cache's client can't unpickle what is stored: {_describe(e)}")
 
@@ -208,58 +240,65 @@ class _Look:
         if value is UNSET:
             return replace(self.report, state="missing")
 
-        small, content = self._small(value)
+        small, content, plain = self._small(value)
         count = _parse_count(content)
 
-        if count is None or large is False:
+        # A text of digits may have a seal that tells.
+        is_value = large is None and plain is not None and not self._open(plain, is_count=False)
+
+        if count is None or large is False or is_value:
             self.report = small
 
             if large:
                 self._set(kind="large")
                 self._damaged("what is stored under its key is no count of chunks")
+            elif plain is not None or not small.encrypted:
+                self._timed("read_seconds", lambda: self._check_seals(plain, is_count=False))
 
             return self.report
 
         self._set(kind="large", chunk_count=count)
-        chunks = self._fetch(count)
+        chunks, seals = self._fetch(count)
 
         if large is None and not chunks:
-            self._set(notes=(*self.report.notes, f'or it is a small value, the text "{content}"'))
+            self._note(f'or it is a small value, the text "{content}"')
 
-        self._read(chunks)
+        self._timed("read_seconds", lambda: self._check_seals(plain, chunks, seals, is_count=True))
+        self._timed("read_seconds", lambda: self._read(chunks))
 
         return self.report
 
-    def _small(self, value: object) -> tuple[EntryReport, object]:
-        """Return what is known if it is a small value, and its text, if it is one."""
-        if self.aes_key is None:
-            return replace(
+    def _small(self, value: object) -> tuple[EntryReport, object, bytes | None]:
+        """Return what is known if it is a small value, its text, if it is one, and what was encrypted."""
+        aes_key = self.entry.encryption_key
+
+        if aes_key is None:
+            report = replace(
                 self.report,
                 kind="small",
                 item_count=1,
                 items=(ItemReport(None, _safe_repr(value)),)[: self.show],
                 notes=("its value was unpickled by the cache's client",),
-            ), value
+            )
+
+            return report, value, None
 
         if not isinstance(value, bytes):
             problem = f"an encrypted value is stored as bytes, not as {type(value).__name__}"
 
-            return replace(self.report, kind="small", state="damaged", problems=(problem,)), None
+            return replace(self.report, kind="small", state="damaged", problems=(problem,)), None, None
 
         report = replace(self.report, kind="small", stored_bytes=len(value))
         start = time.perf_counter()
 
         try:
-            plain = aes_decrypt(value, key=self.aes_key)
+            plain = aes_decrypt(value, key=aes_key)
         except ValueError as e:
-            return replace(report, state="damaged", problems=(_describe(e),)), None
+            return replace(report, state="damaged", problems=(_describe(e),)), None, None
 
-        pickled = _without_seal(plain)
+        pickled, _ = _native.split_seal(plain)
         found = _native.inspect_chunks([pickled], False, None, max(self.show, 1))
         problems = []
-
-        if len(pickled) < len(plain):
-            report = replace(report, notes=("it has a seal, which is not verified here",))
 
         if found.damage:
             problems.append(f"{_plain(found.damage[0])}, or it was encrypted with another key")
@@ -276,13 +315,13 @@ class _Look:
         text = "" if problems else found.items[0][1]
         content = text[1:-1] if text.startswith("'") and text.endswith("'") else None
 
-        return replace(report, items=report.items[: self.show]), content
+        return replace(report, items=report.items[: self.show]), content, plain
 
-    def _fetch(self, count: int) -> list[bytes]:
-        """Return the chunks up to the first that isn't there."""
+    def _fetch(self, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the chunks up to the first that isn't there, and all seals."""
         sizes: list[int | None] = []
         chunks: list[bytes] = []
-        sealed = 0
+        seals: list[bytes] = []
         strange: set[int] = set()
 
         while len(sizes) < count:
@@ -296,7 +335,8 @@ class _Look:
                     strange.add(len(sizes))
 
                 if chunk is not None:
-                    sealed += len(stored) > 1
+                    # What is no bytes is no seal, either.
+                    seals += [seal if isinstance(seal, bytes) else b"" for seal in stored[1:2]]
 
                     if len(chunks) == len(sizes):
                         chunks.append(chunk)
@@ -309,15 +349,15 @@ class _Look:
 
         self._set(
             chunk_sizes=tuple(sizes),
-            sealed_chunks=sealed,
+            sealed_chunks=len(seals),
             stored_bytes=sum(size for size in sizes if size is not None),
         )
         self._check_chunks(count, strange)
 
-        return chunks
+        return chunks, seals
 
     def _get_many(self, keys: list[str]) -> list[Any]:
-        found = self._timed(lambda: _get_each(keys))
+        found = self._timed("fetch_seconds", lambda: _get_each(keys))
 
         return [found.get(key, UNSET) for key in keys]
 
@@ -347,38 +387,88 @@ class _Look:
                 # One wrong cut moves all that follow.
                 break
 
+    def _check_seals(
+        self, plain: bytes | None, chunks: Sequence[bytes] = (), seals: Sequence[bytes] = (), *, is_count: bool
+    ) -> None:
+        """Verify the seals of a count and its chunks, or of a value.
+
+        Args:
+            plain: What was encrypted. None if nothing was: then the count or value can't have a seal.
+            chunks: The chunks.
+            seals: Their seals.
+            is_count: Whether there is a count.
+        """
+        of_main = plain is not None and _native.split_seal(plain)[1]
+        errors = []
+        lacking = []
+        is_needed = self.setting == "require"
+
+        if plain is not None and of_main:
+            errors.append(self._open(plain, is_count=is_count))
+        elif plain is not None:
+            lacking.append("its count" if is_count else "its value")
+
+        # If not, it is damaged anyway, and what is left of the chunks can't be verified.
+        complete = None not in self.report.chunk_sizes and len(chunks) == (self.report.chunk_count or 0)
+
+        if complete and is_count and len(seals) < max(len(chunks), 1):
+            lacking.append(f"{len(chunks) - len(seals):,} of its {len(chunks):,} chunks" if seals else "its chunks")
+            # Chunks with and without seals are of two writes. Without chunks, there is only the count to believe.
+            is_needed = is_needed or bool(seals) or (not chunks and self.setting is True)
+        elif complete and seals:
+            error = _error_of(self._make_sealer().check_chunks, chunks, seals)
+            errors.append(f"{error}, or FASTBLETS_SEAL_KEY was another one" if error and plain is None else error)
+
+        if any(errors):
+            self._set(seal="not valid")
+            self._damaged("; ".join(filter(None, errors)))
+        elif complete:
+            self._set(seal="none" if not (of_main or seals) else "partial" if lacking else "valid")
+
+        if lacking and (is_needed or self.report.seal == "partial"):
+            problem = f"there is no seal on {' and '.join(lacking)}"
+            (self._damaged if is_needed else self._note)(problem)
+
+        if self.report.seal == "valid" and plain is None and get_setting("FASTBLETS_SEAL_KEY") is None:
+            self._note("its seals were made without a secret: they notice accidents only")
+
+    def _open(self, plain: bytes, *, is_count: bool) -> str:
+        """Return why what was encrypted isn't a count, or a value, with a valid seal; empty if it is."""
+        return _error_of(_native.open_pickle, plain, is_count, self._make_sealer(), True)
+
+    def _make_sealer(self) -> _native.Sealer:
+        return make_sealer(self.entry.full_key, self.entry.encryption_key)
+
     def _read(self, chunks: list[bytes]) -> None:
-        start = time.perf_counter()
-        found = _native.inspect_chunks(chunks, self.compressed, self.aes_key, self.show)
+        found = _native.inspect_chunks(chunks, self.compressed, self.entry.encryption_key, self.show)
         sizes = self.report.chunk_sizes
-        self.report = replace(
-            _with_contents(self.report, found),
-            compressed=found.compressed if chunks else None,
-            read_seconds=self.report.read_seconds + time.perf_counter() - start,
-        )
+        self.report = replace(_with_contents(self.report, found), compressed=found.compressed if chunks else None)
 
         # Where chunks are missing it is known why it ends too early.
         if found.damage and None not in sizes:
             what, number = found.damage
             hint = ""
 
-            if found.count == 0 and not found.compressed and self.aes_key is not None:
+            if found.count == 0 and not found.compressed and self.entry.encryption_key is not None:
                 hint = ", or it was encrypted with another key"
 
             self._damaged(
                 f"{_plain(what)}{hint} (noticed in chunk {number}, behind {found.pickled:,} bytes of pickles)"
             )
 
-        if not found.compressed and chunks and self.report.state == "whole":
-            self._set(notes=(*self.report.notes, "it is not compressed, so it has no checksum"))
+        if not found.compressed and chunks and self.report.state == "whole" and self.report.seal != "valid":
+            self._note("it is not compressed, so it has no checksum")
 
-    def _timed(self, ask: Any) -> Any:
+    def _timed(self, name: Literal["fetch_seconds", "read_seconds"], work: Callable[[], _T]) -> _T:
         start = time.perf_counter()
 
         try:
-            return ask()
+            return work()
         finally:
-            self._set(fetch_seconds=self.report.fetch_seconds + time.perf_counter() - start)
+            self._set(**{name: getattr(self.report, name) + time.perf_counter() - start})
+
+    def _note(self, note: str) -> None:
+        self._set(notes=(*self.report.notes, note))
 
     def _damaged(self, problem: str) -> None:
         self._set(state="damaged", problems=(*self.report.problems, problem))
@@ -396,7 +486,7 @@ def forget_entry(
     """Remove an entry with all its chunks, also those of one whose count is gone or wrong.
 
     The count goes first, so that nobody reads what is left meanwhile. Then chunks are looked for, by 64 at a time,
-    until there are none.
+    until there are none. The same goes for the entry under each older default encryption key.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.cache_memoize`.
@@ -405,9 +495,16 @@ def forget_entry(
 
     Raises:
         Exception: The cache failed, in the words of its client.
+        ImproperlyConfigured: A setting has a wrong value.
     """
     entry = _entry(key, use_encryption, encryption_key)
+    # They go first: a call that misses the entry takes what it finds under an older key, and stores it again.
+    older = tuple(_forget(each) for each in entry.get_older())
 
+    return replace(_forget(entry), older=older)
+
+
+def _forget(entry: Entry) -> Forgotten:
     try:
         main = cache.get(entry.full_key, UNSET) is not UNSET
     except _UNPICKLING_ERRORS:
@@ -466,13 +563,14 @@ def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryRepor
     )
 
 
-def _without_seal(plain: bytes) -> bytes:
-    """Return the pickle of a small value without its seal, if it has one."""
+def _error_of(check: Callable[..., object], *args: object) -> str:
+    """Return what a check of ours raises, as a part of a sentence; empty if nothing."""
     try:
-        return _native.open_pickle(plain, False, None, False)
-    except ValueError:
-        # No pickle. What is wrong with it is said by who looks at it.
-        return plain
+        check(*args)
+    except ValueError as e:
+        return _plain(str(e))
+
+    return ""
 
 
 def _chunk_of(stored: Any) -> bytes | None:

@@ -67,7 +67,6 @@ class Entry:
     __slots__ = (
         "_cache",
         "_compress",
-        "_encryption_key",
         "_expiration",
         "_key",
         "_loads",
@@ -75,9 +74,11 @@ class Entry:
         "_prefix",
         "_seal",
         "_sealer",
+        "encryption_key",
         "full_key",
     )
 
+    encryption_key: bytes | None
     full_key: str
 
     def __init__(
@@ -108,19 +109,19 @@ class Entry:
         # They are the default key's; a caller with a key of its own has nothing to do with them.
         self._older_keys = get_encryption_key_fallbacks(key_in_use) if key_in_use and not encryption_key else ()
         self._prefix = prefix = get_key_prefix()
-        self._encryption_key = key_in_use
+        self.encryption_key = key_in_use
         self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use)
         self._sealer = make_sealer(full_key, key_in_use) if self._seal else None
 
     def make_key(self, key: str | Sequence[str]) -> str:
         """Make a full key as this entry's own was made, of another base key."""
-        return _native.make_full_key(self._prefix, key, self._encryption_key)
+        return _native.make_full_key(self._prefix, key, self.encryption_key)
 
     def get_older(self) -> Iterator[Entry]:
         """Yield the same entry under each older default encryption key, the latest first."""
         for encryption_key in self._older_keys:
             older = copy(self)
-            older._encryption_key = encryption_key
+            older.encryption_key = encryption_key
             older.full_key = older.make_key(self._key)
             older._sealer = make_sealer(older.full_key, encryption_key) if self._seal else None
 
@@ -132,7 +133,7 @@ class Entry:
         Raises:
             ImproperlyConfigured: It can't have one.
         """
-        if self._seal == "require" and self._encryption_key is None:
+        if self._seal == "require" and self.encryption_key is None:
             raise ImproperlyConfigured(
                 "A small value that is not encrypted can't be sealed, as seal or FASTBLETS_SEAL requires. Pass "
                 "use_encryption=True or large_data=True, or seal=False to do without a seal here."
@@ -162,16 +163,16 @@ class Entry:
             # Of what this client can't unpickle it makes None. Nothing else would tell that from what was stored.
             return UNSET
 
-        if value is UNSET or self._encryption_key is None:
+        if value is UNSET or self.encryption_key is None:
             return value
 
         try:
             return _native.decrypt_value(
-                value, self._encryption_key, is_count, self._sealer, self._seal == "require", self._loads
+                value, self.encryption_key, is_count, self._sealer, self._seal == "require", self._loads
             )
         except Exception:
             # Step by step, it can be told what is wrong.
-            return self._decrypt(value, self._encryption_key, is_count=is_count)
+            return self._decrypt(value, self.encryption_key, is_count=is_count)
 
     def load_items(self) -> Any:
         """Return an iterator over the items of a large entry, or UNSET.
@@ -295,10 +296,10 @@ class Entry:
         Raises:
             ValueError: The encryption key has a wrong length.
         """
-        if self._encryption_key is None:
+        if self.encryption_key is None:
             return _native.LargeWriter(self._compress, None, None)
 
-        return _native.LargeWriter(self._compress, self._encryption_key, os.urandom(AES_BLOCK_SIZE))
+        return _native.LargeWriter(self._compress, self.encryption_key, os.urandom(AES_BLOCK_SIZE))
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
         """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
@@ -386,7 +387,7 @@ class Entry:
             raise ValueError("it has more chunks than are counted")
 
     def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
-        items = _native.read_items(chunks, self._compress, self._encryption_key, self._loads)
+        items = _native.read_items(chunks, self._compress, self.encryption_key, self._loads)
 
         return items if items.ready else self._stream(items)
 
@@ -410,15 +411,15 @@ class Entry:
             yield item
 
     def _store(self, value: object, *, is_count: bool) -> None:
-        if self._encryption_key is not None:
+        if self.encryption_key is not None:
             # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
             try:
                 value = _native.encrypt_value(
-                    value, self._encryption_key, os.urandom(AES_BLOCK_SIZE), is_count, self._sealer
+                    value, self.encryption_key, os.urandom(AES_BLOCK_SIZE), is_count, self._sealer
                 )
             except Exception:
                 # Step by step, it can be told what is wrong.
-                value = self._encrypt(value, self._encryption_key, is_count=is_count)
+                value = self._encrypt(value, self.encryption_key, is_count=is_count)
 
         self._set(self.full_key, value, cache=None if is_count else self._cache)
 

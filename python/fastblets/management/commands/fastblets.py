@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from fastblets.inspect import forget_entry, inspect_entry
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Final
 
-    from fastblets.inspect import EntryReport
+    from fastblets.inspect import EntryReport, Forgotten
     from fastblets.measure import Measurement
 
 
@@ -99,8 +100,11 @@ class Command(BaseCommand):
         """Remove each entry, and print what there was."""
         for key in options["key"]:
             forgotten = forget_entry(key, **_key_options(options))
-            main = "the count or value" if forgotten.main else "no count or value"
-            self.stdout.write(f"{key}: deleted {main}, {_number(forgotten.chunks, 'chunk')} ({forgotten.full_key})")
+            self.stdout.write(f"{key}: {_deleted(forgotten)}")
+
+            for number, older in enumerate(forgotten.older, 1):
+                if older.main or older.chunks:
+                    self.stdout.write(f"{key}: {_deleted(older)} {_under(number)}")
 
     def bench(self, options: dict[str, Any]) -> None:
         """Print how fast the cache is."""
@@ -179,8 +183,8 @@ def _clear_errors() -> Iterator[None]:
         yield
     except CommandError:
         raise
-    except (AssertionError, ValueError) as e:
-        # An encryption key that is none.
+    except (AssertionError, ImproperlyConfigured, ValueError) as e:
+        # An encryption key that is none, or another setting.
         raise CommandError(str(e)) from e
     except Exception as e:
         # Most likely a server that is down: each client has exceptions of its own for it.
@@ -203,6 +207,9 @@ def _describe(report: EntryReport) -> Iterator[str]:
         yield f"         - {problem}"
 
     yield f"form     {_form(report)}"
+
+    if report.seal is not None:
+        yield f"seal     {report.seal}"
 
     if report.chunk_count is not None:
         yield f"chunks   {_chunks(report)}"
@@ -232,15 +239,29 @@ def _describe(report: EntryReport) -> Iterator[str]:
 
 
 def _form(report: EntryReport) -> str:
-    form = [report.kind or "unknown", "encrypted" if report.encrypted else "not encrypted"]
+    form = [report.kind or "unknown", _encrypted(report)]
 
     if report.compressed is not None:
         form.append("compressed" if report.compressed else "not compressed")
 
-    if report.sealed_chunks:
-        form.append(f"{_number(report.sealed_chunks, 'chunk')} sealed (not verified here)")
-
     return ", ".join(form)
+
+
+def _encrypted(report: EntryReport) -> str:
+    if report.older_key is not None:
+        return f"encrypted {_under(report.older_key)}"
+
+    return "encrypted" if report.encrypted else "not encrypted"
+
+
+def _under(older_key: int) -> str:
+    return f"under older key {older_key}"
+
+
+def _deleted(forgotten: Forgotten) -> str:
+    main = "the count or value" if forgotten.main else "no count or value"
+
+    return f"deleted {main}, {_number(forgotten.chunks, 'chunk')} ({forgotten.full_key})"
 
 
 def _chunks(report: EntryReport) -> str:
@@ -262,10 +283,18 @@ def _chunks(report: EntryReport) -> str:
 
 
 def _summary(report: EntryReport) -> str:
-    if report.kind == "small":
-        return "small"
+    summary = ["small"]
 
-    return f"large: {_number(report.chunk_count or 0, 'chunk')}, {_number(report.item_count or 0, 'item')}"
+    if report.kind == "large":
+        summary = [f"large: {_number(report.chunk_count or 0, 'chunk')}", _number(report.item_count or 0, "item")]
+
+    if report.seal == "valid":
+        summary.append("sealed")
+
+    if report.older_key is not None:
+        summary.append(_encrypted(report))
+
+    return ", ".join(summary)
 
 
 def _number(number: int, what: str) -> str:
