@@ -9,7 +9,7 @@ class FastbletsConfig(AppConfig):
     """The app."""
 
     name = "fastblets"
-    verbose_name = "fastblets"
+    verbose_name: str = "fastblets"
 
     def ready(self) -> None:
         """Register the checks."""

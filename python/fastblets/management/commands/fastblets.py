@@ -32,7 +32,7 @@ class Command(BaseCommand):
     help = "Looks at entries of the cache, verifies or removes them, and measures the cache."
 
     # Whoever has to look into a cache may have a project that has other worries, too.
-    requires_system_checks = ()
+    requires_system_checks: tuple[()] = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the subcommands."""
