@@ -139,17 +139,17 @@ mod tests {
 
     #[test]
     fn renumbers() {
-        let mut memo = Memo::default();
-        for address in (0..4096).step_by(16) {
-            if let Entry::Vacant(vacant) = memo.entry(address) {
-                memo.put(vacant, address, 0);
+        // Side by side, and all in one place of the smallest table.
+        for step in [16, 16 * SMALLEST] {
+            let mut memo = Memo::default();
+            let addresses = || (1..100).map(|number| number * step);
+            for address in addresses() {
+                if let Entry::Vacant(vacant) = memo.entry(address) {
+                    memo.put(vacant, address, 0);
+                }
+                memo.renumber(address, address as u32);
             }
-            memo.renumber(address, address as u32);
+            assert!(addresses().all(|address| memo.entry(address) == Entry::Number(address as u32)));
         }
-        assert!(
-            (0..4096)
-                .step_by(16)
-                .all(|address| memo.entry(address) == Entry::Number(address as u32))
-        );
     }
 }
