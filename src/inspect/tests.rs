@@ -121,7 +121,7 @@ fn what_is_long_is_shortened() {
     // Enough values have been shown when it is a key's turn to have its own.
     let ones = |count: usize| [b"(", &b"I1\n".repeat(count)[..], b"t"].concat();
     let pairs = [b"I5\n", &ones(19)[..], b"s"].concat().repeat(60);
-    let dict = [b"(d", &ones(17)[..], b"I7\ns", &pairs, b"."].concat();
+    let dict = [b"(d", &ones(18)[..], b"I7\ns", &pairs, b"."].concat();
     assert!(show(&dict).contains(" 5: …"), "{}", show(&dict));
 }
 

@@ -455,34 +455,18 @@ fn decimal(spelled: &[u8]) -> (Digits, i32) {
     (digits, if negative { point - exponent } else { point + exponent })
 }
 
+/// With an exponent.
 fn lay_out(digits: &[u8], point: i32, out: &mut Vec<u8>) {
-    let zeros = |count: usize| std::iter::repeat_n(b'0', count);
     let Some((first, others)) = digits.split_first() else {
         return out.extend_from_slice(b"0.0");
     };
-    match point {
-        -3..=0 => {
-            out.extend_from_slice(b"0.");
-            out.extend(zeros(point.unsigned_abs() as usize));
-            out.extend_from_slice(digits);
-        }
-        1..=16 => {
-            let whole = digits.len().min(point as usize);
-            out.extend_from_slice(&digits[..whole]);
-            out.extend(zeros(point as usize - whole));
-            out.push(b'.');
-            out.extend_from_slice(if whole < digits.len() { &digits[whole..] } else { b"0" });
-        }
-        _ => {
-            out.push(*first);
-            if !others.is_empty() {
-                out.push(b'.');
-                out.extend_from_slice(others);
-            }
-            let sign = if point > 0 { '+' } else { '-' };
-            out.extend_from_slice(format!("e{sign}{:02}", (point - 1).unsigned_abs()).as_bytes());
-        }
+    out.push(*first);
+    if !others.is_empty() {
+        out.push(b'.');
+        out.extend_from_slice(others);
     }
+    let sign = if point > 0 { '+' } else { '-' };
+    out.extend_from_slice(format!("e{sign}{:02}", (point - 1).unsigned_abs()).as_bytes());
 }
 
 #[cfg(test)]
