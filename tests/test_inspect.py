@@ -27,7 +27,7 @@ from fastblets.inspect import EntryReport, forget_entry, inspect_entry
 from fastblets.secrets.crypto import aes_encrypt
 from tests.backends import stored_bytes, use_cache
 from tests.canary import songs
-from tests.test_seals import DAMAGES, Damaged
+from tests.test_seals import DAMAGES, HARMLESS_IV_BYTES, Damaged
 
 pytestmark = pytest.mark.django_db
 
@@ -506,7 +506,7 @@ def test_a_sealed_value(locmem: BaseCache, value: Any) -> None:
         assert (report.items[0].text, report.notes) == (repr(value), ())
     key = make_cache_key("key", use_encryption=True)
     stored = locmem.get(key)
-    for at in range(len(stored)):
+    for at in range(HARMLESS_IV_BYTES, len(stored)):
         locmem.set(key, stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
         report = inspect_entry("key", use_encryption=True, large=False)
         assert (report.state, report.seal != "valid") == ("damaged", True)
