@@ -40,8 +40,8 @@ BEYOND_DJBLETS = {
     "log": KEY_SIZES,
 }
 # It looks again at the count of an entry without a checksum, behind the chunks, and whether there are more. Cut from
-# both, since what follows may be a read of the same entry.
-SECOND_LOOK = r"(?m)^(get (.*)\nget_many .*)(?:\nget \2)+(?:\nhas_key .*)?$"
+# both, since what follows may be a read of the same entry, which begins with its count as well.
+SECOND_LOOK = r"(?m)^(get_many .*)(?:\nget .*)+(?:\nhas_key .*)?$"
 WRITES = ("set", "set_many", "add", "touch", "incr", "decr", "delete", "delete_many", "clear")
 READS = ("get", "get_many", "has_key")
 
