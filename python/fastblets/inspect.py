@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from django.core.cache import cache
 
 from fastblets import _native
-from fastblets.cache.entry import FETCH_SIZE, UNSET, Entry
+from fastblets.cache.entry import FETCH_SIZE, UNSET, Entry, ForeignValueError, parse_count
 from fastblets.cache.seals import make_sealer, resolve_seal
 from fastblets.conf import get_setting
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt
@@ -241,7 +241,7 @@ class _Look:
             return replace(self.report, state="missing")
 
         small, content, plain = self._small(value)
-        count = _parse_count(content)
+        count = _count_of(content)
 
         # A text of digits may have a seal that tells.
         is_value = large is None and plain is not None and not self._open(plain, is_count=False)
@@ -580,11 +580,11 @@ def _chunk_of(stored: Any) -> bytes | None:
     return None
 
 
-def _parse_count(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-
-    return None
+def _count_of(stored: object) -> int | None:
+    try:
+        return parse_count(stored)
+    except ForeignValueError:
+        return None
 
 
 def _chunks_are(numbers: list[int], what: str) -> str:

@@ -197,7 +197,7 @@ class Entry:
             return UNSET
 
         try:
-            chunks, sealed = self._fetch_chunks(_parse_count(count))
+            chunks, sealed = self._fetch_chunks(parse_count(count))
 
             # A compressed stream has a checksum, sealed chunks are of one write.
             if not (self._compress or sealed):
@@ -478,7 +478,12 @@ def _check_sizes(chunks: list[bytes]) -> None:
         raise ValueError("its chunks are not of the size in which they are stored")
 
 
-def _parse_count(value: object) -> int:
+def parse_count(value: object) -> int:
+    """Return the number of chunks that a large entry's main key holds.
+
+    Raises:
+        ForeignValueError: It is no such number.
+    """
     # Nothing else is ever stored. int() would take negative and fractional numbers too, which read as an empty entry.
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
         raise ForeignValueError("what is stored under it is no count of chunks")
