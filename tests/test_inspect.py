@@ -733,3 +733,11 @@ def test_a_cache_that_is_down_is_no_missing_entry(down: None) -> None:
     for call in (inspect_entry, forget_entry):
         with pytest.raises(ConnectionRefusedError):
             call("key")
+
+
+def test_the_chunk_of_an_empty_sealed_entry_is_forgotten(locmem: BaseCache) -> None:
+    # It holds nothing but is there, for its seal.
+    assert list(cache_memoize_iter("key", [], compress_large_data=False, seal=True)) == []
+    assert locmem.get(make_cache_key("key-0"))[0] == b""
+    assert forget_entry("key").chunks == 1
+    assert locmem.get(make_cache_key("key-0")) is None

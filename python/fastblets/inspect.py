@@ -516,7 +516,9 @@ def _forget(entry: Entry) -> Forgotten:
     while True:
         keys = entry.chunk_keys(start, start + FETCH_SIZE)
         # Only what is stored as a chunk, or can't be read: another entry's own key may look like that of a chunk.
-        found = [key for key, stored in _get_each(keys).items() if stored is _UNREADABLE or _chunk_of(stored)]
+        found = [
+            key for key, stored in _get_each(keys).items() if stored is _UNREADABLE or _chunk_of(stored) is not None
+        ]
 
         if not found:
             return Forgotten(entry.full_key, main, chunks)
