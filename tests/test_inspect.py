@@ -27,19 +27,12 @@ from fastblets.inspect import EntryReport, forget_entry, inspect_entry
 from fastblets.secrets.crypto import aes_encrypt
 from tests.backends import stored_bytes, use_cache
 from tests.canary import songs
+from tests.test_memoize import MODES
 from tests.test_seals import DAMAGES, HARMLESS_IV_BYTES, Damaged
 
 pytestmark = pytest.mark.django_db
 
 Options = dict[str, Any]
-
-MODES = [
-    pytest.param(
-        {"compress_large_data": compress, "use_encryption": encrypt},
-        id=f"{'compressed' if compress else 'plain'}{'-encrypted' if encrypt else ''}",
-    )
-    for compress, encrypt in product([False, True], repeat=2)
-]
 
 #: Two and a bit chunks of noise, whatever the mode.
 ITEMS = [{"id": number, "noise": os.urandom(150_000)} for number in range(15)]
