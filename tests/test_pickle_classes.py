@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
@@ -209,7 +210,7 @@ def test_nothing_is_imported_that_is_not_allowed(locmem: BaseCache, way: Any) ->
 
 def load(pickled: bytes, *patterns: str) -> Any:
     with override_settings(FASTBLETS_PICKLE_CLASSES=list(patterns)):
-        loads = get_loads()
+        loads = get_loads(settings)
         assert loads is not None
         return loads(pickled)
 

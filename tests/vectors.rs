@@ -111,7 +111,7 @@ fn cipher() {
         let [key, plain, stored] = ["key", "plain", "encrypted"].map(|name| unhex(text(&vector[name])));
         let key = Key::new(&key).unwrap();
         let mut encrypted = plain.clone();
-        Encryptor::new(&key, iv(1)).apply(&mut encrypted);
+        Encryptor::new(key, iv(1)).apply(&mut encrypted);
         assert_eq!([&iv(1)[..], &encrypted].concat(), stored);
         let mut decrypted = Vec::new();
         Decryptor::new(key, cipher::iv(&stored[..16]).unwrap()).apply(&stored[16..], &mut decrypted);
@@ -156,13 +156,13 @@ fn entries(large: bool) -> Vec<Entry> {
 }
 
 impl Entry {
-    fn key(&self) -> Option<Key> {
+    fn key(&self) -> Option<Key<'_>> {
         self.secret.as_ref().map(|secret| Key::new(secret).unwrap())
     }
 
     fn write(&self) -> Vec<Vec<u8>> {
         let key = self.key();
-        let mut writer = Writer::new(self.compress, key.as_ref().map(|key| (key, iv(1))));
+        let mut writer = Writer::new(self.compress, key.map(|key| (key, iv(1))));
         let mut chunks: Vec<Vec<u8>> = Vec::new();
         let mut take = |cutter: &mut Cutter| {
             chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));
@@ -189,7 +189,7 @@ fn pipe() {
             assert_is(chunk, expected, &entry.name);
         }
 
-        let mut reader = Reader::new(chunks, entry.compress, entry.key().as_ref()).unwrap();
+        let mut reader = Reader::new(chunks, entry.compress, entry.key()).unwrap();
         let mut pickles = Vec::new();
         while reader.read(&mut pickles, 100_000).unwrap() {}
         assert!(pickles == entry.pickles.concat(), "{}", entry.name);
@@ -200,7 +200,7 @@ fn pipe() {
 fn counts_and_small_values() {
     let encrypted = |secret: &[u8], pickle: &[u8], number: u8| {
         let mut data = pickle.to_vec();
-        Encryptor::new(&Key::new(secret).unwrap(), iv(number)).apply(&mut data);
+        Encryptor::new(Key::new(secret).unwrap(), iv(number)).apply(&mut data);
         [&iv(number)[..], &data].concat()
     };
     for entry in entries(true) {

@@ -26,7 +26,7 @@ from fastblets import _native
 from fastblets.cache.classes import get_loads
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
 from fastblets.cache.seals import make_sealer, resolve_seal
-from fastblets.conf import PREFIXES, SETTINGS, get_setting
+from fastblets.conf import PREFIXES, SETTINGS, get_settings
 from fastblets.replacement import MODULES
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ _KEY_SIZES: Final = (16, 24, 32)
 
 #: What reads a setting and refuses a wrong one, as each call does, the id of the check, and which calls fail then.
 _READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
-    ("E003", lambda: get_encryption_key_fallbacks(b""), "Each call with encryption under the default key"),
-    ("E004", lambda: resolve_seal(None), "Each call"),
+    ("E003", lambda: get_encryption_key_fallbacks(get_settings(), b""), "Each call with encryption under the default key"),
+    ("E004", lambda: resolve_seal(get_settings()), "Each call"),
     ("E005", lambda: make_sealer("", None), "Each call that seals without encryption"),
-    ("E006", get_loads, "Each call"),
+    ("E006", lambda: get_loads(get_settings()), "Each call"),
 )
 
 #: What a chunk takes in a memcached beyond its bytes: its key, the list around it, and memcached's own header.
@@ -102,7 +102,7 @@ def register_checks() -> None:
 
 def check_encryption_key(**kwargs: Any) -> list[CheckMessage]:
     """Check that the default encryption key is an AES key: E001, E002."""
-    key = get_setting("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY")
+    key = getattr(get_settings(), "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY", None)
 
     if not key:
         return list(_check_secret_key())
@@ -147,7 +147,7 @@ def _check_secret_key() -> Iterator[CheckMessage]:
 
 def check_encryption_key_of_deployment(**kwargs: Any) -> list[CheckMessage]:
     """Check that the encryption key doesn't come out of SECRET_KEY: W001, W007."""
-    if get_setting("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY"):
+    if getattr(get_settings(), "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY", None):
         return []
 
     with suppress(ImproperlyConfigured, TypeError, AttributeError):
@@ -338,7 +338,7 @@ def check_seal(**kwargs: Any) -> list[CheckMessage]:
 
 def check_seal_of_deployment(**kwargs: Any) -> list[CheckMessage]:
     """Check that seals are made with a secret: W010."""
-    if not _seal_of_unencrypted() or get_setting("FASTBLETS_SEAL_KEY") is not None:
+    if not _seal_of_unencrypted() or getattr(get_settings(), "FASTBLETS_SEAL_KEY", None) is not None:
         return []
 
     return [
@@ -353,11 +353,11 @@ def check_seal_of_deployment(**kwargs: Any) -> list[CheckMessage]:
 
 def _seal_of_unencrypted() -> Seal:
     """Return how calls that say nothing seal what they don't encrypt."""
-    if get_setting("DJBLETS_CACHE_FORCE_ENCRYPTION"):
+    if getattr(get_settings(), "DJBLETS_CACHE_FORCE_ENCRYPTION", None):
         return False
 
     try:
-        return resolve_seal(None)
+        return resolve_seal(get_settings())
     except ImproperlyConfigured:
         # E004 says it.
         return False

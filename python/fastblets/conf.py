@@ -31,12 +31,12 @@ PREFIXES: Final = ("DJBLETS_CACHE_", "FASTBLETS_")
 _lazy: Final = object.__getattribute__(settings, "__dict__")
 
 
-def get_setting(name: str, default: Any = None) -> Any:
-    """Return a setting as it is now, or a default.
+def get_settings() -> Any:
+    """Return Django's settings as they are now, to be asked at once: ``getattr(get_settings(), name, default)``.
 
-    ``getattr(settings, name, default)`` does the same, but takes far longer where the setting is missing, which most of
-    ours mostly are: it goes through two ``__getattr__`` and an exception.
+    ``django.conf.settings`` gives the same answers, but takes far longer where a setting is missing, which most of ours
+    mostly are: it goes through two ``__getattr__`` and an exception.
     """
     wrapped = _lazy["_wrapped"]
 
-    return getattr(settings if wrapped is empty else wrapped, name, default)
+    return settings if wrapped is empty else wrapped

@@ -18,7 +18,7 @@ from django.core.cache import cache
 from fastblets import _native
 from fastblets.cache.entry import FETCH_SIZE, UNSET, Entry, ForeignValueError, parse_count
 from fastblets.cache.seals import make_sealer, resolve_seal
-from fastblets.conf import get_setting
+from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def inspect_entry(
         # A key of a wrong length is no damage of the entry.
         _native.Decryptor(entry.encryption_key, bytes(AES_BLOCK_SIZE))
 
-    seal = resolve_seal(None)
+    seal = resolve_seal(get_settings())
     report = _Look(entry, seal, compressed, items).take(large)
 
     if report.state != "missing":
@@ -429,7 +429,7 @@ class _Look:
             problem = f"there is no seal on {' and '.join(lacking)}"
             (self._damaged if is_needed else self._note)(problem)
 
-        if self.report.seal == "valid" and plain is None and get_setting("FASTBLETS_SEAL_KEY") is None:
+        if self.report.seal == "valid" and plain is None and getattr(get_settings(), "FASTBLETS_SEAL_KEY", None) is None:
             self._note("its seals were made without a secret: they notice accidents only")
 
     def _open(self, plain: bytes, *, is_count: bool) -> str:
@@ -549,9 +549,7 @@ def _get_each(keys: list[str]) -> dict[str, Any]:
 
 
 def _entry(key: str | Sequence[str], use_encryption: bool | None, encryption_key: bytes | None) -> Entry:
-    return Entry(
-        key, expiration=None, compress=True, use_encryption=use_encryption, encryption_key=encryption_key, seal=False
-    )
+    return Entry(key, None, True, use_encryption, encryption_key, False)
 
 
 def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryReport:

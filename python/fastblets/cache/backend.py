@@ -16,6 +16,7 @@ from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
+from fastblets.conf import get_settings
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
@@ -99,20 +100,15 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    entry = Entry(
-        key,
-        expiration=expiration,
-        compress=compress_large_data,
-        use_encryption=use_encryption,
-        encryption_key=encryption_key,
-        seal=seal,
-    )
+    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
     call = MemoizeCall(entry, key, lock, force_overwrite)
 
     if large_data:
         load, store = Entry.load_only_item, call.store_only_item
     else:
-        entry.refuse_unsealable()
+        if entry.seal:
+            entry.refuse_unsealable()
+
         load, store = Entry.load, call.store
 
     try:
@@ -132,7 +128,8 @@ def cache_memoize(
 
         return store(value)
     finally:
-        call.release_lock()
+        if lock is not None:
+            call.release_lock()
 
 
 @keyword_only
@@ -164,14 +161,7 @@ def cache_memoize_iter(
         TypeError: What should be an iterable is none.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    entry = Entry(
-        key,
-        expiration=expiration,
-        compress=compress_large_data,
-        use_encryption=use_encryption,
-        encryption_key=encryption_key,
-        seal=seal,
-    )
+    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
     call = MemoizeCall(entry, key, lock, force_overwrite)
 
     try:
@@ -183,7 +173,8 @@ def cache_memoize_iter(
 
         yield from found
     finally:
-        call.release_lock()
+        if lock is not None:
+            call.release_lock()
 
 
 def _iterate(items: Iterable[_T]) -> Iterator[_T]:
@@ -219,4 +210,8 @@ def make_cache_key(
         AssertionError: The encryption key is not of type ``bytes``.
         TypeError: The base key is neither a string nor a sequence of strings.
     """
-    return _native.make_full_key(get_key_prefix(), key, resolve_encryption_key(use_encryption, encryption_key))
+    settings = get_settings()
+
+    return _native.make_full_key(
+        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key)
+    )

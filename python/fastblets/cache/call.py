@@ -65,14 +65,16 @@ class MemoizeCall:
 
             return UNSET
 
-        lock = self._lock
         value = self._look(load)
 
-        # Djblets takes no lock to replace what is no entry at all, and its tests insist on it.
-        needs_lock = value is UNSET and not isinstance(self._error, ForeignValueError)
+        if value is not UNSET:
+            return value
 
-        # A lock that is held already is the caller's own business.
-        if needs_lock and lock is not None and not lock.locked():
+        lock = self._lock
+
+        # A lock that is held already is the caller's own business. Djblets takes no lock to replace what is no entry at
+        # all, and its tests insist on it.
+        if lock is not None and not lock.locked() and not isinstance(self._error, ForeignValueError):
             value = self._read_locked(lock, load)
 
         # What is there and can't be read is newer than anything under an older key.
@@ -86,9 +88,12 @@ class MemoizeCall:
 
     def store(self, value: _T) -> _T:
         """Store a small value, if it can be done, and return it."""
-        # An error has been logged, and the caller has the value.
-        with suppress(Exception):
+        # Not suppress(), which takes longer than all else here.
+        try:
             self.entry.store(value)
+        except Exception:  # noqa: S110, SIM105
+            # It has been logged, and the caller has the value.
+            pass
 
         return value
 

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
-from fastblets.conf import get_setting
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, Final
@@ -46,7 +44,7 @@ _ALWAYS_ALLOWED: Final[dict[tuple[str, str], Any]] = {
 _SHARED: Final = (type, FunctionType, BuiltinFunctionType, Enum)
 
 
-def get_loads() -> Callable[[bytes], Any] | None:
+def get_loads(settings: Any) -> Callable[[bytes], Any] | None:
     """Return what unpickles in place of ``pickle.loads``, None if that does.
 
     That is so unless ``FASTBLETS_PICKLE_CLASSES`` is set: a list of patterns for the classes that stored pickles may
@@ -55,7 +53,7 @@ def get_loads() -> Callable[[bytes], Any] | None:
     Raises:
         ImproperlyConfigured: The setting is no list of strings.
     """
-    patterns: object = get_setting("FASTBLETS_PICKLE_CLASSES")
+    patterns: object = getattr(settings, "FASTBLETS_PICKLE_CLASSES", None)
 
     if patterns is None:
         return None

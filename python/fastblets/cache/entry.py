@@ -9,12 +9,12 @@ from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 from django.core.cache.backends.memcached import PyMemcacheCache
 from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
 from fastblets.cache.classes import get_loads
+from fastblets.cache.connection import get_cache
 from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.keys import (
     get_encryption_key_fallbacks,
@@ -22,14 +22,12 @@ from fastblets.cache.keys import (
     resolve_encryption_key,
 )
 from fastblets.cache.seals import make_sealer, resolve_seal
-from fastblets.conf import get_setting
+from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt, aes_encrypt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Final
-
-    from django.core.cache.backends.base import BaseCache
 
     from fastblets.cache.seals import Seal
 
@@ -65,26 +63,25 @@ class Entry:
     """
 
     __slots__ = (
-        "_cache",
         "_compress",
         "_expiration",
         "_key",
         "_loads",
         "_older_keys",
         "_prefix",
-        "_seal",
         "_sealer",
         "encryption_key",
         "full_key",
+        "seal",
     )
 
     encryption_key: bytes | None
     full_key: str
+    seal: Seal
 
     def __init__(
         self,
         key: str | Sequence[str],
-        *,
         expiration: int | Unset | None,
         compress: bool,
         use_encryption: bool | None,
@@ -93,39 +90,36 @@ class Entry:
     ) -> None:
         """Find out what the entry's full key is and how it is stored.
 
-        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
+        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`. They come by position: by keyword they would
+        make a dict on their way here, which took a good part of a small value's time.
 
         Raises:
             Exception: What the functions raise that work out the full key and read the settings. Were it to come up
                 where the entry is read, it would pass for an entry that can't be.
         """
-        self._cache: BaseCache | None = None
         self._key = key
         self._expiration = expiration
         self._compress = bool(compress)
-        self._seal = resolve_seal(seal)
-        self._loads = get_loads()
-        key_in_use = resolve_encryption_key(use_encryption, encryption_key)
+        settings = get_settings()
+        self.seal = resolve_seal(settings, seal)
+        self._loads = get_loads(settings)
+        key_in_use = resolve_encryption_key(settings, use_encryption, encryption_key)
         # They are the default key's; a caller with a key of its own has nothing to do with them.
-        self._older_keys = get_encryption_key_fallbacks(key_in_use) if key_in_use and not encryption_key else ()
-        self._prefix = prefix = get_key_prefix()
+        self._older_keys = (
+            get_encryption_key_fallbacks(settings, key_in_use) if key_in_use and not encryption_key else ()
+        )
+        self._prefix = prefix = get_key_prefix(settings)
         self.encryption_key = key_in_use
         self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use)
-        self._sealer = make_sealer(full_key, key_in_use) if self._seal else None
+        self._sealer = make_sealer(full_key, key_in_use) if self.seal else None
 
     def make_key(self, key: str | Sequence[str]) -> str:
         """Make a full key as this entry's own was made, of another base key."""
         return _native.make_full_key(self._prefix, key, self.encryption_key)
 
     def get_older(self) -> Iterator[Entry]:
-        """Yield the same entry under each older default encryption key, the latest first."""
-        for encryption_key in self._older_keys:
-            older = copy(self)
-            older.encryption_key = encryption_key
-            older.full_key = older.make_key(self._key)
-            older._sealer = make_sealer(older.full_key, encryption_key) if self._seal else None
-
-            yield older
+        """Return an iterator over the same entry under each older default encryption key, the latest first."""
+        return map(self._under, self._older_keys)
 
     def refuse_unsealable(self) -> None:
         """Make sure that a small value gets the seal that it must have.
@@ -133,7 +127,7 @@ class Entry:
         Raises:
             ImproperlyConfigured: It can't have one.
         """
-        if self._seal == "require" and self.encryption_key is None:
+        if self.seal == "require" and self.encryption_key is None:
             raise ImproperlyConfigured(
                 "A small value that is not encrypted can't be sealed, as seal or FASTBLETS_SEAL requires. Pass "
                 "use_encryption=True or large_data=True, or seal=False to do without a seal here."
@@ -151,9 +145,7 @@ class Entry:
         key = self.full_key
 
         try:
-            # What django.core.cache.cache stands for; to ask that takes half as long again. It is kept for a small
-            # value's way back. An iterable may go on in another thread, which has a cache of its own.
-            self._cache = cache = caches[DEFAULT_CACHE_ALIAS]
+            cache = get_cache()
             value = cache.get(key, UNSET)
         except Exception as e:
             logger.exception('Error fetching data from cache for key "%s": %s', key, e)
@@ -168,7 +160,7 @@ class Entry:
 
         try:
             return _native.decrypt_value(
-                value, self.encryption_key, is_count, self._sealer, self._seal == "require", self._loads
+                value, self.encryption_key, is_count, self._sealer, self.seal == "require", self._loads
             )
         except Exception:
             # Step by step, it can be told what is wrong.
@@ -261,7 +253,7 @@ class Entry:
         }
 
         try:
-            failed = caches[DEFAULT_CACHE_ALIAS].set_many(values, timeout=self._get_timeout())
+            failed = get_cache().set_many(values, timeout=self._get_timeout())
 
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
@@ -284,7 +276,7 @@ class Entry:
 
         if _is_full(chunk):
             # One that was left by a longer entry would pass for the end of this one.
-            caches[DEFAULT_CACHE_ALIAS].delete(self._make_chunk_key(index + 1))
+            get_cache().delete(self._make_chunk_key(index + 1))
 
         self._set(self._make_chunk_key(index), self._sealed(chunk, index, write_id, last=True))
 
@@ -307,7 +299,7 @@ class Entry:
 
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""
-        caches[DEFAULT_CACHE_ALIAS].delete(self.full_key)
+        get_cache().delete(self.full_key)
 
     def discard(self) -> None:
         """Remove the entry, if it can be done. If not, that has been logged."""
@@ -319,6 +311,14 @@ class Entry:
     def make_write_id(self) -> bytes:
         """Return a random text that the chunks of one write have in common, none if they are not sealed."""
         return b"" if self._sealer is None else os.urandom(_native.WRITE_ID_SIZE)
+
+    def _under(self, encryption_key: bytes) -> Entry:
+        other = copy(self)
+        other.encryption_key = encryption_key
+        other.full_key = other.make_key(self._key)
+        other._sealer = make_sealer(other.full_key, encryption_key) if self.seal else None
+
+        return other
 
     def _make_chunk_key(self, index: int) -> str:
         if isinstance(self._key, str):
@@ -336,7 +336,7 @@ class Entry:
             raise
 
         try:
-            pickled = _native.open_pickle(value, is_count, self._sealer, self._seal == "require")
+            pickled = _native.open_pickle(value, is_count, self._sealer, self.seal == "require")
 
             return (self._loads or pickle.loads)(pickled)
         except Exception as e:
@@ -350,7 +350,7 @@ class Entry:
         while len(stored) < count:
             end = min(len(stored) + FETCH_SIZE, count)
             keys = self.chunk_keys(len(stored), end)
-            found = caches[DEFAULT_CACHE_ALIAS].get_many(keys)
+            found = get_cache().get_many(keys)
 
             if len(found) != len(keys):
                 missing = [key for key in keys if key not in found]
@@ -365,7 +365,7 @@ class Entry:
         seals = [chunk[1] for chunk in stored if len(chunk) > 1]
 
         # Without chunks there is nothing that could have a seal, nor anything to tell from a count that was damaged.
-        if self._sealer is not None and (seals or self._seal == "require" or not chunks):
+        if self._sealer is not None and (seals or self.seal == "require" or not chunks):
             self._sealer.check_chunks(chunks, seals)
 
             return chunks, True
@@ -383,7 +383,7 @@ class Entry:
 
         # So do chunks of which the last are not counted, if an item ends there. But then the last that is counted is
         # full, which the last of a stream is once in a million times.
-        if chunks and _is_full(chunks[-1]) and self._make_chunk_key(len(chunks)) in caches[DEFAULT_CACHE_ALIAS]:
+        if chunks and _is_full(chunks[-1]) and self._make_chunk_key(len(chunks)) in get_cache():
             raise ValueError("it has more chunks than are counted")
 
     def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
@@ -421,7 +421,7 @@ class Entry:
                 # Step by step, it can be told what is wrong.
                 value = self._encrypt(value, self.encryption_key, is_count=is_count)
 
-        self._set(self.full_key, value, cache=None if is_count else self._cache)
+        self._set(self.full_key, value)
 
     def _encrypt(self, value: object, encryption_key: bytes, *, is_count: bool) -> bytes:
         try:
@@ -449,13 +449,13 @@ class Entry:
         if self._expiration is not UNSET:
             return self._expiration
 
-        timeout: int | None = get_setting("CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
+        timeout: int | None = getattr(get_settings(), "CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
 
         return timeout
 
-    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
+    def _set(self, key: str, value: object) -> None:
         try:
-            (caches[DEFAULT_CACHE_ALIAS] if cache is None else cache).set(key, value, timeout=self._get_timeout())
+            get_cache().set(key, value, timeout=self._get_timeout())
         except Exception as e:
             logger.exception('Error setting data in cache for key "%s": %s', key, e)
             raise

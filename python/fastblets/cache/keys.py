@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from fastblets.conf import get_setting
+from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 _last_domains: dict[object, str] = {}
 
 
-def get_key_prefix() -> str | None:
+def get_key_prefix(settings: Any) -> str | None:
     """Return what all full keys of this site begin with, None without a Site.
 
     If the Site can't be looked up, though there may be one, what was last seen of it serves: without its prefix, two
@@ -41,7 +41,7 @@ def get_key_prefix() -> str | None:
     if sites is None:
         return None
 
-    site_id = get_setting("SITE_ID")
+    site_id = getattr(settings, "SITE_ID", None)
     domain: str | None
 
     try:
@@ -61,7 +61,7 @@ def get_key_prefix() -> str | None:
     else:
         _last_domains[site_id] = domain
 
-    site_root = get_setting("SITE_ROOT")
+    site_root = getattr(settings, "SITE_ROOT", None)
 
     return f"{domain}:{site_root}" if site_root else domain
 
@@ -137,7 +137,7 @@ def _forget_sites(setting: str, **kwargs: object) -> None:
 
 def get_default_encryption_key() -> bytes:
     """Return the AES key for entries where the caller gives none."""
-    key = get_setting("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY")
+    key = getattr(get_settings(), "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY", None)
 
     if not key:
         return get_default_aes_encryption_key()
@@ -145,16 +145,20 @@ def get_default_encryption_key() -> bytes:
     return key if isinstance(key, bytes) else key.encode("utf-8")
 
 
-def get_encryption_key_fallbacks(key_in_use: bytes) -> Sequence[bytes]:
+def get_encryption_key_fallbacks(settings: Any, key_in_use: bytes) -> Sequence[bytes]:
     """Return the older AES keys under which entries may still be stored, the latest first.
 
     Args:
+        settings: Django's settings.
         key_in_use: The key that is older than none, wherever it is listed.
 
     Raises:
         ImproperlyConfigured: The setting is no list of AES keys.
     """
-    setting: object = get_setting("DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
+    setting: object = getattr(settings, "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
+
+    if setting == ():
+        return ()
 
     if isinstance(setting, (list, tuple)):
         keys = [key.encode("utf-8") if isinstance(key, str) else key for key in setting]
@@ -168,6 +172,7 @@ def get_encryption_key_fallbacks(key_in_use: bytes) -> Sequence[bytes]:
 
 
 def resolve_encryption_key(
+    settings: Any,
     use_encryption: bool | None,
     encryption_key: bytes | None,
 ) -> bytes | None:
@@ -176,7 +181,10 @@ def resolve_encryption_key(
     Raises:
         AssertionError: The key is not of type ``bytes``.
     """
-    if not (get_setting("DJBLETS_CACHE_FORCE_ENCRYPTION") if use_encryption is None else use_encryption):
+    if use_encryption is None:
+        use_encryption = getattr(settings, "DJBLETS_CACHE_FORCE_ENCRYPTION", False)
+
+    if not use_encryption:
         return None
 
     if not encryption_key:

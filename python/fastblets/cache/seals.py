@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
-from fastblets.conf import get_setting
+from fastblets.conf import get_settings
 
 if TYPE_CHECKING:
-    from typing import Final, TypeAlias
+    from typing import Any, Final, TypeAlias
 
 
 #: Whether entries are sealed. ``True``: what is stored gets a seal, and one that is found is checked. ``"require"``: in
@@ -21,7 +21,7 @@ Seal: TypeAlias = bool | Literal["require"]
 _SHORTEST_SEAL_KEY: Final = 16
 
 
-def resolve_seal(seal: Seal | None) -> Seal:
+def resolve_seal(settings: Any, seal: Seal | None = None) -> Seal:
     """Return how a call's entry is sealed; the setting ``FASTBLETS_SEAL`` says it where the call doesn't.
 
     Raises:
@@ -29,7 +29,7 @@ def resolve_seal(seal: Seal | None) -> Seal:
         ValueError: The argument is none of them.
     """
     if seal is None:
-        seal = get_setting("FASTBLETS_SEAL", False)
+        seal = getattr(settings, "FASTBLETS_SEAL", False)
 
         if seal is not False and not _is_seal(seal):
             # Without its value, which may be the key that was meant for the other setting.
@@ -58,7 +58,7 @@ def _is_seal(seal: object) -> bool:
 
 
 def _get_seal_key() -> bytes | None:
-    key: object = get_setting("FASTBLETS_SEAL_KEY")
+    key: object = getattr(get_settings(), "FASTBLETS_SEAL_KEY", None)
 
     if key is None:
         return None

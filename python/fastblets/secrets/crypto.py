@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 
 from fastblets import _native
+from fastblets.conf import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +34,10 @@ def get_default_aes_encryption_key() -> bytes:
 
     It must encode to a valid key: 16, 24 or 32 bytes of UTF-8.
     """
-    return settings.SECRET_KEY[:16].encode("utf-8")
+    # Without one, Django's own settings say what is wrong.
+    secret: str = getattr(get_settings(), "SECRET_KEY", "") or settings.SECRET_KEY
+
+    return secret[:16].encode("utf-8")
 
 
 def aes_encrypt(data: Buffer | str, *, key: bytes | None = None) -> bytes:
