@@ -68,7 +68,7 @@ fn compare<const N: usize, T: PartialEq>(group: &mut Group<'_>, input: &str, way
 
 fn encrypt(data: &[u8]) -> Vec<u8> {
     let mut output = data.to_vec();
-    Encryptor::new(&Key::new(&KEY).unwrap(), IV).apply(&mut output);
+    Encryptor::new(Key::new(&KEY).unwrap(), IV).apply(&mut output);
     output
 }
 
@@ -282,7 +282,7 @@ fn chunks(criterion: &mut Criterion) {
     }
 }
 
-fn write(items: &[&[u8]], compress: bool, key: Option<&Key>) -> Vec<Vec<u8>> {
+fn write(items: &[&[u8]], compress: bool, key: Option<Key<'_>>) -> Vec<Vec<u8>> {
     let mut writer = Writer::new(compress, key.map(|key| (key, IV)));
     let mut chunks = Vec::new();
     let mut take = |cutter: &mut Cutter| {
@@ -318,7 +318,7 @@ fn write_in_steps(items: &[&[u8]], compress: bool, encrypted: bool) -> Vec<Vec<u
     cut_at_once(&[&stream])
 }
 
-fn read(chunks: &[Vec<u8>], compressed: bool, key: Option<&Key>) -> Vec<u8> {
+fn read(chunks: &[Vec<u8>], compressed: bool, key: Option<Key<'_>>) -> Vec<u8> {
     let chunks = chunks.iter().map(Vec::as_slice).collect();
     let mut reader = Reader::new(chunks, compressed, key).unwrap();
     let mut output = Vec::new();
@@ -332,7 +332,7 @@ fn large(criterion: &mut Criterion) {
     let key = Key::new(&KEY).unwrap();
 
     for (mode, compress, encrypted) in MODES {
-        let key = encrypted.then_some(&key);
+        let key = encrypted.then_some(key);
         let chunks = write(&items, compress, key);
         compare(
             &mut group(criterion, "large write", data.len()),

@@ -21,35 +21,44 @@ const BATCH: usize = 64;
 
 type Block = Array<u8, U16>;
 
-/// An AES key of 16, 24 or 32 bytes, with its round keys.
-#[derive(Clone)]
-pub struct Key {
-    aes: Aes,
-    #[cfg(target_arch = "x86_64")]
-    registers: Option<registers::RoundKeys>,
+/// An AES key of 16, 24 or 32 bytes.
+#[derive(Clone, Copy)]
+pub enum Key<'a> {
+    /// For AES-128.
+    Aes128(&'a [u8; 16]),
+    /// For AES-192.
+    Aes192(&'a [u8; 24]),
+    /// For AES-256.
+    Aes256(&'a [u8; 32]),
 }
 
-#[derive(Clone)]
+impl<'a> Key<'a> {
+    /// Takes the bytes of a key.
+    pub fn new(bytes: &'a [u8]) -> Result<Self> {
+        let aes128 = bytes.try_into().map(Self::Aes128);
+        let aes192 = || bytes.try_into().map(Self::Aes192);
+        let aes256 = || bytes.try_into().map(Self::Aes256);
+        aes128
+            .or_else(|_| aes192())
+            .or_else(|_| aes256())
+            .map_err(|_| Error::KeySize(bytes.len()))
+    }
+}
+
+/// A key's round keys.
 enum Aes {
     Aes128(Aes128),
     Aes192(Aes192),
     Aes256(Aes256),
 }
 
-impl Key {
-    /// Takes the bytes of a key.
-    pub fn new(bytes: &[u8]) -> Result<Self> {
-        let invalid = |_| Error::KeySize(bytes.len());
-        Ok(Self {
-            aes: match bytes.len() {
-                16 => Aes::Aes128(Aes128::new_from_slice(bytes).map_err(invalid)?),
-                24 => Aes::Aes192(Aes192::new_from_slice(bytes).map_err(invalid)?),
-                32 => Aes::Aes256(Aes256::new_from_slice(bytes).map_err(invalid)?),
-                size => return Err(Error::KeySize(size)),
-            },
-            #[cfg(target_arch = "x86_64")]
-            registers: registers::RoundKeys::new(bytes),
-        })
+impl Aes {
+    fn new(key: Key<'_>) -> Self {
+        match key {
+            Key::Aes128(bytes) => Self::Aes128(Aes128::new(bytes.into())),
+            Key::Aes192(bytes) => Self::Aes192(Aes192::new(bytes.into())),
+            Key::Aes256(bytes) => Self::Aes256(Aes256::new(bytes.into())),
+        }
     }
 }
 
@@ -71,18 +80,18 @@ enum Cfb8Encryptor {
 
 impl Encryptor {
     /// Starts a stream. An initialization vector must never serve twice with one key.
-    pub fn new(key: &Key, iv: [u8; BLOCK_SIZE]) -> Self {
+    pub fn new(key: Key<'_>, iv: [u8; BLOCK_SIZE]) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if let Some(keys) = key.registers.clone() {
-            return Self(Cfb8Encryptor::Registers(registers::Encryptor::new(keys, iv)));
+        if let Some(encryptor) = registers::Encryptor::new(key, iv) {
+            return Self(Cfb8Encryptor::Registers(encryptor));
         }
         Self::portable(key, iv)
     }
 
     /// Starts a stream as on a processor of which nothing is known.
-    fn portable(key: &Key, iv: [u8; BLOCK_SIZE]) -> Self {
+    fn portable(key: Key<'_>, iv: [u8; BLOCK_SIZE]) -> Self {
         let iv = Block::from(iv);
-        Self(match key.aes.clone() {
+        Self(match Aes::new(key) {
             Aes::Aes128(aes) => Cfb8Encryptor::Aes128(cfb8::Encryptor::inner_iv_init(aes, &iv)),
             Aes::Aes192(aes) => Cfb8Encryptor::Aes192(cfb8::Encryptor::inner_iv_init(aes, &iv)),
             Aes::Aes256(aes) => Cfb8Encryptor::Aes256(cfb8::Encryptor::inner_iv_init(aes, &iv)),
@@ -106,15 +115,18 @@ impl Encryptor {
 
 /// Decrypts a stream. How it is split between calls does not matter.
 pub struct Decryptor {
-    key: Key,
+    aes: Aes,
     /// The last 16 bytes of ciphertext.
     register: [u8; BLOCK_SIZE],
 }
 
 impl Decryptor {
     /// Starts a stream.
-    pub fn new(key: Key, iv: [u8; BLOCK_SIZE]) -> Self {
-        Self { key, register: iv }
+    pub fn new(key: Key<'_>, iv: [u8; BLOCK_SIZE]) -> Self {
+        Self {
+            aes: Aes::new(key),
+            register: iv,
+        }
     }
 
     /// Decrypts the next bytes of the stream, appending them to `output`.
@@ -137,7 +149,7 @@ impl Decryptor {
 
     /// Decrypts `data`, of which byte i is preceded by the 16 bytes at `before[i..]`.
     fn decrypt(&self, before: &[u8], data: &[u8], output: &mut Vec<u8>) {
-        match &self.key.aes {
+        match &self.aes {
             Aes::Aes128(aes) => decrypt(aes, before, data, output),
             Aes::Aes192(aes) => decrypt(aes, before, data, output),
             Aes::Aes256(aes) => decrypt(aes, before, data, output),
@@ -167,12 +179,12 @@ mod tests {
 
     /// The model: one byte after the other, by the book.
     fn model(key: &[u8], iv: [u8; BLOCK_SIZE], data: &[u8], encrypt: bool) -> Vec<u8> {
-        let aes = Key::new(key).unwrap();
+        let aes = Aes::new(Key::new(key).unwrap());
         let mut register = iv;
         let mut output = Vec::new();
         for &byte in data {
             let mut block = Block::from(register);
-            match &aes.aes {
+            match &aes {
                 Aes::Aes128(aes) => aes.encrypt_block(&mut block),
                 Aes::Aes192(aes) => aes.encrypt_block(&mut block),
                 Aes::Aes256(aes) => aes.encrypt_block(&mut block),
@@ -188,8 +200,8 @@ mod tests {
     /// On this processor and as on any other, which must be the same.
     fn encrypt(key: &[u8], iv: [u8; BLOCK_SIZE], pieces: &[&[u8]]) -> Vec<u8> {
         let key = Key::new(key).unwrap();
-        let output = encrypt_with(Encryptor::new(&key, iv), pieces);
-        assert_eq!(output, encrypt_with(Encryptor::portable(&key, iv), pieces));
+        let output = encrypt_with(Encryptor::new(key, iv), pieces);
+        assert_eq!(output, encrypt_with(Encryptor::portable(key, iv), pieces));
         output
     }
 

@@ -23,7 +23,7 @@ pub struct Writer {
 
 impl Writer {
     /// Starts a stream. An encrypted one begins with its initialization vector, even if nothing ever follows.
-    pub fn new(compress: bool, encryption: Option<(&Key, [u8; BLOCK_SIZE])>) -> Self {
+    pub fn new(compress: bool, encryption: Option<(Key<'_>, [u8; BLOCK_SIZE])>) -> Self {
         let mut cutter = Cutter::default();
         let encryptor = encryption.map(|(key, iv)| {
             cutter.input().extend_from_slice(&iv);
@@ -90,7 +90,7 @@ pub struct Reader<Chunk> {
 
 impl<Chunk: AsRef<[u8]>> Reader<Chunk> {
     /// Starts reading. Fails where an encrypted stream is too short for its initialization vector.
-    pub fn new(chunks: Vec<Chunk>, compressed: bool, key: Option<&Key>) -> Result<Self> {
+    pub fn new(chunks: Vec<Chunk>, compressed: bool, key: Option<Key<'_>>) -> Result<Self> {
         Ok(Self {
             source: Source::new(chunks, key)?,
             inflater: compressed.then(Inflater::default),
@@ -173,7 +173,7 @@ struct Source<Chunk> {
 }
 
 impl<Chunk: AsRef<[u8]>> Source<Chunk> {
-    fn new(chunks: Vec<Chunk>, key: Option<&Key>) -> Result<Self> {
+    fn new(chunks: Vec<Chunk>, key: Option<Key<'_>>) -> Result<Self> {
         let mut source = Self {
             chunks: chunks.into_iter(),
             chunk: None,
@@ -183,7 +183,7 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
         if let Some(key) = key {
             let mut bytes = Vec::with_capacity(BLOCK_SIZE);
             source.read(&mut bytes, BLOCK_SIZE)?;
-            source.decryptor = Some(Decryptor::new(key.clone(), iv(&bytes)?));
+            source.decryptor = Some(Decryptor::new(key, iv(&bytes)?));
         }
         Ok(source)
     }
@@ -232,7 +232,7 @@ mod tests {
     /// The stored chunks, as a caller collects them.
     fn write(items: &[Vec<u8>], compress: bool, encrypt: bool) -> Vec<Vec<u8>> {
         let key = Key::new(KEY).unwrap();
-        let mut writer = Writer::new(compress, encrypt.then_some((&key, IV)));
+        let mut writer = Writer::new(compress, encrypt.then_some((key, IV)));
         let mut chunks: Vec<Vec<u8>> = Vec::new();
         let mut collect = |cutter: &mut Cutter| {
             chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));
@@ -251,7 +251,7 @@ mod tests {
 
     fn read(chunks: &[Vec<u8>], compressed: bool, encrypted: bool, step: usize) -> Result<Vec<u8>> {
         let key = Key::new(KEY).unwrap();
-        let mut reader = Reader::new(chunks.to_vec(), compressed, encrypted.then_some(&key))?;
+        let mut reader = Reader::new(chunks.to_vec(), compressed, encrypted.then_some(key))?;
         let mut output = Vec::new();
         while reader.read(&mut output, step)? {}
         Ok(output)

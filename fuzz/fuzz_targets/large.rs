@@ -21,7 +21,7 @@ fuzz_target!(|input: (bool, bool, u16, Vec<&[u8]>, u16, u8)| {
         assert_eq!(stored, stock(&items));
     }
 
-    let key = encrypt.then_some(&key);
+    let key = encrypt.then_some(key);
     assert_eq!(
         read(&stored, compress, key, step).expect("what was written can be read"),
         items.concat()
@@ -33,7 +33,7 @@ fuzz_target!(|input: (bool, bool, u16, Vec<&[u8]>, u16, u8)| {
     }
 });
 
-fn read(stored: &[u8], compressed: bool, key: Option<&Key>, step: u16) -> fastblets::error::Result<Vec<u8>> {
+fn read(stored: &[u8], compressed: bool, key: Option<Key<'_>>, step: u16) -> fastblets::error::Result<Vec<u8>> {
     let step = usize::from(step) + 1;
     let mut reader = Reader::new(stored.chunks(step).collect(), compressed, key)?;
     let mut output = Vec::new();

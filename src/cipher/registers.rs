@@ -8,89 +8,82 @@
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{
-    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128, _mm_cvtsi32_si128, _mm_cvtsi128_si32,
-    _mm_extract_epi8, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi32, _mm_setr_epi32, _mm_setzero_si128, _mm_slli_si128,
-    _mm_srli_si128, _mm_xor_si128,
+    __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_aeskeygenassist_si128, _mm_alignr_epi8, _mm_cvtsi32_si128,
+    _mm_cvtsi128_si32, _mm_extract_epi8, _mm_set_epi64x, _mm_set1_epi32, _mm_setr_epi32, _mm_setzero_si128,
+    _mm_slli_si128, _mm_srli_si128, _mm_xor_si128,
 };
 
-use super::BLOCK_SIZE;
+use super::{BLOCK_SIZE, Key};
 
 /// AES-256 has the most rounds, and one key more than rounds.
 const MOST_KEYS: usize = 15;
 
-/// A key's round keys. Only a processor that has the instructions has them.
-#[derive(Clone)]
-pub(super) struct RoundKeys {
+/// Encrypts a stream. There is none where the processor doesn't have the instructions.
+pub(super) struct Encryptor {
     keys: [__m128i; MOST_KEYS],
     rounds: usize,
-}
-
-impl RoundKeys {
-    /// Expands a key of 16, 24 or 32 bytes. `None` where the processor doesn't have the instructions.
-    pub(super) fn new(key: &[u8]) -> Option<Self> {
-        if !(is_x86_feature_detected!("aes") && is_x86_feature_detected!("sse4.1")) {
-            return None;
-        }
-        Some(Self {
-            // SAFETY: the processor has just been asked.
-            keys: unsafe { expand(key) },
-            rounds: key.len() / 4 + 6,
-        })
-    }
-}
-
-/// Encrypts a stream.
-pub(super) struct Encryptor {
-    keys: RoundKeys,
     register: __m128i,
 }
 
 impl Encryptor {
-    pub(super) fn new(keys: RoundKeys, iv: [u8; BLOCK_SIZE]) -> Self {
-        let iv = u128::from_le_bytes(iv);
-        Self {
-            keys,
-            // SAFETY: there are no round keys without newer instructions.
-            register: unsafe { _mm_set_epi64x((iv >> 64) as i64, iv as i64) },
+    /// Starts a stream. `None` where the processor doesn't have the instructions.
+    pub(super) fn new(key: Key<'_>, iv: [u8; BLOCK_SIZE]) -> Option<Self> {
+        if !(is_x86_feature_detected!("aes") && is_x86_feature_detected!("sse4.1")) {
+            return None;
         }
+        let key: &[u8] = match key {
+            Key::Aes128(key) => key,
+            Key::Aes192(key) => key,
+            Key::Aes256(key) => key,
+        };
+        let iv = u128::from_le_bytes(iv);
+        Some(Self {
+            // SAFETY: the processor has just been asked.
+            keys: unsafe { expand(key) },
+            rounds: key.len() / 4 + 6,
+            // SAFETY: what every processor of this architecture has.
+            register: unsafe { _mm_set_epi64x((iv >> 64) as i64, iv as i64) },
+        })
     }
 
     /// Encrypts the next bytes of the stream in place.
     pub(super) fn apply(&mut self, data: &mut [u8]) {
-        let Self { keys, register } = self;
-        // SAFETY: there are no round keys without the instructions.
-        *register = unsafe {
-            match keys.rounds {
-                10 => encrypt::<10>(&keys.keys, *register, data),
-                12 => encrypt::<12>(&keys.keys, *register, data),
-                _ => encrypt::<14>(&keys.keys, *register, data),
+        // SAFETY: there is no encryptor without the instructions.
+        self.register = unsafe {
+            match self.rounds {
+                10 => encrypt::<10>(&self.keys, self.register, data),
+                12 => encrypt::<12>(&self.keys, self.register, data),
+                _ => encrypt::<14>(&self.keys, self.register, data),
             }
         };
     }
 }
 
 /// Returns the register as it is behind the data.
+///
+/// What a byte waits for is the byte before, through all of AES. So everything else is done beside that: whatever
+/// is to be added to the byte, its plain text among it, is part of the last round's key, and one instruction both moves
+/// it to the register's end and moves the register on. What comes of that is the next block with its first round key
+/// already added.
 #[target_feature(enable = "aes,sse4.1")]
-fn encrypt<const ROUNDS: usize>(keys: &[__m128i; MOST_KEYS], mut register: __m128i, data: &mut [u8]) -> __m128i {
+fn encrypt<const ROUNDS: usize>(keys: &[__m128i; MOST_KEYS], register: __m128i, data: &mut [u8]) -> __m128i {
+    let first = keys[0];
+    // The bytes of the next block stand one place further on, and so does what has been added to each of them.
+    let moves = _mm_xor_si128(first, _mm_slli_si128::<1>(first));
+    let last = _mm_xor_si128(keys[ROUNDS], _mm_srli_si128::<15>(first));
+    let first_of_byte = _mm_extract_epi8::<15>(first).to_le_bytes()[0];
+    let mut whitened = _mm_xor_si128(register, first);
     for byte in data {
-        // What doesn't wait for the rounds: the register moved on, with the plain byte behind it.
-        let plain = _mm_slli_si128::<15>(_mm_cvtsi32_si128(i32::from(*byte)));
-        let moved = _mm_or_si128(_mm_srli_si128::<1>(register), plain);
-        let keystream = _mm_slli_si128::<15>(encrypt_block::<ROUNDS>(keys, register));
-        register = _mm_xor_si128(moved, keystream);
-        *byte = _mm_extract_epi8::<15>(register).to_le_bytes()[0];
+        let last = _mm_xor_si128(last, _mm_cvtsi32_si128(i32::from(*byte)));
+        let moved = _mm_xor_si128(whitened, moves);
+        let mut state = whitened;
+        for key in &keys[1..ROUNDS] {
+            state = _mm_aesenc_si128(state, *key);
+        }
+        whitened = _mm_alignr_epi8::<1>(_mm_aesenclast_si128(state, last), moved);
+        *byte = _mm_extract_epi8::<15>(whitened).to_le_bytes()[0] ^ first_of_byte;
     }
-    register
-}
-
-#[inline]
-#[target_feature(enable = "aes,sse4.1")]
-fn encrypt_block<const ROUNDS: usize>(keys: &[__m128i; MOST_KEYS], block: __m128i) -> __m128i {
-    let mut state = _mm_xor_si128(block, keys[0]);
-    for key in &keys[1..ROUNDS] {
-        state = _mm_aesenc_si128(state, *key);
-    }
-    _mm_aesenclast_si128(state, keys[ROUNDS])
+    _mm_xor_si128(whitened, first)
 }
 
 /// FIPS 197, section 5.2. Words are little-endian here, so that four of them are a round key as it lies in memory.

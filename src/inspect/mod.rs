@@ -86,7 +86,7 @@ impl AsRef<[u8]> for Watched<'_> {
 pub fn inspect<Chunk: AsRef<[u8]>>(
     chunks: &[Chunk],
     compressed: Option<bool>,
-    key: Option<&Key>,
+    key: Option<Key<'_>>,
     show: usize,
 ) -> Stream {
     let last = AtomicUsize::new(0);
@@ -103,7 +103,7 @@ impl Stream {
         &mut self,
         chunks: &[Chunk],
         compressed: Option<bool>,
-        key: Option<&Key>,
+        key: Option<Key<'_>>,
         show: usize,
         last: &AtomicUsize,
     ) -> Result<()> {

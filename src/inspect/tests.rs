@@ -248,7 +248,7 @@ proptest! {
         encrypted: bool,
     ) {
         let key = Key::new(&[7; 16]).unwrap();
-        inspect(&chunks, compressed, encrypted.then_some(&key), 3);
+        inspect(&chunks, compressed, encrypted.then_some(key), 3);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Memo {
     pickle: u32,
 }
 
-const SMALLEST: usize = 1 << 8;
+const SMALLEST: usize = 1 << 5;
 /// A table beyond this many slots (1 MiB) is not kept for the next pickle.
 const LARGEST_KEPT: usize = 1 << 16;
 

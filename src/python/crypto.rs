@@ -17,7 +17,7 @@ pub(super) fn encrypt<'py>(
     iv: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
     let iv = cipher::iv(iv)?;
-    let mut encryptor = cipher::Encryptor::new(&Key::new(key)?, iv);
+    let mut encryptor = cipher::Encryptor::new(Key::new(key)?, iv);
     PyBytes::new_with(py, BLOCK_SIZE + data.len(), |output| {
         let (head, body) = output.split_at_mut(BLOCK_SIZE);
         head.copy_from_slice(&iv);
@@ -45,7 +45,7 @@ impl Encryptor {
     #[new]
     #[pyo3(signature = (key, iv, /))]
     fn new(key: &[u8], iv: &[u8]) -> PyResult<Self> {
-        Ok(Self(cipher::Encryptor::new(&Key::new(key)?, cipher::iv(iv)?)))
+        Ok(Self(cipher::Encryptor::new(Key::new(key)?, cipher::iv(iv)?)))
     }
 
     /// Encrypts the next piece.

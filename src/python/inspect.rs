@@ -36,7 +36,7 @@ pub(super) fn inspect_chunks(
 ) -> PyResult<Inspection> {
     let key = key.map(Key::new).transpose()?;
     let stored = chunks.iter().map(|chunk| chunk.len()).sum();
-    let stream = run(py, stored, || inspect::inspect(&chunks, compressed, key.as_ref(), show));
+    let stream = run(py, stored, || inspect::inspect(&chunks, compressed, key, show));
     Ok(Inspection {
         compressed: stream.compressed,
         pickled: stream.pickled,

@@ -35,7 +35,7 @@ impl LargeWriter {
             (None, None) => None,
             _ => return Err(PyValueError::new_err("An encryption key needs an IV, and an IV a key.")),
         };
-        let writer = Writer::new(compress, encryption.as_ref().map(|(key, iv)| (key, *iv)));
+        let writer = Writer::new(compress, encryption);
         Ok(Self {
             writer,
             pickler: Pickler::new(py)?,
@@ -85,7 +85,7 @@ pub(super) fn read_items<'py>(
     // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
     let stream = Bound::new(py, ItemStream::default())?;
     let key = key.map(Key::new).transpose()?;
-    let mut beginning = Reader::new(chunks.iter().collect(), compressed, key.as_ref())?;
+    let mut beginning = Reader::new(chunks.iter().collect(), compressed, key)?;
     let mut data = Vec::new();
     let stored = chunks.iter().map(|chunk| chunk.len()).sum();
     let ended = run(py, stored, || -> Result<bool> {
@@ -115,7 +115,7 @@ pub(super) fn read_items<'py>(
     })?;
     checker.import_globals(py, loads)?;
     stream.borrow_mut().rest = Some(Rest {
-        reader: Reader::new(chunks, compressed, key.as_ref())?,
+        reader: Reader::new(chunks, compressed, key)?,
         unpickler: Unpickler::new(py, loads)?,
         data: Vec::new(),
         at: 0,

@@ -20,7 +20,7 @@ pub(super) fn encrypt_value<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let py = value.py();
     let iv = cipher::iv(iv)?;
-    let mut encryptor = Encryptor::new(&Key::new(key)?, iv);
+    let mut encryptor = Encryptor::new(Key::new(key)?, iv);
     let mut output = iv.to_vec();
     Pickler::new(py)?.write(value, &mut output)?;
     let size = output.len();
