@@ -6,6 +6,7 @@
 //! - [`read`]: the opcodes that [`write`] writes, back into their arguments.
 
 mod find;
+mod mask;
 pub mod memo;
 pub mod read;
 pub mod scan;

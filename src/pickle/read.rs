@@ -4,7 +4,10 @@
 //! opcodes. All of that is "unusual" here, and `None`: the reader must never understand something differently, and
 //! whoever asks has CPython's unpickler to turn to.
 
+use std::mem::MaybeUninit;
+
 use super::find::find;
+use super::mask;
 use super::scan::line_end;
 
 /// One opcode of protocol 0 with its argument.
@@ -215,24 +218,135 @@ impl<'a> Iterator for Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// `\uXXXX` or `\UXXXXXXXX`. A backslash without either stands for itself to Python, and is unusual here.
     fn escape(&mut self) -> Option<u32> {
-        let digits = match self.rest.get(1)? {
-            b'u' => 4,
-            b'U' => 8,
-            _ => return None,
-        };
-        let (escape, rest) = self.rest.split_at_checked(2 + digits)?;
-        self.rest = rest;
-        let mut code = 0;
-        let mut wrong = 0;
-        for &digit in &escape[2..] {
-            let value = HEX_DIGITS[usize::from(digit)];
-            code = code << 4 | u32::from(value);
-            wrong |= value;
-        }
-        (wrong <= 0xf && code <= u32::from(char::MAX)).then_some(code)
+        let (code, size) = escaped(self.rest)?;
+        self.rest = self.rest.get(size..)?;
+        Some(code)
     }
+}
+
+/// The character of `\uXXXX` or `\UXXXXXXXX`, and how many bytes that takes. A backslash without either stands for itself
+/// to Python, and is unusual here.
+#[inline]
+fn escaped(text: &[u8]) -> Option<(u32, usize)> {
+    let digits = match text.get(1)? {
+        b'u' => 4,
+        b'U' => 8,
+        _ => return None,
+    };
+    let size = 2 + digits;
+    let mut code = 0;
+    let mut wrong = 0;
+    for &digit in text.get(2..size)? {
+        let value = HEX_DIGITS[usize::from(digit)];
+        code = code << 4 | u32::from(value);
+        wrong |= value;
+    }
+    (wrong <= 0xf && code <= u32::from(char::MAX)).then_some((code, size))
+}
+
+/// A character in one of CPython's three widths.
+pub trait Character: Copy + From<u8> {
+    /// The character with this code, if the width has it.
+    fn from_code(code: u32) -> Option<Self>;
+}
+
+impl Character for u8 {
+    fn from_code(code: u32) -> Option<Self> {
+        code.try_into().ok()
+    }
+}
+
+impl Character for u16 {
+    fn from_code(code: u32) -> Option<Self> {
+        code.try_into().ok()
+    }
+}
+
+impl Character for u32 {
+    fn from_code(code: u32) -> Option<Self> {
+        Some(code)
+    }
+}
+
+/// The bits that the characters of a line may have, escapes aside: those of ASCII, or of one byte.
+#[inline]
+pub fn raw_bits(line: &[u8]) -> u32 {
+    if line.is_ascii() { 0x7f } else { 0xff }
+}
+
+/// What has become of a str's line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// How many characters there are.
+    pub length: usize,
+    /// The bits of those that were escaped, or-ed.
+    pub escaped_bits: u32,
+}
+
+/// Puts a str's characters into `place`, at its beginning. `None` if it has no room for one, or an escape is unusual.
+pub fn fill<C: Character>(mut line: &[u8], place: &mut [MaybeUninit<C>]) -> Option<Filled> {
+    let mut filled = Filled {
+        length: 0,
+        escaped_bits: 0,
+    };
+    while let Some(block) = line.first_chunk()
+        && let Some(place) = place[filled.length..].first_chunk_mut()
+    {
+        line = &line[fill_block(block, place, &mut filled)?..];
+    }
+    for piece in (Pieces { rest: line }) {
+        let place = &mut place[filled.length..];
+        match piece? {
+            Piece::Raw(raw) => {
+                for (place, &byte) in place.get_mut(..raw.len())?.iter_mut().zip(raw) {
+                    place.write(byte.into());
+                }
+                filled.length += raw.len();
+            }
+            Piece::Character(code) => {
+                place.first_mut()?.write(C::from_code(code)?);
+                filled.length += 1;
+                filled.escaped_bits |= code;
+            }
+        }
+    }
+    Some(filled)
+}
+
+/// Fills in what begins in the first half of a block, and returns how many of its bytes that takes. No byte makes more than
+/// one character.
+///
+/// What stands between two escapes is copied with whatever comes behind, which the next copy covers: so many characters
+/// that nobody has to count.
+#[inline]
+fn fill_block<C: Character>(
+    block: &[u8; 2 * mask::BLOCK],
+    place: &mut [MaybeUninit<C>; 2 * mask::BLOCK],
+    filled: &mut Filled,
+) -> Option<usize> {
+    let mut escapes = mask::mask(block.first_chunk()?, [b'\\']);
+    let (mut from, mut to) = (0, 0);
+    while from < mask::BLOCK {
+        let places = place[to..to + mask::BLOCK].iter_mut();
+        for (place, &byte) in places.zip(&block[from..from + mask::BLOCK]) {
+            place.write(byte.into());
+        }
+        let next = (escapes.trailing_zeros() as usize).min(mask::BLOCK);
+        to += next - from;
+        from = next;
+        if escapes != 0 {
+            let (code, size) = escaped(&block[from..])?;
+            place[to].write(C::from_code(code)?);
+            filled.escaped_bits |= code;
+            to += 1;
+            from += size;
+            // There are none within an escape.
+            escapes &= escapes - 1;
+        }
+    }
+    filled.length += to;
+    Some(from)
 }
 
 /// A str's line, measured.
@@ -249,11 +363,10 @@ impl<'a> Text<'a> {
     /// Measures a str's line; `None` if an escape is unusual.
     #[inline]
     pub fn measure(line: &'a [u8]) -> Option<Self> {
-        let bits = if line.is_ascii() { 0x7f } else { 0xff };
         let text = Self {
             line,
             length: line.len(),
-            bits,
+            bits: raw_bits(line),
         };
         if find(b'\\', line).is_some() {
             text.measure_escapes()
@@ -274,6 +387,11 @@ impl<'a> Text<'a> {
             }
         }
         Some(self)
+    }
+
+    /// The line that was measured.
+    pub fn line(&self) -> &'a [u8] {
+        self.line
     }
 
     /// The line, if it is the string, character for byte.
@@ -315,6 +433,16 @@ mod tests {
         Some(characters)
     }
 
+    /// The same, all at once.
+    fn filled<C: Character + Into<u32> + Default>(line: &[u8]) -> Option<Vec<u32>> {
+        let mut place = vec![MaybeUninit::new(C::default()); line.len()];
+        let filled = fill(line, &mut place)?;
+        // SAFETY: initialized from the beginning.
+        #[allow(unsafe_code, reason = "what is tested leaves it open how much of the place it fills")]
+        let place = place.iter().map(|character| unsafe { character.assume_init() }.into());
+        Some(place.take(filled.length).collect())
+    }
+
     fn text_written(write: impl FnOnce(&mut Writer<'_>)) -> Option<Vec<u32>> {
         let mut out = Vec::new();
         write(&mut Writer::new(&mut out));
@@ -325,6 +453,31 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn fills_in_what_the_pieces_are(
+            pieces in prop::collection::vec((0..200_usize, 0..0x300_u32), 0..20),
+            wide: bool,
+        ) {
+            let mut text = Vec::new();
+            for (plain, code) in pieces {
+                text.extend(std::iter::repeat_n(u32::from(b'x'), plain));
+                // Control characters are escaped, others if they are wide.
+                text.push(if wide { code } else { code % 0x20 });
+            }
+            let mut out = Vec::new();
+            Writer::new(&mut out).ucs4(&text);
+            let line = &out[1..out.len() - 1];
+            prop_assert_eq!(filled::<u16>(line), Some(text.clone()));
+            prop_assert_eq!(filled::<u32>(line), Some(text.clone()));
+            let fits = text.iter().all(|&code| code < 0x100);
+            prop_assert_eq!(filled::<u8>(line), fits.then_some(text));
+        }
+
+        #[test]
+        fn fills_in_anything(line in prop::collection::vec(prop::sample::select(b"\\uU0019abAF\xff xyz".to_vec()), 0..400)) {
+            prop_assert_eq!(filled::<u32>(&line), characters(&line));
+        }
+
         #[test]
         fn reads_every_str_that_the_writer_writes(text in prop::collection::vec(0u32..0x110000, 0..100)) {
             prop_assert_eq!(text_written(|writer| writer.ucs4(&text)), Some(text.clone()));

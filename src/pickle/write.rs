@@ -1,5 +1,7 @@
 //! The opcodes of protocol 0, byte for byte as CPython's C pickler writes them.
 
+use super::mask;
+
 /// The decimal digits of 00 to 99.
 static PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
@@ -256,6 +258,8 @@ impl Character for u32 {
 /// was opened as text on Windows, hence 0x1a.
 const ESCAPED: [u8; 5] = [b'\\', 0, b'\n', b'\r', 0x1a];
 
+const HEX: [u8; 16] = *b"0123456789abcdef";
+
 #[inline]
 fn is_escaped(byte: u8) -> bool {
     ESCAPED.contains(&byte)
@@ -270,75 +274,64 @@ fn any_escaped<const SIZE: usize>(bytes: &[u8; SIZE]) -> bool {
 }
 
 fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
-    // A larger block costs less a byte, and more to begin with.
-    if text.len() < 512 {
-        escape_blocks::<BLOCK, { worst(BLOCK) }>(text, out);
-    } else {
-        escape_blocks::<256, { worst(256) }>(text, out);
-    }
-}
-
-/// The room that a block takes at most, and a word behind it.
-const fn worst(block: usize) -> usize {
-    block * 6 + 8
-}
-
-/// Escapes block by block. One is copied whole if nothing in it is escaped: the compiler makes SIMD of that.
-fn escape_blocks<const SIZE: usize, const ROOM: usize>(text: &[u8], out: &mut Vec<u8>) {
-    let mut escaped = [0; ROOM];
-    let (blocks, rest) = text.as_chunks::<SIZE>();
     out.reserve(text.len());
-    for block in blocks {
-        if any_escaped(block) {
-            let end = escape_block(block, &mut escaped);
-            out.extend_from_slice(&escaped[..end]);
-        } else {
-            out.extend_from_slice(block);
-        }
+    // To go on in one place costs less a block, and more to begin with.
+    if text.len() < 16 * mask::BLOCK {
+        escape_blocks::<{ worst(1) }>(text, out);
+    } else {
+        escape_blocks::<{ worst(16) }>(text, out);
     }
-    let end = escape_block(rest, &mut escaped);
-    out.extend_from_slice(&escaped[..end]);
 }
 
-/// Eight bytes at a time: they are copied whole, and count up to the first that is escaped.
-#[inline]
-fn escape_block<const ROOM: usize>(mut block: &[u8], escaped: &mut [u8; ROOM]) -> usize {
+/// The room that so many blocks take at most, and one more behind them.
+const fn worst(blocks: usize) -> usize {
+    (6 * blocks + 1) * mask::BLOCK
+}
+
+fn escape_blocks<const ROOM: usize>(mut text: &[u8], out: &mut Vec<u8>) {
+    let mut escaped = [0; ROOM];
     let mut end = 0;
-    while let Some(word) = block.first_chunk::<8>() {
-        escaped[end..end + 8].copy_from_slice(word);
-        let plain = plain_bytes(u64::from_le_bytes(*word));
-        end += plain;
-        block = &block[plain..];
-        if plain < 8 {
-            end += escape_byte(block[0], &mut escaped[end..]);
-            block = &block[1..];
+    while let Some(block) = text.first_chunk() {
+        if end + worst(1) > ROOM {
+            out.extend_from_slice(&escaped[..end]);
+            end = 0;
+        }
+        end += escape_block(block, mask::BLOCK, &mut escaped[end..]);
+        text = &text[mask::BLOCK..];
+    }
+    out.extend_from_slice(&escaped[..end]);
+
+    let mut rest = [b' '; 3 * mask::BLOCK];
+    rest[..text.len()].copy_from_slice(text);
+    for (start, length) in [(0, text.len()), (mask::BLOCK, text.len().saturating_sub(mask::BLOCK))] {
+        if let Some(block) = rest[start..].first_chunk() {
+            let end = escape_block(block, length.min(mask::BLOCK), &mut escaped);
+            out.extend_from_slice(&escaped[..end]);
         }
     }
-    for &byte in block {
-        end += escape_byte(byte, &mut escaped[end..]);
-    }
-    end
 }
 
-/// How many bytes at the beginning are certainly not escaped.
+/// Escapes the first `length` bytes of a block that is followed by another one. Returns how many bytes that makes.
+///
+/// What stands between two escapes is copied with whatever comes behind, which the next copy covers: so many bytes that
+/// nobody has to count.
 #[inline]
-fn plain_bytes(word: u64) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & (ONES << 7);
-    // Exact up to the first, and all other control characters are rare.
-    let found = below(word, 0x20) | below(word ^ (ONES * u64::from(b'\\')), 1);
-    found.trailing_zeros() as usize / 8
-}
-
-#[inline]
-fn escape_byte(byte: u8, place: &mut [u8]) -> usize {
-    if !is_escaped(byte) {
-        place[0] = byte;
-        return 1;
+fn escape_block(block: &[u8; 2 * mask::BLOCK], length: usize, escaped: &mut [u8]) -> usize {
+    let mut found = block.first_chunk().map_or(0, |first| mask::mask(first, ESCAPED));
+    let (mut from, mut end) = (0, 0);
+    loop {
+        escaped[end..end + mask::BLOCK].copy_from_slice(&block[from..from + mask::BLOCK]);
+        if found == 0 {
+            return end + length - from;
+        }
+        let next = found.trailing_zeros() as usize;
+        end += next - from;
+        let escape = escaped_byte(block[next]);
+        escaped[end..end + escape.len()].copy_from_slice(&escape);
+        end += escape.len();
+        from = next + 1;
+        found &= found - 1;
     }
-    let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
-    place[..6].copy_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
-    6
 }
 
 fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
@@ -347,12 +340,12 @@ fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
     for block in blocks {
         let narrow = block.map(|character| character.code() as u8);
         let wide = block.iter().fold(0, |bits, character| bits | character.code()) > 0xff;
-        if wide {
+        if wide || any_escaped(&narrow) {
             block
                 .iter()
                 .for_each(|character| escape_character(character.code(), out));
         } else {
-            escape_latin1(&narrow, out);
+            out.extend_from_slice(&narrow);
         }
     }
     rest.iter()
@@ -361,16 +354,29 @@ fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
 
 fn escape_character(code: u32, out: &mut Vec<u8>) {
     match code {
-        0..=0xff => escape_latin1(&[code as u8], out),
+        0..=0xff if is_escaped(code as u8) => out.extend_from_slice(&escaped_byte(code as u8)),
+        0..=0xff => out.push(code as u8),
         0x100..=0xffff => escape(code, b'u', 4, out),
         _ => escape(code, b'U', 8, out),
     }
 }
 
+#[inline]
+fn escaped_byte(byte: u8) -> [u8; 6] {
+    [
+        b'\\',
+        b'u',
+        b'0',
+        b'0',
+        HEX[usize::from(byte >> 4)],
+        HEX[usize::from(byte & 0xf)],
+    ]
+}
+
 fn escape(code: u32, letter: u8, digits: usize, out: &mut Vec<u8>) {
     let mut escaped = [b'\\', letter, 0, 0, 0, 0, 0, 0, 0, 0];
     for (place, digit) in escaped[2..2 + digits].iter_mut().rev().enumerate() {
-        *digit = b"0123456789abcdef"[(code >> (4 * place) & 0xf) as usize];
+        *digit = HEX[(code >> (4 * place) & 0xf) as usize];
     }
     out.extend_from_slice(&escaped[..2 + digits]);
 }
@@ -471,6 +477,8 @@ fn lay_out(digits: &[u8], point: i32, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn written(write: impl FnOnce(&mut Writer<'_>)) -> String {
@@ -550,6 +558,24 @@ mod tests {
                 assert_eq!(written(|writer| writer.latin1(&text)), expected);
                 assert_eq!(written(|writer| writer.ucs2(&wide)), expected);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn escapes_as_one_character_after_the_other(
+            pieces in prop::collection::vec((0..200_usize, prop::sample::select(ESCAPED.to_vec())), 0..40),
+            rest in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut text = rest;
+            for (plain, escaped) in pieces {
+                text.extend(std::iter::repeat_n(b'x', plain).chain([escaped]));
+            }
+            let mut model = Vec::new();
+            text.iter().for_each(|&byte| escape_character(byte.into(), &mut model));
+            let mut out = Vec::new();
+            escape_latin1(&text, &mut out);
+            prop_assert_eq!(out, model);
         }
     }
 

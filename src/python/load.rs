@@ -195,8 +195,7 @@ impl<'py> Build<'_, 'py> {
     #[cold]
     fn lone_long_text(&mut self, line: &[u8]) -> Option<()> {
         self.pause = None;
-        let text = self.py.detach(|| Text::measure(line))?;
-        let text = raw::new_long_str(self.py, &text)?;
+        let text = raw::new_long_str(self.py, line)?;
         self.pause = Some(CollectorPause::new(self.py));
         self.globals.next_pickle();
         self.push(text);

@@ -14,7 +14,7 @@ use pyo3::type_object::PyTypeInfo;
 use pyo3::types::PyList;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
 
-use crate::pickle::read::{Piece, Text};
+use crate::pickle::read::{self, Filled, Piece, Text};
 
 /// The object as a `T`, if that is its very type.
 #[inline]
@@ -222,12 +222,40 @@ pub(super) fn new_str<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py
     new_filled(py, text, |fill| fill())
 }
 
-/// The same, of at least two characters, while other threads run.
-pub(super) fn new_long_str<'py>(py: Python<'py>, text: &Text<'_>) -> Option<Bound<'py, PyString>> {
-    if text.length < 2 {
-        return None;
+/// The same of a long line, while other threads run. `None` also if it is shorter than two characters.
+pub(super) fn new_long_str<'py>(py: Python<'py>, line: &[u8]) -> Option<Bound<'py, PyString>> {
+    new_cut(py, line).or_else(|| {
+        let text = py.detach(|| Text::measure(line))?;
+        (text.length > 1).then(|| new_filled(py, &text, |fill| py.detach(fill)))?
+    })
+}
+
+/// A new str of a line that is not measured, which would take as long as to fill it in: the str is made as long as the line,
+/// and cut. `None` also if characters are escaped that are wider than those that are spelled out.
+fn new_cut<'py>(py: Python<'py>, line: &[u8]) -> Option<Bound<'py, PyString>> {
+    let bits = py.detach(|| read::raw_bits(line));
+    let room = isize::try_from(line.len()).ok()?;
+    // SAFETY: the new str has room for `room` characters of one byte, and nobody else sees them before those that it is
+    // cut to have been written. It is not cut to what CPython has one of.
+    unsafe {
+        let text = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(room, bits)).ok()?;
+        let data = ffi::PyUnicode_DATA(text.as_ptr()).cast::<MaybeUninit<u8>>();
+        let place = slice::from_raw_parts_mut(data, line.len());
+        let filled = py.detach(|| read::fill(line, place))?;
+        if filled.length < 2 || filled.escaped_bits > bits {
+            return None;
+        }
+        let length = isize::try_from(filled.length).ok()?;
+        let mut text = text.into_ptr();
+        let error = ffi::PyUnicode_Resize(&raw mut text, length);
+        // What could not be cut is an error, and still to be dropped.
+        let text = Bound::from_owned_ptr_or_err(py, text).ok()?;
+        if error != 0 {
+            drop(PyErr::take(py));
+            return None;
+        }
+        Some(text.cast_into_unchecked())
     }
-    new_filled(py, text, |fill| py.detach(fill))
 }
 
 /// A new str of characters of which the widest has the bits 0x7f or 0xff.
@@ -250,7 +278,7 @@ pub(super) fn new_latin1<'py>(py: Python<'py>, latin1: &[u8], bits: u32) -> Opti
 fn new_filled<'py>(
     py: Python<'py>,
     text: &Text<'_>,
-    run: impl FnOnce(&mut (dyn FnMut() -> Option<()> + Send)) -> Option<()>,
+    run: impl FnOnce(&mut (dyn FnMut() -> Option<Filled> + Send)) -> Option<Filled>,
 ) -> Option<Bound<'py, PyString>> {
     let length = isize::try_from(text.length).ok()?;
     // Bits of several characters together may make more than the last character there is.
@@ -260,65 +288,22 @@ fn new_filled<'py>(
     unsafe {
         let new = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, widest))?;
         let data = ffi::PyUnicode_DATA(new.as_ptr());
-        match widest {
+        let filled = match widest {
             0..=0xff => {
                 let place = slice::from_raw_parts_mut(data.cast::<MaybeUninit<u8>>(), text.length);
-                run(&mut || fill(&mut *place, text))?;
+                run(&mut || read::fill(text.line(), &mut *place))
             }
             0x100..=0xffff => {
                 let place = slice::from_raw_parts_mut(data.cast::<MaybeUninit<u16>>(), text.length);
-                run(&mut || fill(&mut *place, text))?;
+                run(&mut || read::fill(text.line(), &mut *place))
             }
             _ => {
                 let place = slice::from_raw_parts_mut(data.cast::<MaybeUninit<u32>>(), text.length);
-                run(&mut || fill(&mut *place, text))?;
-            }
-        }
-        Some(new.cast_into_unchecked())
-    }
-}
-
-/// A character in one of CPython's three widths.
-trait Character: Copy + From<u8> {
-    fn from_code(code: u32) -> Self;
-}
-
-impl Character for u8 {
-    fn from_code(code: u32) -> Self {
-        code as Self
-    }
-}
-
-impl Character for u16 {
-    fn from_code(code: u32) -> Self {
-        code as Self
-    }
-}
-
-impl Character for u32 {
-    fn from_code(code: u32) -> Self {
-        code
-    }
-}
-
-/// Fills all of `place`, or nothing is returned.
-fn fill<C: Character>(mut place: &mut [MaybeUninit<C>], text: &Text<'_>) -> Option<()> {
-    for piece in text.pieces() {
-        let length = match piece? {
-            Piece::Raw(raw) => {
-                for (place, &byte) in place.get_mut(..raw.len())?.iter_mut().zip(raw) {
-                    place.write(byte.into());
-                }
-                raw.len()
-            }
-            Piece::Character(code) => {
-                place.first_mut()?.write(C::from_code(code));
-                1
+                run(&mut || read::fill(text.line(), &mut *place))
             }
         };
-        place = &mut place[length..];
+        (filled?.length == text.length).then(|| new.cast_into_unchecked())
     }
-    place.is_empty().then_some(())
 }
 
 /// New bytes; of none or one there is one object each. `None` if memory is short, where PyO3 would panic.
