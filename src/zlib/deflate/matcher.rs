@@ -177,7 +177,7 @@ impl Matcher {
     }
 
     /// Learns of the positions from `start` to `end`.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn insert(&mut self, window: &Window, start: u64, end: u64) {
         let Self {
             heads,

@@ -10,6 +10,7 @@ mod huffman;
 mod lanes;
 mod matcher;
 mod stream;
+mod wide;
 mod window;
 
 use std::sync::Mutex;
@@ -48,13 +49,13 @@ impl Deflate {
     /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
     /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
     pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        self.stream().write(piece, output);
+        wide::write(self.stream(), piece, output);
         Ok(())
     }
 
     /// Ends the stream.
     pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
-        self.stream().finish(output);
+        wide::finish(self.stream(), output);
         Ok(())
     }
 

@@ -56,6 +56,7 @@ impl Default for Stream {
     }
 }
 
+// What `wide` compiles for newer processors has to be inlined there.
 impl Stream {
     fn begin(window: Window, matcher: Matcher, block: Block) -> Self {
         Self {
@@ -84,6 +85,7 @@ impl Stream {
         Self::begin(self.window, self.matcher, self.block)
     }
 
+    #[inline(always)]
     pub(super) fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) {
         output.extend_from_slice(std::mem::take(&mut self.header));
         for part in piece.chunks(MAX_PIECE) {
@@ -96,6 +98,7 @@ impl Stream {
         }
     }
 
+    #[inline(always)]
     pub(super) fn finish(&mut self, output: &mut Vec<u8>) {
         output.extend_from_slice(std::mem::take(&mut self.header));
         self.parse(1, output);
@@ -109,6 +112,7 @@ impl Stream {
     }
 
     /// Moves as much of the input into the window as it has room for. Returns the rest.
+    #[inline(always)]
     fn fill<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
         if self.end == self.pruned + WINDOW_SIZE {
             self.matcher.prune(self.inserted);
@@ -123,6 +127,7 @@ impl Stream {
     }
 
     /// Parses the input into literals and matches while at least `reserve` bytes of it are ahead.
+    #[inline(always)]
     fn parse(&mut self, reserve: u64, output: &mut Vec<u8>) {
         while self.end - self.position >= reserve {
             let position = self.position;
@@ -157,6 +162,7 @@ impl Stream {
     }
 
     /// Takes the match that began at the previous position.
+    #[inline(always)]
     fn take(&mut self, found: Match) {
         self.block.found(found);
         self.position += found.length as u64 - 1;
@@ -165,6 +171,7 @@ impl Stream {
     }
 
     /// Tells the matcher of the next positions: many in a row, as that is fast.
+    #[inline(always)]
     fn insert_ahead(&mut self) {
         let until = self.end.min(self.position + AHEAD);
         self.matcher.insert(&self.window, self.inserted, until);

@@ -1,0 +1,85 @@
+//! The same code for the instructions of newer processors, where they are.
+//!
+//! The compiler uses those that count and shift bits without a detour, and wider vectors, if it is told that it may: 7 to 8 %
+//! less time on records and on source text. Nothing is written for them.
+
+#![cfg_attr(
+    target_arch = "x86_64",
+    allow(unsafe_code, reason = "functions for processors that have been asked what they can")
+)]
+
+use super::stream::Stream;
+
+/// [`Stream::write`].
+pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) {
+    #[cfg(target_arch = "x86_64")]
+    if newer::is_here() {
+        // SAFETY: the processor has just been asked.
+        return unsafe { newer::write(stream, piece, output) };
+    }
+    stream.write(piece, output);
+}
+
+/// [`Stream::finish`].
+pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) {
+    #[cfg(target_arch = "x86_64")]
+    if newer::is_here() {
+        // SAFETY: the processor has just been asked.
+        return unsafe { newer::finish(stream, output) };
+    }
+    stream.finish(output);
+}
+
+/// What is inlined here is compiled for x86-64-v3, which is every server's processor since about 2015.
+#[cfg(target_arch = "x86_64")]
+mod newer {
+    use std::arch::is_x86_feature_detected;
+
+    use super::Stream;
+
+    pub(super) fn is_here() -> bool {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) {
+        stream.write(piece, output);
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) {
+        stream.finish(output);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_processor_does_not_matter(
+            words in prop::collection::vec("[a-e]{1,9}", 1..20),
+            choices in prop::collection::vec(any::<prop::sample::Index>(), 0..20_000),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let text: String = choices.iter().map(|choice| choice.get(&words).as_str()).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let (mut here, mut anywhere) = (Stream::default(), Stream::default());
+            let (mut output, mut expected) = (Vec::new(), Vec::new());
+            for piece in cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]) {
+                write(&mut here, piece, &mut output);
+                anywhere.write(piece, &mut expected);
+            }
+            finish(&mut here, &mut output);
+            anywhere.finish(&mut expected);
+            prop_assert_eq!(output, expected);
+        }
+    }
+}
