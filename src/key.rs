@@ -102,9 +102,11 @@ fn escape_invalid(joined: &[u8]) -> Vec<u8> {
 
 fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 0xf)]);
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    for ([high, low], byte) in out[start..].as_chunks_mut().0.iter_mut().zip(bytes) {
+        *high = DIGITS[usize::from(byte >> 4)];
+        *low = DIGITS[usize::from(byte & 0xf)];
     }
 }
 

@@ -8,6 +8,9 @@ use super::run;
 use super::seal::{Sealer, kind, opened};
 use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
 
+/// Most small values take no more bytes than this, and so no memory twice.
+const SMALL: usize = 512;
+
 /// What is stored of a small value, or of a count: its pickle, sealed if there is a sealer, and encrypted.
 #[pyfunction]
 #[pyo3(signature = (value, key, iv, is_count, sealer, /))]
@@ -21,7 +24,8 @@ pub(super) fn encrypt_value<'py>(
     let py = value.py();
     let iv = cipher::iv(iv)?;
     let mut encryptor = Encryptor::new(Key::new(key)?, iv);
-    let mut output = iv.to_vec();
+    let mut output = Vec::with_capacity(SMALL);
+    output.extend_from_slice(&iv);
     Pickler::new(py)?.write(value, &mut output)?;
     let size = output.len();
     run(py, size, || {

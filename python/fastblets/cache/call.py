@@ -78,10 +78,10 @@ class MemoizeCall:
             value = self._read_locked(lock, load)
 
         # What is there and can't be read is newer than anything under an older key.
-        if value is UNSET and self._error is None:
+        if value is UNSET and self._error is None and self.entry.older_keys:
             value = self._take_over(load, store)
 
-        if value is UNSET:
+        if value is UNSET and logger.isEnabledFor(logging.DEBUG):
             logger.debug('Cache miss for key "%s"', self.entry.full_key)
 
         return value

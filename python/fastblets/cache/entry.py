@@ -67,16 +67,17 @@ class Entry:
         "_expiration",
         "_key",
         "_loads",
-        "_older_keys",
         "_prefix",
         "_sealer",
         "encryption_key",
         "full_key",
+        "older_keys",
         "seal",
     )
 
     encryption_key: bytes | None
     full_key: str
+    older_keys: Sequence[bytes]
     seal: Seal
 
     def __init__(
@@ -99,13 +100,13 @@ class Entry:
         """
         self._key = key
         self._expiration = expiration
-        self._compress = bool(compress)
+        self._compress = compress
         settings = get_settings()
         self.seal = resolve_seal(settings, seal)
         self._loads = get_loads(settings)
         key_in_use = resolve_encryption_key(settings, use_encryption, encryption_key)
         # They are the default key's; a caller with a key of its own has nothing to do with them.
-        self._older_keys = (
+        self.older_keys = (
             get_encryption_key_fallbacks(settings, key_in_use) if key_in_use and not encryption_key else ()
         )
         self._prefix = prefix = get_key_prefix(settings)
@@ -119,7 +120,7 @@ class Entry:
 
     def get_older(self) -> Iterator[Entry]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
-        return map(self._under, self._older_keys)
+        return map(self._under, self.older_keys)
 
     def refuse_unsealable(self) -> None:
         """Make sure that a small value gets the seal that it must have.
@@ -220,13 +221,27 @@ class Entry:
 
         return item
 
-    def store(self, value: object) -> None:
+    def store(self, value: object, *, is_count: bool = False) -> None:
         """Store a small value.
+
+        Args:
+            value: The value.
+            is_count: Whether it is the number of a large entry's chunks.
 
         Raises:
             Exception: The value can't be pickled or encrypted, or the cache failed. It has been logged.
         """
-        self._store(value, is_count=False)
+        if self.encryption_key is not None:
+            # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
+            try:
+                value = _native.encrypt_value(
+                    value, self.encryption_key, os.urandom(AES_BLOCK_SIZE), is_count, self._sealer
+                )
+            except Exception:
+                # Step by step, it can be told what is wrong.
+                value = self._encrypt(value, self.encryption_key, is_count=is_count)
+
+        self._set(self.full_key, value)
 
     def store_count(self, count: int) -> None:
         """Store the number of chunks, once they are stored.
@@ -234,7 +249,7 @@ class Entry:
         Raises:
             Exception: As for :meth:`store`.
         """
-        self._store(str(count), is_count=True)
+        self.store(str(count), is_count=True)
 
     def store_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> None:
         """Store several chunks at once.
@@ -289,9 +304,9 @@ class Entry:
             ValueError: The encryption key has a wrong length.
         """
         if self.encryption_key is None:
-            return _native.LargeWriter(self._compress, None, None)
+            return _native.LargeWriter(bool(self._compress), None, None)
 
-        return _native.LargeWriter(self._compress, self.encryption_key, os.urandom(AES_BLOCK_SIZE))
+        return _native.LargeWriter(bool(self._compress), self.encryption_key, os.urandom(AES_BLOCK_SIZE))
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
         """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
@@ -387,9 +402,9 @@ class Entry:
             raise ValueError("it has more chunks than are counted")
 
     def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
-        items = _native.read_items(chunks, self._compress, self.encryption_key, self._loads)
+        items = _native.read_items(chunks, bool(self._compress), self.encryption_key, self._loads)
 
-        return items if items.ready else self._stream(items)
+        return self._stream(items) if isinstance(items, _native.ItemStream) else items
 
     def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
         # Whole, but not yet unpickled: that may still fail.
@@ -409,19 +424,6 @@ class Entry:
                 raise
 
             yield item
-
-    def _store(self, value: object, *, is_count: bool) -> None:
-        if self.encryption_key is not None:
-            # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
-            try:
-                value = _native.encrypt_value(
-                    value, self.encryption_key, os.urandom(AES_BLOCK_SIZE), is_count, self._sealer
-                )
-            except Exception:
-                # Step by step, it can be told what is wrong.
-                value = self._encrypt(value, self.encryption_key, is_count=is_count)
-
-        self._set(self.full_key, value)
 
     def _encrypt(self, value: object, encryption_key: bytes, *, is_count: bool) -> bytes:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from functools import cache as once
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from django.apps import apps
@@ -18,7 +17,7 @@ from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_k
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Final
+    from typing import Any
 
     from django.contrib.sites.models import Site
 
@@ -66,10 +65,6 @@ def get_key_prefix(settings: Any) -> str | None:
     return f"{domain}:{site_root}" if site_root else domain
 
 
-#: The code of the methods that look up the current Site, since spies exchange that of the very function.
-_get_code: Final = attrgetter("get_current.__code__", "_get_site_by_id.__code__")
-
-
 class _Sites:
     """Django's sites.
 
@@ -77,18 +72,20 @@ class _Sites:
     that is done here, but only while the method is Django's own: projects with many sites put theirs in its place.
     """
 
-    __slots__ = ("_django_code", "_manager", "_module")
+    __slots__ = ("_code", "_code_by_id", "_manager", "_module")
 
     def __init__(self, module: Any) -> None:
         self._module = module
         self._manager = module.Site.objects
-        self._django_code = None
+        #: The code of Django's methods, since spies exchange that of the very function.
+        self._code = self._code_by_id = None
 
         with suppress(AttributeError):
-            code = _get_code(module.SiteManager)
+            code = module.SiteManager.get_current.__code__
+            code_by_id = module.SiteManager._get_site_by_id.__code__
 
-            if all(method.co_filename == module.__file__ for method in code):
-                self._django_code = code
+            if code.co_filename == code_by_id.co_filename == module.__file__:
+                self._code, self._code_by_id = code, code_by_id
 
     def get_current(self, site_id: object) -> Site:
         """Return the current Site, which is that with this ID unless the project has ideas of its own.
@@ -99,7 +96,9 @@ class _Sites:
         manager = self._manager
 
         try:
-            is_djangos = _get_code(manager) == self._django_code
+            is_djangos = (
+                manager.get_current.__code__ is self._code and manager._get_site_by_id.__code__ is self._code_by_id
+            )
         except AttributeError:
             # No function at all.
             is_djangos = False
