@@ -97,6 +97,12 @@ impl<Chunk: AsRef<[u8]>> Reader<Chunk> {
         })
     }
 
+    /// How much of what is stored has not been used yet, in bytes.
+    pub fn unread(&self) -> usize {
+        let inflated = self.inflater.as_ref().map_or(0, Inflater::unread);
+        inflated + self.source.unread()
+    }
+
     /// Appends some of the stream to `output`: `want` bytes, a little more, or what is left. Returns false, and appends
     /// nothing, at its end; a compressed stream is then known to be whole.
     pub fn read(&mut self, output: &mut Vec<u8>, want: usize) -> Result<bool> {
@@ -117,6 +123,10 @@ struct Inflater {
 }
 
 impl Inflater {
+    fn unread(&self) -> usize {
+        self.input.len() - self.at
+    }
+
     fn read<Chunk: AsRef<[u8]>>(
         &mut self,
         source: &mut Source<Chunk>,
@@ -188,13 +198,18 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
         Ok(source)
     }
 
+    fn unread(&self) -> usize {
+        let chunks = self.chunk.iter().chain(self.chunks.as_slice());
+        let stored: usize = chunks.map(|chunk| chunk.as_ref().len()).sum();
+        stored - self.at
+    }
+
     /// Appends `want` bytes to `output`, or what is left.
     fn read(&mut self, output: &mut Vec<u8>, want: usize) -> Result<()> {
         let end = output.len() + want;
         while output.len() < end {
             let Some(chunk) = &self.chunk else {
                 self.chunk = self.chunks.next();
-                self.at = 0;
                 if self.chunk.is_none() {
                     return Ok(());
                 }
@@ -210,6 +225,7 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
             self.at += piece.len();
             if piece.len() == rest.len() {
                 self.chunk = None;
+                self.at = 0;
             }
         }
         Ok(())
@@ -253,7 +269,18 @@ mod tests {
         let key = Key::new(KEY).unwrap();
         let mut reader = Reader::new(chunks.to_vec(), compressed, encrypted.then_some(key))?;
         let mut output = Vec::new();
-        while reader.read(&mut output, step)? {}
+        let mut unread = chunks.iter().map(Vec::len).sum::<usize>() - if encrypted { BLOCK_SIZE } else { 0 };
+        assert_eq!(reader.unread(), unread);
+        while reader.read(&mut output, step)? {
+            assert!(reader.unread() <= unread);
+            unread = reader.unread();
+            assert!(
+                compressed
+                    || unread + output.len()
+                        == chunks.iter().map(Vec::len).sum::<usize>() - if encrypted { BLOCK_SIZE } else { 0 }
+            );
+        }
+        assert_eq!(reader.unread(), 0);
         Ok(output)
     }
 

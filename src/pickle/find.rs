@@ -2,7 +2,10 @@
 
 use memchr::memchr;
 
-const ONES: u64 = 0x0101_0101_0101_0101;
+pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// So many bytes are looked at before `memchr` is.
+const NEAR: usize = 24;
 
 /// Where the first `needle` is.
 ///
@@ -10,19 +13,25 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 /// looking at eight bytes first made the scanner twice as fast on records.
 #[inline]
 pub(super) fn find(needle: u8, data: &[u8]) -> Option<usize> {
-    let Some((&word, rest)) = data.split_first_chunk::<8>() else {
-        return data.iter().position(|&byte| byte == needle);
-    };
-    let found = zero_bytes(u64::from_le_bytes(word) ^ (ONES * needle as u64));
-    if found != 0 {
-        return Some(found.trailing_zeros() as usize / 8);
+    let needles = ONES * u64::from(needle);
+    let mut passed = 0;
+    while passed < NEAR {
+        let Some(word) = data[passed..].first_chunk() else {
+            let place = data[passed..].iter().position(|&byte| byte == needle);
+            return place.map(|place| passed + place);
+        };
+        let found = zero_bytes(u64::from_le_bytes(*word) ^ needles);
+        if found != 0 {
+            return Some(passed + found.trailing_zeros() as usize / 8);
+        }
+        passed += 8;
     }
-    Some(8 + memchr(needle, rest)?)
+    Some(NEAR + memchr(needle, &data[NEAR..])?)
 }
 
 /// The top bit of each zero byte; exact up to the first one.
 #[inline]
-const fn zero_bytes(word: u64) -> u64 {
+pub(super) const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & 0x8080_8080_8080_8080
 }
 

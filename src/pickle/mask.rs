@@ -46,7 +46,7 @@ pub(super) fn model<const N: usize>(block: &[u8; BLOCK], needles: [u8; N]) -> u6
         let word = u64::from_le_bytes(*word);
         let found = needles.iter().fold(0, |found, &needle| {
             let zero_where_equal = word ^ (u64::from(needle) * 0x0101_0101_0101_0101);
-            found | !((zero_where_equal & LOW) + LOW | zero_where_equal | LOW)
+            found | !(((zero_where_equal & LOW) + LOW) | zero_where_equal | LOW)
         });
         // The top bits of eight bytes, side by side.
         mask |= (found >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56 << (8 * number);

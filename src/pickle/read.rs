@@ -6,7 +6,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::find::find;
+use super::find::{ONES, find, zero_bytes};
+use super::line::Line;
 use super::mask;
 use super::scan::line_end;
 
@@ -79,18 +80,18 @@ impl<'a> Tokens<'a> {
         let opcode = *self.data.get(self.at)?;
         self.at += 1;
         Some(match opcode {
-            b'p' => Token::Put(number(self.line()?)?),
+            b'p' => Token::Put(self.number()?),
             b'V' => Token::Text(self.line()?),
             b's' => Token::SetItem,
             b'a' => Token::Append,
-            b'I' => int_or_bool(self.line()?)?,
+            b'I' => self.int_or_bool()?,
             b'(' => Token::Mark,
             b'l' => Token::List,
             b'd' => Token::Dict,
             b't' => Token::Tuple,
             b'F' => Token::Float(float(self.line()?)?),
             b'N' => Token::None,
-            b'g' => Token::Get(number(self.line()?)?),
+            b'g' => Token::Get(self.number()?),
             b'L' => long(self.line()?)?,
             b'c' => Token::Global(self.line()?, self.line()?),
             b'R' => Token::Reduce,
@@ -99,6 +100,39 @@ impl<'a> Tokens<'a> {
             b'.' => Token::Stop,
             _ => return None,
         })
+    }
+
+    /// Passes over the next token if this is its line.
+    #[inline(always)]
+    pub fn pass(&mut self, line: &Line) -> bool {
+        let length = self.data.get(self.at..).and_then(|rest| line.find(rest));
+        self.at += length.unwrap_or(0);
+        length.is_some()
+    }
+
+    #[inline(always)]
+    fn number(&mut self) -> Option<usize> {
+        let number = match self.short_number() {
+            Some(number) => number,
+            None => digits(self.line()?)?,
+        };
+        usize::try_from(number).ok()
+    }
+
+    #[inline(always)]
+    fn int_or_bool(&mut self) -> Option<Token<'a>> {
+        match self.short_number() {
+            Some(number) => Some(Token::Int(number)),
+            None => int_or_bool(self.line()?),
+        }
+    }
+
+    /// A line of up to seven digits.
+    #[inline(always)]
+    fn short_number(&mut self) -> Option<i64> {
+        let (number, length) = short_number(*self.data.get(self.at..)?.first_chunk()?)?;
+        self.at += length;
+        Some(number)
     }
 
     #[inline]
@@ -110,10 +144,26 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// The number that eight bytes begin with, and the length of its line. All digits are looked at at once: how many there are
+/// is never what the processor guesses.
 #[inline]
-fn number(line: &[u8]) -> Option<usize> {
-    let number = digits(line)?;
-    usize::try_from(number).ok()
+fn short_number(bytes: [u8; 8]) -> Option<(i64, usize)> {
+    const ZEROS: u64 = ONES * b'0' as u64;
+    let word = u64::from_le_bytes(bytes);
+    let bits = zero_bytes(word ^ (ONES * u64::from(b'\n'))).trailing_zeros() & !7;
+    if !(8..64).contains(&bits) || (bytes[0] == b'0' && bits > 8) {
+        return None;
+    }
+    // Zeros in front make eight digits.
+    let digits = word << (64 - bits) | ZEROS >> bits;
+    let high = digits ^ ZEROS;
+    if (high | high.wrapping_add(ONES * 6)) & (ONES * 0xf0) != 0 {
+        return None;
+    }
+    let pairs = (high * 10 + (high >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    let number = (fours * 10_000 + (fours >> 32)) & 0xffff_ffff;
+    Some((number as i64, bits as usize / 8 + 1))
 }
 
 /// Decimal digits, at most 18 of them, without a sign or needless zeros.
@@ -164,12 +214,43 @@ fn float(line: &[u8]) -> Option<f64> {
         b"-inf" => return Some(f64::NEG_INFINITY),
         _ => {}
     }
+    if let Some(value) = short_float(line) {
+        return Some(value);
+    }
     let spelled_out = line
         .iter()
         .all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'+' | b'-'));
     let line = std::str::from_utf8(line).ok().filter(|_| spelled_out)?;
     // What overflows is an error to Python, infinity to Rust.
     line.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+/// A float of up to 15 digits without an exponent: as both the digits and the power of ten are floats, one division
+/// gives the nearest (Clinger, "How to read floating point numbers accurately", 1990).
+#[inline]
+fn short_float(line: &[u8]) -> Option<f64> {
+    const POWERS: [f64; 16] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
+    let (negative, digits) = match line.strip_prefix(b"-") {
+        Some(digits) => (true, digits),
+        None => (false, line),
+    };
+    if !(3..=16).contains(&digits.len()) {
+        return None;
+    }
+    let mut number = 0_u64;
+    let mut point = None;
+    for (at, &byte) in digits.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => number = 10 * number + u64::from(byte - b'0'),
+            b'.' if point.is_none() => point = Some(at),
+            _ => return None,
+        }
+    }
+    let behind_point = digits.len() - 1 - point?;
+    let value = number as f64 / POWERS.get(behind_point)?;
+    Some(if negative { -value } else { value })
 }
 
 /// A part of a str's line.
@@ -192,6 +273,9 @@ static HEX_DIGITS: [u8; 256] = {
     }
     worth
 };
+
+/// Up to so many bytes vectors aren't worth a function call.
+const SHORT_LINE: usize = 64;
 
 /// The pieces of a str's line.
 #[derive(Debug, Clone)]
@@ -273,6 +357,24 @@ impl Character for u32 {
 #[inline]
 pub fn raw_bits(line: &[u8]) -> u32 {
     if line.is_ascii() { 0x7f } else { 0xff }
+}
+
+/// The same, and whether the line has escapes, at one go where it is short.
+#[inline]
+fn look_at(line: &[u8]) -> (u32, bool) {
+    const TOP: u64 = 0x8080_8080_8080_8080;
+    let (Some(last), ..=SHORT_LINE) = (line.last_chunk::<8>(), line.len()) else {
+        return (raw_bits(line), find(b'\\', line).is_some());
+    };
+    let (words, _) = line.as_chunks::<8>();
+    let (mut bits, mut found) = (0, 0);
+    // The last one may count twice in part.
+    for word in words.iter().chain([last]) {
+        let word = u64::from_le_bytes(*word);
+        bits |= word;
+        found |= zero_bytes(word ^ (ONES * u64::from(b'\\')));
+    }
+    (if bits & TOP == 0 { 0x7f } else { 0xff }, found != 0)
 }
 
 /// What has become of a str's line.
@@ -363,16 +465,13 @@ impl<'a> Text<'a> {
     /// Measures a str's line; `None` if an escape is unusual.
     #[inline]
     pub fn measure(line: &'a [u8]) -> Option<Self> {
+        let (bits, escapes) = look_at(line);
         let text = Self {
             line,
             length: line.len(),
-            bits: raw_bits(line),
+            bits,
         };
-        if find(b'\\', line).is_some() {
-            text.measure_escapes()
-        } else {
-            Some(text)
-        }
+        if escapes { text.measure_escapes() } else { Some(text) }
     }
 
     fn measure_escapes(mut self) -> Option<Self> {
@@ -471,6 +570,29 @@ mod tests {
             prop_assert_eq!(filled::<u32>(line), Some(text.clone()));
             let fits = text.iter().all(|&code| code < 0x100);
             prop_assert_eq!(filled::<u8>(line), fits.then_some(text));
+        }
+
+        #[test]
+        fn short_numbers_are_what_their_digits_are(line in "[0-9]{1,9}|[-0-9:/ a]{0,9}", rest in "[0-9\n]{8}") {
+            let bytes = format!("{line}\n{rest}");
+            let found = short_number(*bytes.as_bytes().first_chunk().unwrap());
+            let expected = digits(line.as_bytes()).filter(|_| line.len() <= 7);
+            prop_assert_eq!(found, expected.map(|number| (number, line.len() + 1)));
+        }
+
+        #[test]
+        fn short_floats_are_the_nearest(digits in "-?[0-9]{0,10}[.][0-9]{0,10}", garbled in "[-.0-9e]{1,6}") {
+            for line in [digits, garbled] {
+                if let Some(value) = short_float(line.as_bytes()) {
+                    let nearest: f64 = line.parse().unwrap();
+                    prop_assert_eq!(value.to_bits(), nearest.to_bits());
+                } else {
+                    // Too long, too short, or none.
+                    let digits = line.strip_prefix('-').unwrap_or(&line);
+                    let short = (3..=16).contains(&digits.len()) && digits.bytes().filter(|&byte| byte == b'.').count() == 1;
+                    prop_assert!(!short || digits.contains(['e', '-']));
+                }
+            }
         }
 
         #[test]

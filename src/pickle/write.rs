@@ -1,5 +1,6 @@
 //! The opcodes of protocol 0, byte for byte as CPython's C pickler writes them.
 
+use super::line::{self, Put};
 use super::mask;
 
 /// The decimal digits of 00 to 99.
@@ -20,13 +21,8 @@ static PAIRS: [[u8; 2]; 100] = {
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
     next_number: u32,
-    /// The next PUT, ready to be copied: the commonest opcode of all.
-    next_put: [u8; LINE],
-    put_length: usize,
+    next_put: Put,
 }
-
-/// So many bytes are copied as one number, as most opcodes are too short to be worth a call of `memcpy`.
-const LINE: usize = 16;
 
 impl<'a> Writer<'a> {
     /// A writer at the start of a pickle.
@@ -34,8 +30,7 @@ impl<'a> Writer<'a> {
         Self {
             out,
             next_number: 0,
-            next_put: *b"p0\n             ",
-            put_length: 3,
+            next_put: Put::default(),
         }
     }
 
@@ -97,7 +92,7 @@ impl<'a> Writer<'a> {
         if any_escaped(&block) {
             escape_latin1(text, self.out);
         } else {
-            self.line(&block, text.len());
+            append(self.out, &block, text.len());
         }
         self.out.push(b'\n');
     }
@@ -174,29 +169,12 @@ impl<'a> Writer<'a> {
     /// Puts the last value into the memo, under the number returned.
     #[inline]
     pub fn put(&mut self) -> u32 {
-        let line = self.next_put;
-        self.line(&line, self.put_length);
-        self.count_on();
+        let (line, length) = self.next_put.line().padded();
+        append(self.out, line, length);
+        self.next_put.count_on();
         let number = self.next_number;
         self.next_number += 1;
         number
-    }
-
-    /// Counts the next PUT's digits on.
-    #[inline]
-    fn count_on(&mut self) {
-        for digit in self.next_put[1..self.put_length - 1].iter_mut().rev() {
-            if *digit != b'9' {
-                *digit += 1;
-                return;
-            }
-            *digit = b'0';
-        }
-        // All were nines.
-        self.next_put[1] = b'1';
-        self.next_put[self.put_length - 1] = b'0';
-        self.next_put[self.put_length] = b'\n';
-        self.put_length += 1;
     }
 
     /// A value out of the memo.
@@ -212,29 +190,29 @@ impl<'a> Writer<'a> {
 
     #[inline]
     fn number_line(&mut self, opcode: &[u8], mut number: u32) {
-        let mut line = [b'\n'; LINE];
-        let mut start = LINE - 1;
+        let mut line = [b'\n'; line::LONGEST];
+        let mut start = line::LONGEST - 1;
         while number >= 10 {
             start -= 2;
             line[start..start + 2].copy_from_slice(&PAIRS[number as usize % 100]);
             number /= 100;
         }
-        if number > 0 || start == LINE - 1 {
+        if number > 0 || start == line::LONGEST - 1 {
             start -= 1;
             line[start] = b'0' + number as u8;
         }
         self.out.extend_from_slice(opcode);
         let line = (u128::from_le_bytes(line) >> (8 * start)).to_le_bytes();
-        self.line(&line, LINE - start);
+        append(self.out, &line, line::LONGEST - start);
     }
+}
 
-    /// Appends the line's beginning, by way of all of it.
-    #[inline]
-    fn line<const SIZE: usize>(&mut self, line: &[u8; SIZE], length: usize) {
-        let end = self.out.len() + length;
-        self.out.extend_from_slice(line);
-        self.out.truncate(end);
-    }
+/// Appends the line's beginning, by way of all of it.
+#[inline]
+fn append<const SIZE: usize>(out: &mut Vec<u8>, line: &[u8; SIZE], length: usize) {
+    let end = out.len() + length;
+    out.extend_from_slice(line);
+    out.truncate(end);
 }
 
 /// A character of a str in one of CPython's three widths.

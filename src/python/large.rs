@@ -1,7 +1,6 @@
 //! Items to chunks and back.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyValueError};
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
@@ -72,7 +71,8 @@ impl LargeWriter {
     }
 }
 
-/// The items of a stream that is known to be whole. What is not plain is unpickled by `loads`, by default `pickle.loads`.
+/// An iterator over the items of a stream that is known to be whole: of a long one, an `ItemStream`, of any other one over
+/// items that are there. What is not plain is unpickled by `loads`, by default `pickle.loads`.
 #[pyfunction]
 #[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
@@ -81,26 +81,24 @@ pub(super) fn read_items<'py>(
     compressed: bool,
     key: Option<&[u8]>,
     loads: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, ItemStream>> {
+) -> PyResult<Bound<'py, PyAny>> {
     // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
-    let stream = Bound::new(py, ItemStream::default())?;
+    let items = PyList::empty(py);
+    let iterator = items.try_iter()?.into_any();
     let key = key.map(Key::new).transpose()?;
-    let mut beginning = Reader::new(chunks.iter().collect(), compressed, key)?;
-    let mut data = Vec::new();
-    let stored = chunks.iter().map(|chunk| chunk.len()).sum();
-    let ended = run(py, stored, || -> Result<bool> {
-        while data.len() <= READ_AHEAD {
-            if !beginning.read(&mut data, CHUNK_SIZE)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    })?;
-    if ended {
-        stream.borrow_mut().ready = unpickle_all(Unpickler::new(py, loads)?, py, &data)?.into_iter();
-        return Ok(stream);
+    let reader = Reader::new(chunks.iter().collect(), compressed, key)?;
+    let mut ahead = Ahead::new(Unpickler::new(py, loads)?, reader);
+    if ahead.read(&items)? {
+        return Ok(iterator);
     }
 
+    // A long one. What has been unpickled of it comes again.
+    drop((items, iterator));
+    let Ahead {
+        reader: mut beginning,
+        mut data,
+        ..
+    } = ahead;
     let mut checker = Checker::default();
     py.detach(|| -> Result<()> {
         loop {
@@ -114,63 +112,83 @@ pub(super) fn read_items<'py>(
         if data.is_empty() { Ok(()) } else { Err(CUT_OFF) }
     })?;
     checker.import_globals(py, loads)?;
-    stream.borrow_mut().rest = Some(Rest {
+    let stream = ItemStream {
         reader: Reader::new(chunks, compressed, key)?,
         unpickler: Unpickler::new(py, loads)?,
         data: Vec::new(),
         at: 0,
-    });
-    Ok(stream)
+    };
+    Ok(Bound::new(py, stream)?.into_any())
 }
 
-fn unpickle_all(mut unpickler: Unpickler, py: Python<'_>, mut data: &[u8]) -> PyResult<Vec<Py<PyAny>>> {
-    let mut items = Vec::new();
-    while !data.is_empty() {
-        let (item, size) = unpickler.read(py, data)?.ok_or(CUT_OFF)?;
-        items.push(item.unbind());
-        data = &data[size..];
-    }
-    Ok(items)
+/// The beginning of a stream, or all of one that is not long.
+struct Ahead<Chunk> {
+    unpickler: Unpickler,
+    reader: Reader<Chunk>,
+    /// What has been read and not yet unpickled.
+    data: Vec<u8>,
+    /// How much has been unpickled.
+    done: usize,
 }
 
-/// The items of a stream, one by one: all unpickled already or, of a long stream, each when it is asked for.
-#[pyclass(module = "fastblets._native")]
-#[derive(Default)]
-pub(super) struct ItemStream {
-    ready: std::vec::IntoIter<Py<PyAny>>,
-    rest: Option<Rest>,
-}
+impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
+    /// The first step shows what kind of items there are, and costs little if it was in vain.
+    const FIRST_STEP: usize = 1 << 16;
+    const STEP: usize = 1 << 20;
+    /// Fewer items a step are not worth it: at the end of each, a part of one has been unpickled in vain.
+    const FEWEST: usize = 16;
 
-#[pymethods]
-impl ItemStream {
-    /// Whether the items have been unpickled, so that nothing can go wrong any more.
-    #[getter]
-    fn ready(&self) -> bool {
-        self.rest.is_none()
-    }
-
-    fn __iter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
-        this
-    }
-
-    fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        match &mut self.rest {
-            Some(rest) => rest.next(py),
-            None => Ok(self.ready.next()),
+    fn new(unpickler: Unpickler, reader: Reader<Chunk>) -> Self {
+        Self {
+            unpickler,
+            reader,
+            data: Vec::new(),
+            done: 0,
         }
     }
 
-    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        self.ready.as_slice().iter().try_for_each(|item| visit.call(item))
+    /// Reads and unpickles all, unless the stream is a long one: then returns false.
+    ///
+    /// Plain items are unpickled as they come, while they are in the processor's caches and before they take memory of
+    /// their own, which costs as much as to inflate them. Of others none is before the stream is known to be whole, as
+    /// that may execute anything.
+    fn read(&mut self, items: &Bound<'_, PyList>) -> PyResult<bool> {
+        let py = items.py();
+        let stored = self.reader.unread();
+        let (mut step, mut as_they_come) = (Self::FIRST_STEP, true);
+        while run(py, stored, || self.reader.read(&mut self.data, step))? {
+            step = Self::STEP;
+            let size = self.done + self.data.len();
+            if size > READ_AHEAD {
+                return Ok(false);
+            }
+            let expected = size as f64 * stored as f64 / (stored - self.reader.unread()) as f64;
+            as_they_come = as_they_come && expected < READ_AHEAD as f64 && self.unpickle_plain(items)? >= Self::FEWEST;
+        }
+        let mut at = 0;
+        while at < self.data.len() {
+            let (item, size) = self.unpickler.read(py, &self.data[at..])?.ok_or(CUT_OFF)?;
+            items.append(item)?;
+            at += size;
+        }
+        Ok(true)
     }
 
-    fn __clear__(&mut self) {
-        self.ready = Vec::new().into_iter();
+    /// Unpickles items up to the first one that is incomplete or not plain. Returns how many.
+    fn unpickle_plain(&mut self, items: &Bound<'_, PyList>) -> PyResult<usize> {
+        let before = items.len();
+        let size = self
+            .unpickler
+            .read_plain(items.py(), &self.data, |item| items.append(item))?;
+        self.data.drain(..size);
+        self.done += size;
+        Ok(items.len() - before)
     }
 }
 
-/// A long stream, which is read for the second time.
-struct Rest {
+/// The items of a long stream, which is read for the second time: each is unpickled when it is asked for.
+#[pyclass(module = "fastblets._native")]
+pub(super) struct ItemStream {
     reader: Reader<PyBackedBytes>,
     unpickler: Unpickler,
     /// What has been read of the stream, and where in it the next item starts.
@@ -178,8 +196,13 @@ struct Rest {
     at: usize,
 }
 
-impl Rest {
-    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+#[pymethods]
+impl ItemStream {
+    fn __iter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        this
+    }
+
+    fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         loop {
             let unread = &self.data[self.at..];
             if !unread.is_empty()

@@ -7,6 +7,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyStr
 
 use super::classes::Rules;
 use super::raw::{self, Characters, CollectorPause};
+use crate::pickle::line::{Line, Put};
 use crate::pickle::read::{Text, Token, Tokens};
 
 /// The bits of ASCII characters.
@@ -18,10 +19,7 @@ pub(crate) struct Loader {
     globals: Globals,
     /// `_codecs.encode`, as which protocol 0 spells bytes.
     encode: Py<PyAny>,
-    // Their memory, kept from pickle to pickle.
-    stack: Vec<Py<PyAny>>,
-    memo: Vec<Py<PyAny>>,
-    marks: Vec<usize>,
+    memory: Memory,
 }
 
 impl Loader {
@@ -35,9 +33,7 @@ impl Loader {
             // Other threads may change a class under the walk where there is no GIL.
             globals: Globals::new(loads.filter(|_| !cfg!(Py_GIL_DISABLED))),
             encode: encode.clone_ref(py),
-            stack: Vec::new(),
-            memo: Vec::new(),
-            marks: Vec::new(),
+            memory: Memory::default(),
         })
     }
 
@@ -55,51 +51,91 @@ impl Loader {
         }
     }
 
+    /// Loads items of plain types alone from the beginning of `data`, and executes nothing. Stops at the first that is not
+    /// plain or not whole. Returns how many bytes those before it take.
+    pub(crate) fn load_plain<'py>(
+        &mut self,
+        py: Python<'py>,
+        data: &[u8],
+        mut take: impl FnMut(Bound<'py, PyAny>) -> PyResult<()>,
+    ) -> PyResult<usize> {
+        let mut done = 0;
+        let mut build = self.begin(py);
+        let result = loop {
+            let Some((item, size)) = build.item(&data[done..]) else {
+                break Ok(done);
+            };
+            if let Err(error) = take(item) {
+                break Err(error);
+            }
+            done += size;
+        };
+        build.end();
+        self.globals.unknown = None;
+        result
+    }
+
     fn build<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<(Bound<'py, PyAny>, usize)> {
-        self.keys.next_pickle();
-        self.globals.next_pickle();
-        let mut build = Build {
+        let mut build = self.begin(py);
+        let found = build.item(data);
+        build.end();
+        found
+    }
+
+    fn begin<'py>(&mut self, py: Python<'py>) -> Build<'_, 'py> {
+        Build {
             py,
-            stack: recycled(&mut self.stack),
-            memo: recycled(&mut self.memo),
-            marks: recycled(&mut self.marks),
+            stack: recycled(&mut self.memory.stack),
+            memo: recycled(&mut self.memory.memo),
+            next_put: Put::default(),
+            marks: std::mem::take(&mut self.memory.marks),
             fence: 0,
+            memory: &mut self.memory,
             keys: &mut self.keys,
             globals: &mut self.globals,
             encode: self.encode.bind(py),
             pause: None,
-        };
-        let mut tokens = Tokens::new(data);
-        let item = build.run(&mut tokens);
-        let mut used = (build.stack, build.memo, build.marks);
-        self.stack = recycled(&mut used.0);
-        self.memo = recycled(&mut used.1);
-        self.marks = recycled(&mut used.2);
-        Some((item?, tokens.consumed()))
+        }
     }
+}
+
+/// The memory that a build leaves for the next.
+#[derive(Default)]
+struct Memory {
+    stack: Vec<Py<PyAny>>,
+    memo: Vec<Py<PyAny>>,
+    marks: Vec<usize>,
 }
 
 /// The memory of a vector, for other contents.
 fn recycled<A, B>(used: &mut Vec<A>) -> Vec<B> {
-    const LARGEST_KEPT: usize = 1 << 16;
     let mut used = std::mem::take(used);
-    used.clear();
-    if used.capacity() > LARGEST_KEPT {
-        return Vec::new();
-    }
+    clear(&mut used);
     // Collected in place: the standard library keeps the allocation if the sizes agree.
     used.into_iter().filter_map(|_| None).collect()
 }
 
-/// One item being built.
+/// Empties a vector. What was needed for one huge item is not kept for all that follow.
+#[inline]
+fn clear<T>(used: &mut Vec<T>) {
+    const LARGEST_KEPT: usize = 1 << 16;
+    used.clear();
+    if used.capacity() > LARGEST_KEPT {
+        *used = Vec::new();
+    }
+}
+
+/// Items being built, one after the other.
 struct Build<'a, 'py> {
     py: Python<'py>,
     stack: Vec<Bound<'py, PyAny>>,
     memo: Vec<Bound<'py, PyAny>>,
+    next_put: Put,
     /// The stack's heights at the marks below the last.
     marks: Vec<usize>,
     /// The stack's height at the last mark, below which only a token that collects may reach.
     fence: usize,
+    memory: &'a mut Memory,
     keys: &'a mut Keys,
     globals: &'a mut Globals,
     encode: &'a Bound<'py, PyAny>,
@@ -112,11 +148,27 @@ impl<'py> Build<'_, 'py> {
     /// In bytes: worth the pause of giving up the GIL and getting it back.
     const LONG_TEXT: usize = 1 << 16;
 
-    fn run(&mut self, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
+    /// The item at `data`'s beginning, and its size.
+    fn item(&mut self, data: &[u8]) -> Option<(Bound<'py, PyAny>, usize)> {
+        clear(&mut self.stack);
+        clear(&mut self.memo);
+        clear(&mut self.marks);
+        self.next_put = Put::default();
+        self.fence = 0;
+        self.keys.next_pickle();
+        self.globals.next_pickle();
+        let mut tokens = Tokens::new(data);
         self.pause = Some(CollectorPause::new(self.py));
-        let item = self.follow(tokens);
+        let item = self.follow(&mut tokens);
         self.pause = None;
-        item
+        Some((item?, tokens.consumed()))
+    }
+
+    /// Drops whatever was begun.
+    fn end(mut self) {
+        self.memory.stack = recycled(&mut self.stack);
+        self.memory.memo = recycled(&mut self.memo);
+        self.memory.marks = std::mem::take(&mut self.marks);
     }
 
     #[inline]
@@ -125,14 +177,30 @@ impl<'py> Build<'_, 'py> {
         loop {
             match tokens.next_token()? {
                 Token::Put(number) => self.put(number)?,
-                Token::Text(line) => self.text(line)?,
-                Token::SetItem => self.set_item()?,
+                Token::Text(line) => {
+                    self.text(line)?;
+                    self.put_at_once(tokens);
+                }
+                Token::SetItem => {
+                    self.set_item()?;
+                    self.key_at_once(tokens);
+                }
                 Token::Append => self.append()?,
                 Token::Int(value) => self.push(value.into_pyobject(py).ok()?),
                 Token::Mark => self.mark(),
-                Token::List => self.collect_nothing(PyList::empty(py))?,
-                Token::Dict => self.collect_nothing(PyDict::new(py))?,
-                Token::Tuple => self.tuple()?,
+                Token::List => {
+                    self.collect_nothing(PyList::empty(py))?;
+                    self.put_at_once(tokens);
+                }
+                Token::Dict => {
+                    self.collect_nothing(PyDict::new(py))?;
+                    self.put_at_once(tokens);
+                    self.key_at_once(tokens);
+                }
+                Token::Tuple => {
+                    self.tuple()?;
+                    self.put_at_once(tokens);
+                }
                 Token::Bool(value) => self.push(PyBool::new(py, value).to_owned()),
                 Token::None => self.push(PyNone::get(py).to_owned()),
                 Token::Float(value) => self.push(PyFloat::new(py, value)),
@@ -169,10 +237,29 @@ impl<'py> Build<'_, 'py> {
         let object = self.top()?.clone();
         if number == self.memo.len() {
             self.memo.push(object);
+            self.next_put.count_on();
         } else {
             *self.memo.get_mut(number)? = object;
         }
         Some(())
+    }
+
+    /// Takes the PUT that CPython writes behind whatever may come again: to recognize it takes less than to read it.
+    #[inline(always)]
+    fn put_at_once(&mut self, tokens: &mut Tokens<'_>) {
+        if tokens.pass(self.next_put.line()) {
+            self.next_put.count_on();
+            self.memo.extend(self.stack.last().cloned());
+        }
+    }
+
+    /// Takes the key that came here the last time, likewise, and its PUT.
+    #[inline(always)]
+    fn key_at_once(&mut self, tokens: &mut Tokens<'_>) {
+        if let Some(key) = self.keys.expect(self.py, tokens) {
+            self.push(key);
+            self.put_at_once(tokens);
+        }
     }
 
     #[inline]
@@ -180,11 +267,22 @@ impl<'py> Build<'_, 'py> {
         if line.len() >= Self::LONG_TEXT && self.stack.is_empty() && self.memo.is_empty() {
             return self.lone_long_text(line);
         }
-        let text = Text::measure(line)?;
         let in_key_place = self.top().is_some_and(|top| raw::exact::<PyDict>(top).is_some());
-        let text = match text.unescaped() {
-            Some(ascii) if in_key_place && text.bits <= ASCII => self.keys.get(self.py, ascii)?,
-            _ => raw::new_str(self.py, &text)?,
+        let known = if in_key_place {
+            self.keys.find(self.py, line)
+        } else {
+            None
+        };
+        let text = match known {
+            Some(text) => text,
+            None => {
+                let measured = Text::measure(line)?;
+                let text = raw::new_str(self.py, &measured)?;
+                if in_key_place && measured.bits <= ASCII && measured.unescaped().is_some() {
+                    self.keys.keep(line, &text);
+                }
+                text
+            }
         };
         self.push(text);
         Some(())
@@ -224,7 +322,7 @@ impl<'py> Build<'_, 'py> {
     fn set_item(&mut self) -> Option<()> {
         let value = self.pop()?;
         let key = self.pop()?;
-        if !is_plain_key(&key, Self::DEEPEST_KEY) {
+        if raw::exact::<PyString>(&key).is_none() && !is_plain_key(&key, Self::DEEPEST_KEY) {
             return None;
         }
         raw::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
@@ -446,21 +544,30 @@ pub(super) fn load_global<'py>(loads: &Bound<'py, PyAny>, module: &[u8], name: &
 /// its hash already.
 #[derive(Default)]
 struct Keys {
-    slots: Vec<Option<Key>>,
+    keys: Vec<Key>,
+    /// For each hash, where its key is, `NONE` if nowhere.
+    places: Vec<u16>,
     pickle: u32,
+    /// Where the last key is, and the one that came next the last time.
+    last: usize,
+    expected: usize,
 }
 
 struct Key {
     text: Py<PyString>,
+    line: Line,
     /// The pickle that has the string. CPython would make a second one if the same pickle spells it out again, and if
     /// the item is pickled again one can tell.
     pickle: u32,
+    /// Where the key is that came next the last time.
+    next: usize,
     /// The interned string that is equal, once it has been an attribute's name.
     name: Option<Py<PyString>>,
 }
 
 impl Keys {
-    const SLOTS: usize = 2048;
+    const MOST: usize = 2048;
+    const NONE: u16 = u16::MAX;
     const LONGEST: usize = 32;
 
     fn next_pickle(&mut self) {
@@ -470,30 +577,74 @@ impl Keys {
         self.pickle += 1;
     }
 
+    /// The str that the next token is, if it is the one that came next the last time. That takes neither a search for the
+    /// line's end nor a look-up.
+    #[inline(always)]
+    fn expect<'py>(&mut self, py: Python<'py>, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyString>> {
+        let key = self.keys.get_mut(self.expected)?;
+        if key.pickle == self.pickle || !tokens.pass(&key.line) {
+            return None;
+        }
+        key.pickle = self.pickle;
+        self.last = self.expected;
+        self.expected = key.next;
+        Some(key.text.bind(py).clone())
+    }
+
+    /// The str that a line is, if it is there and this pickle doesn't have it yet. Those that are there have no escapes, so
+    /// that no other line is the same.
     #[inline]
-    fn get<'py>(&mut self, py: Python<'py>, ascii: &[u8]) -> Option<Bound<'py, PyString>> {
+    fn find<'py>(&mut self, py: Python<'py>, line: &[u8]) -> Option<Bound<'py, PyString>> {
+        let place = usize::from(*self.places.get(hash(line) % Self::MOST)?);
+        let key = self.keys.get_mut(place)?;
+        if key.pickle == self.pickle || !same(key.text.bind(py), line) {
+            return None;
+        }
+        key.pickle = self.pickle;
+        let text = key.text.bind(py).clone();
+        self.follow(place);
+        Some(text)
+    }
+
+    /// Keeps the str that an ASCII line without escapes is.
+    #[inline]
+    fn keep(&mut self, ascii: &[u8], text: &Bound<'_, PyString>) {
         // The first pickle may be the only one.
         if ascii.len() > Self::LONGEST || ascii.len() < 2 || self.pickle == 1 {
-            return raw::new_latin1(py, ascii, ASCII);
+            return;
         }
-        if self.slots.is_empty() {
-            self.slots.resize_with(Self::SLOTS, || None);
+        if self.places.is_empty() {
+            self.places.resize(Self::MOST, Self::NONE);
         }
-        let slot = &mut self.slots[hash(ascii) % Self::SLOTS];
-        if let Some(key) = slot.as_mut().filter(|key| same(key.text.bind(py), ascii)) {
-            if key.pickle == self.pickle {
-                return raw::new_latin1(py, ascii, ASCII);
-            }
-            key.pickle = self.pickle;
-            return Some(key.text.bind(py).clone());
-        }
-        let text = raw::new_latin1(py, ascii, ASCII)?;
-        *slot = Some(Key {
+        let place = &mut self.places[hash(ascii) % Self::MOST];
+        let key = Key {
             text: text.clone().unbind(),
+            line: Line::new(b'V', ascii),
             pickle: self.pickle,
+            next: usize::from(*place),
             name: None,
-        });
-        Some(text)
+        };
+        match self.keys.get_mut(usize::from(*place)) {
+            // One that is equal serves the next pickle as well.
+            Some(known) if same(known.text.bind(text.py()), ascii) => return,
+            Some(known) => *known = key,
+            None => {
+                *place = self.keys.len() as u16;
+                self.keys.push(key);
+            }
+        }
+        let place = usize::from(*place);
+        self.follow(place);
+    }
+
+    /// Remembers that a key came next.
+    #[inline]
+    fn follow(&mut self, place: usize) {
+        if let Some(last) = self.keys.get_mut(self.last) {
+            last.next = place;
+        }
+        self.last = place;
+        self.expected = self.keys.get(place).map_or(place, |key| key.next);
     }
 
     /// The interned str that is equal to this one, as which CPython keeps an attribute's name. No key becomes it: the same
@@ -502,7 +653,8 @@ impl Keys {
     fn interned<'py>(&mut self, text: &Bound<'py, PyString>) -> Option<Bound<'py, PyString>> {
         let py = text.py();
         if let Characters::Latin1(ascii) = raw::characters(text)?
-            && let Some(Some(key)) = self.slots.get_mut(hash(ascii) % Self::SLOTS)
+            && let Some(place) = self.places.get(hash(ascii) % Self::MOST)
+            && let Some(key) = self.keys.get_mut(usize::from(*place))
             && key.text.is(text)
         {
             if key.name.is_none() {
@@ -524,10 +676,16 @@ fn same(text: &Bound<'_, PyString>, ascii: &[u8]) -> bool {
     matches!(raw::characters(text), Some(Characters::Latin1(characters)) if characters == ascii)
 }
 
+/// Both ends count, eight bytes each, and the length.
 #[inline]
-fn hash(ascii: &[u8]) -> usize {
-    let word = ascii.iter().fold(ascii.len() as u64, |word, &byte| {
-        (word.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95)
-    });
-    (word >> 32) as usize
+fn hash(line: &[u8]) -> usize {
+    let (first, last) = if let (Some(first), Some(last)) = (line.first_chunk(), line.last_chunk()) {
+        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+    } else if let (Some(first), Some(last)) = (line.first_chunk(), line.last_chunk()) {
+        (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
+    } else {
+        (line.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0)
+    };
+    let word = first ^ last.rotate_left(29) ^ line.len() as u64;
+    (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> 32) as usize
 }

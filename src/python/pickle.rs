@@ -73,6 +73,21 @@ impl Unpickler {
         })
     }
 
+    /// Takes plain items from the beginning of `data`, up to the first that is not, or is not whole. Executes nothing. Returns
+    /// how many bytes they take.
+    pub(super) fn read_plain<'py>(
+        &mut self,
+        py: Python<'py>,
+        data: &[u8],
+        take: impl FnMut(Bound<'py, PyAny>) -> PyResult<()>,
+    ) -> PyResult<usize> {
+        if fast_paths() {
+            self.loader.load_plain(py, data, take)
+        } else {
+            Ok(0)
+        }
+    }
+
     /// The first item in `data` and its size, or `None` if `data` is only the beginning of it. Then `data` must have
     /// grown at the next call.
     pub(super) fn read<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {

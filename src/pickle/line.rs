@@ -1,0 +1,134 @@
+//! Lines that are known before they are read or written.
+
+/// The longest line that is worth it, in bytes. It is copied and compared as one number: most lines are too short for a call
+/// of `memcpy`.
+pub(super) const LONGEST: usize = 16;
+
+/// An opcode and its argument, the newline included.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    bytes: [u8; LONGEST],
+    length: usize,
+    /// The bits that count.
+    mask: u128,
+}
+
+impl Line {
+    /// The line of an opcode with this argument. If it is too long it is never found.
+    pub fn new(opcode: u8, argument: &[u8]) -> Self {
+        let length = argument.len() + 2;
+        let mut bytes = [b' '; LONGEST];
+        let Some(line) = bytes.get_mut(..length) else {
+            // What no line begins with.
+            let bytes = [b'\n'; LONGEST];
+            return Self {
+                bytes,
+                length: 0,
+                mask: u128::MAX,
+            };
+        };
+        line[0] = opcode;
+        line[1..length - 1].copy_from_slice(argument);
+        line[length - 1] = b'\n';
+        Self {
+            bytes,
+            length,
+            mask: u128::MAX >> (8 * (LONGEST - length)),
+        }
+    }
+
+    /// The line's length, if `data` begins with it. The last lines of all are not looked at.
+    #[inline]
+    pub(super) fn find(&self, data: &[u8]) -> Option<usize> {
+        let differing = u128::from_le_bytes(self.bytes) ^ u128::from_le_bytes(*data.first_chunk()?);
+        (differing & self.mask == 0).then_some(self.length)
+    }
+
+    /// The line and its length. What is behind it means nothing.
+    #[inline]
+    pub(super) fn padded(&self) -> (&[u8; LONGEST], usize) {
+        (&self.bytes, self.length)
+    }
+}
+
+/// The next PUT of a pickle, the commonest opcode of all, of which the numbers count up.
+#[derive(Debug)]
+pub struct Put(Line);
+
+impl Default for Put {
+    /// The first of a pickle.
+    fn default() -> Self {
+        Self(Line {
+            bytes: *b"p0\n             ",
+            length: 3,
+            mask: 0xff_ffff,
+        })
+    }
+}
+
+impl Put {
+    /// Its line.
+    #[inline]
+    pub fn line(&self) -> &Line {
+        &self.0
+    }
+
+    /// Goes on to the next.
+    #[inline]
+    pub fn count_on(&mut self) {
+        let Line { bytes, length, mask } = &mut self.0;
+        for digit in bytes[1..*length - 1].iter_mut().rev() {
+            if *digit != b'9' {
+                *digit += 1;
+                return;
+            }
+            *digit = b'0';
+        }
+        // All were nines.
+        bytes[1] = b'1';
+        bytes[*length - 1] = b'0';
+        bytes[*length] = b'\n';
+        *length += 1;
+        *mask = *mask << 8 | 0xff;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn puts_count_up() {
+        let mut put = Put::default();
+        for number in 0..1_200_000 {
+            let spelled = format!("p{number}\n");
+            let (line, length) = put.line().padded();
+            assert_eq!(&line[..length], spelled.as_bytes());
+            let spelled = format!("{spelled}sVwhatever follows");
+            assert_eq!(put.line().find(spelled.as_bytes()), Some(length));
+            put.count_on();
+            assert_eq!(put.line().find(spelled.as_bytes()), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_found_where_data_begins_with_it(
+            argument in prop::collection::vec(b'a'..=b'b', 0..20),
+            other in prop::collection::vec(b'a'..=b'b', 0..20),
+        ) {
+            let line = Line::new(b'V', &argument);
+            for argument in [&argument, &other] {
+                let whole = [b"V", argument.as_slice(), b"\n"].concat();
+                let data = [&whole, b"more than the line".as_slice()].concat();
+                let (bytes, length) = line.padded();
+                let found = (bytes[..length] == whole).then_some(whole.len());
+                prop_assert_eq!(line.find(&data), found);
+                prop_assert_eq!(line.find(&data[..LONGEST - 1]), None);
+            }
+            prop_assert_eq!(line.padded().1 == 0, argument.len() > LONGEST - 2);
+        }
+    }
+}
