@@ -20,8 +20,13 @@ N ?= 1000
 # What must hold for the fast paths as for CPython's pickle in their place.
 BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
 
+# What exercises the unsafe code of src/python/raw.rs the most.
+UNSAFE := $(addprefix tests/test_,pickle_codec.py pickle_instances.py vectors.py differential_values.py)
+
+HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
+
 .PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint lint-rust lint-python
-.PHONY: fuzz bench build servers clean
+.PHONY: fuzz sanitize bench build servers clean
 
 help:
 	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
@@ -36,6 +41,7 @@ help:
 	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
 	@echo "make lint                               formatters, linters, type checkers; or lint-rust, lint-python"
 	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
+	@echo "make sanitize                           what reaches into CPython's objects, under AddressSanitizer"
 	@echo "make build                              the package, in .venv, in release mode"
 	@echo "make bench [BENCH=--help]               Djblets and fastblets side by side, for docs/performance.md"
 	@echo "make clean                              remove all that was made"
@@ -95,6 +101,17 @@ fuzz:
 	for target in $$(cargo fuzz list); do \
 		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+# Instrumented code needs a target of its own, so that what runs while it is built is not. The runtime is gcc's, loaded before
+# Python, whose own small objects are left to malloc: else nobody would see where one ends.
+sanitize: build
+	rm -rf build/sanitize
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Zexternal-clangrt" CARGO_PROFILE_RELEASE_LTO=off \
+		CARGO_TARGET_DIR=target/sanitize $(BIN)/maturin build --release --locked --quiet --target $(HOST) \
+		--auditwheel skip --interpreter $(BIN)/python --out build/sanitize
+	$(BIN)/python -m zipfile -e build/sanitize/*.whl build/sanitize/package
+	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
+		PYTHONPATH=build/sanitize/package $(BIN)/python -m pytest -q $(UNSAFE)
 
 build: $(DEV)
 	$(BIN)/maturin develop --release --locked --quiet

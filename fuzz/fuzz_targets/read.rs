@@ -2,7 +2,9 @@
 //! pickle the scanner does.
 #![no_main]
 
-use fastblets::pickle::read::{Piece, Text, Token, Tokens};
+use std::mem::MaybeUninit;
+
+use fastblets::pickle::read::{Character, Piece, Text, Token, Tokens, fill};
 use fastblets::pickle::scan::Scanner;
 use fastblets::pickle::write::Writer;
 use libfuzzer_sys::fuzz_target;
@@ -46,6 +48,11 @@ fn write(token: Token<'_>, output: &mut Vec<u8>) {
 fn check_text(text: Text<'_>) {
     let characters = characters(text);
     assert_eq!(characters.len(), text.length);
+    assert_eq!(filled::<u32>(text).as_ref(), Some(&characters));
+    for (widest, filled) in [(0xff, filled::<u8>(text)), (0xffff, filled::<u16>(text))] {
+        let fits = characters.iter().all(|&code| code <= widest);
+        assert_eq!(filled.as_ref(), fits.then_some(&characters));
+    }
     let mut written = Vec::new();
     Writer::new(&mut written).ucs4(&characters);
     let Some(Token::Text(line)) = Tokens::new(&written).next_token() else {
@@ -53,6 +60,15 @@ fn check_text(text: Text<'_>) {
     };
     let again = Text::measure(line).expect("what was written is usual");
     assert_eq!(self::characters(again), characters);
+}
+
+/// The same, all at once, with no more room than there has to be.
+fn filled<C: Character + Default + Into<u32>>(text: Text<'_>) -> Option<Vec<u32>> {
+    let mut place = vec![MaybeUninit::new(C::default()); text.length];
+    let filled = fill(text.line(), &mut place)?;
+    assert_eq!(filled.length, text.length);
+    // SAFETY: initialized from the beginning.
+    Some(place.iter().map(|character| unsafe { character.assume_init() }.into()).collect())
 }
 
 fn characters(text: Text<'_>) -> Vec<u32> {

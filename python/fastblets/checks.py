@@ -70,7 +70,11 @@ _KEY_SIZES: Final = (16, 24, 32)
 
 #: What reads a setting and refuses a wrong one, as each call does, the id of the check, and which calls fail then.
 _READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
-    ("E003", lambda: get_encryption_key_fallbacks(get_settings(), b""), "Each call with encryption under the default key"),
+    (
+        "E003",
+        lambda: get_encryption_key_fallbacks(get_settings(), b""),
+        "Each call with encryption under the default key",
+    ),
     ("E004", lambda: resolve_seal(get_settings()), "Each call"),
     ("E005", lambda: make_sealer("", None), "Each call that seals without encryption"),
     ("E006", lambda: get_loads(get_settings()), "Each call"),

@@ -429,7 +429,9 @@ class _Look:
             problem = f"there is no seal on {' and '.join(lacking)}"
             (self._damaged if is_needed else self._note)(problem)
 
-        if self.report.seal == "valid" and plain is None and getattr(get_settings(), "FASTBLETS_SEAL_KEY", None) is None:
+        has_key = plain is not None or getattr(get_settings(), "FASTBLETS_SEAL_KEY", None) is not None
+
+        if self.report.seal == "valid" and not has_key:
             self._note("its seals were made without a secret: they notice accidents only")
 
     def _open(self, plain: bytes, *, is_count: bool) -> str:

@@ -88,10 +88,10 @@ class MemoizeCall:
 
     def store(self, value: _T) -> _T:
         """Store a small value, if it can be done, and return it."""
-        # Not suppress(), which takes longer than all else here.
-        try:
+        # suppress() would take longer than all else here.
+        try:  # noqa: SIM105
             self.entry.store(value)
-        except Exception:  # noqa: S110, SIM105
+        except Exception:
             # It has been logged, and the caller has the value.
             pass
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
 
 
+#: Django's caches, with what its type stubs don't know of.
+_caches: Final[Any] = caches
+
 #: What was found last in this context: the state in which Django's caches were then, the thread, and the cache.
 _found: Final[ContextVar[tuple[object, int, BaseCache]]] = ContextVar("fastblets.cache.connection")
 
@@ -26,7 +29,7 @@ def get_cache() -> BaseCache:
     changed since it was asked last.
     """
     if _has_states:
-        state = _get_state(caches._connections)
+        state = _get_state(_caches._connections)
         found = _found.get(None)
 
         if found is not None and found[0] is state and found[1] == get_ident():
@@ -35,7 +38,7 @@ def get_cache() -> BaseCache:
     cache = caches[DEFAULT_CACHE_ALIAS]
 
     # To ask may have been a change.
-    if _has_states and (state := _get_state(caches._connections)) is not None:
+    if _has_states and (state := _get_state(_caches._connections)) is not None:
         _found.set((state, get_ident(), cache))
 
     return cache
@@ -60,7 +63,7 @@ def _find_out_whether_there_are_states() -> bool:
         del local.default
         states.append(_get_state(local))
 
-        return type(caches._connections) is type(local) and len(set(map(id, states))) == len(states)
+        return type(_caches._connections) is type(local) and len(set(map(id, states))) == len(states)
     except AttributeError:
         return False
 

@@ -91,8 +91,8 @@ class Entry:
     ) -> None:
         """Find out what the entry's full key is and how it is stored.
 
-        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`. They come by position: by keyword they would
-        make a dict on their way here, which took a good part of a small value's time.
+        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`. They come by position: by keyword they
+        would make a dict on their way here, which took a good part of a small value's time.
 
         Raises:
             Exception: What the functions raise that work out the full key and read the settings. Were it to come up
