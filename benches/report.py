@@ -59,6 +59,7 @@ def describe_circumstances(*, quick: bool) -> dict[str, str]:
         "System": platform.platform(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Django": version("django"),
+        "asgiref": version("asgiref"),
         "Djblets": version("djblets"),
         "fastblets": version("fastblets"),
         "zlib (Python's, used by Djblets)": zlib.ZLIB_RUNTIME_VERSION,

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("way")
 @pytest.fixture(params=["short", "Django's"])
 def way(request: pytest.FixtureRequest) -> Iterator[None]:
     """The short way to the cache, and Django's own in its place. A cache has been found already."""
-    assert connection._has_states
+    if request.param == "short" and not connection._has_states:
+        pytest.skip("asgiref changes its locals in place before 3.9")
     with patch.object(connection, "_has_states", request.param == "short"):
         assert get_cache() is caches["default"]
         yield

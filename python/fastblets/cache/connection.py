@@ -49,8 +49,8 @@ def _get_state(connections: Any) -> object:
 
 
 def _find_out_whether_there_are_states() -> bool:
-    # Django keeps its caches in one of asgiref's locals, of which each change leaves another object behind. That is
-    # asgiref's own affair, so it is tried out.
+    # Django keeps its caches in one of asgiref's locals, of which each change leaves another object behind: since
+    # asgiref 3.9. That is asgiref's own affair, so it is tried out.
     local = Local()
 
     try:
