@@ -7,9 +7,7 @@ its own for each pair. Djblets is there as the oracle where its Django is.
 ``make wheels`` builds what is released, into dist: an sdist and, for each Python and processor, a manylinux wheel. They
 are tested in the same way.
 
-One wheel for all Pythons (abi3) can't be built: src/python/raw.rs reads and writes strs, lists and dicts where CPython
-keeps them (PyUnicode_New, PyUnicode_DATA and _KIND, PyList_GET_ITEM, PyDictObject.ma_values), and the stable ABI has
-none of these. That is where most of the speed of pickling comes from.
+There is no one wheel for all Pythons (abi3): docs/how-it-works.md has what it would cost.
 """
 
 from __future__ import annotations

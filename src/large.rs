@@ -269,16 +269,14 @@ mod tests {
         let key = Key::new(KEY).unwrap();
         let mut reader = Reader::new(chunks.to_vec(), compressed, encrypted.then_some(key))?;
         let mut output = Vec::new();
-        let mut unread = chunks.iter().map(Vec::len).sum::<usize>() - if encrypted { BLOCK_SIZE } else { 0 };
-        assert_eq!(reader.unread(), unread);
+        let stored = reader.unread();
+        let iv = if encrypted { BLOCK_SIZE } else { 0 };
+        assert_eq!(stored + iv, chunks.iter().map(Vec::len).sum());
+        let mut unread = stored;
         while reader.read(&mut output, step)? {
             assert!(reader.unread() <= unread);
             unread = reader.unread();
-            assert!(
-                compressed
-                    || unread + output.len()
-                        == chunks.iter().map(Vec::len).sum::<usize>() - if encrypted { BLOCK_SIZE } else { 0 }
-            );
+            assert!(compressed || unread + output.len() == stored);
         }
         assert_eq!(reader.unread(), 0);
         Ok(output)

@@ -9,7 +9,7 @@ use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
 use super::run;
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::large::{Reader, Writer};
 
 /// Up to this many bytes of pickles are unpickled before the first item is given out. Of a longer stream it is made sure
@@ -155,15 +155,34 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
     fn read(&mut self, items: &Bound<'_, PyList>) -> PyResult<bool> {
         let py = items.py();
         let stored = self.reader.unread();
-        let (mut step, mut as_they_come) = (Self::FIRST_STEP, true);
-        while run(py, stored, || self.reader.read(&mut self.data, step))? {
-            step = Self::STEP;
-            let size = self.done + self.data.len();
-            if size > READ_AHEAD {
-                return Ok(false);
+        let mut step = Self::FIRST_STEP;
+        let mut ended = false;
+        while !ended {
+            ended = !run(py, stored, || self.reader.read(&mut self.data, step))?;
+            let is_long = self.expected_size(stored) > READ_AHEAD as f64;
+            if is_long || self.unpickle_plain(items)? < Self::FEWEST {
+                break;
             }
-            let expected = size as f64 * stored as f64 / (stored - self.reader.unread()) as f64;
-            as_they_come = as_they_come && expected < READ_AHEAD as f64 && self.unpickle_plain(items)? >= Self::FEWEST;
+            step = Self::STEP;
+        }
+        // All at once, as other threads may run meanwhile; and into memory that is had at once, as to grow it step by step may
+        // be to copy it.
+        let room = self.expected_size(stored).min(READ_AHEAD as f64) as usize + 2 * Self::STEP;
+        let whole = run(py, stored, || -> Result<bool> {
+            if !ended {
+                let more = room.saturating_sub(self.data.len());
+                self.data.try_reserve_exact(more).map_err(|_| Error::Memory)?;
+            }
+            while !ended {
+                if self.done + self.data.len() > READ_AHEAD {
+                    return Ok(false);
+                }
+                ended = !self.reader.read(&mut self.data, Self::STEP)?;
+            }
+            Ok(true)
+        })?;
+        if !whole {
+            return Ok(false);
         }
         let mut at = 0;
         while at < self.data.len() {
@@ -172,6 +191,12 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
             at += size;
         }
         Ok(true)
+    }
+
+    /// How long the stream would be if all of it were as what has been read.
+    fn expected_size(&self, stored: usize) -> f64 {
+        let size = self.done + self.data.len();
+        size as f64 * stored as f64 / (stored - self.reader.unread()) as f64
     }
 
     /// Unpickles items up to the first one that is incomplete or not plain. Returns how many.
