@@ -13,7 +13,7 @@ fuzz_target!(|input: ([u8; 16], [u8; 16], Vec<&[u8]>)| {
         .encrypt_blocks(Array::slice_as_chunks_mut(&mut expected).0);
 
     let key = Key::new(&bytes).expect("16 bytes are a key");
-    let mut encryptor = Encryptor::new(&key, iv);
+    let mut encryptor = Encryptor::new(key, iv);
     let mut encrypted = plain.clone();
     let mut rest = encrypted.as_mut_slice();
     for piece in &pieces {

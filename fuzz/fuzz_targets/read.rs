@@ -68,7 +68,12 @@ fn filled<C: Character + Default + Into<u32>>(text: Text<'_>) -> Option<Vec<u32>
     let filled = fill(text.line(), &mut place)?;
     assert_eq!(filled.length, text.length);
     // SAFETY: initialized from the beginning.
-    Some(place.iter().map(|character| unsafe { character.assume_init() }.into()).collect())
+    Some(
+        place
+            .iter()
+            .map(|character| unsafe { character.assume_init() }.into())
+            .collect(),
+    )
 }
 
 fn characters(text: Text<'_>) -> Vec<u32> {

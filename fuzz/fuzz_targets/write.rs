@@ -5,8 +5,18 @@ use fastblets::pickle::write::Writer;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let wide: Vec<u16> = data.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
-    let widest: Vec<u32> = data.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four) % 0x11_0000).collect();
+    let wide: Vec<u16> = data
+        .as_chunks()
+        .0
+        .iter()
+        .map(|pair| u16::from_le_bytes(*pair))
+        .collect();
+    let widest: Vec<u32> = data
+        .as_chunks()
+        .0
+        .iter()
+        .map(|four| u32::from_le_bytes(*four) % 0x11_0000)
+        .collect();
     check(data.iter().copied().map(u32::from), |writer| writer.latin1(data));
     check(wide.iter().copied().map(u32::from), |writer| writer.ucs2(&wide));
     check(widest.iter().copied(), |writer| writer.ucs4(&widest));
