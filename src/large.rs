@@ -271,7 +271,7 @@ mod tests {
         let mut output = Vec::new();
         let stored = reader.unread();
         let iv = if encrypted { BLOCK_SIZE } else { 0 };
-        assert_eq!(stored + iv, chunks.iter().map(Vec::len).sum());
+        assert_eq!(stored + iv, chunks.iter().map(Vec::len).sum::<usize>());
         let mut unread = stored;
         while reader.read(&mut output, step)? {
             assert!(reader.unread() <= unread);
