@@ -45,7 +45,7 @@ pub(super) fn model<const N: usize>(block: &[u8; BLOCK], needles: [u8; N]) -> u6
     for (number, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let found = needles.iter().fold(0, |found, &needle| {
-            let zero_where_equal = word ^ (u64::from(needle) * 0x0101_0101_0101_0101);
+            let zero_where_equal = word ^ (u64::from(needle) * super::find::ONES);
             found | !(((zero_where_equal & LOW) + LOW) | zero_where_equal | LOW)
         });
         // The top bits of eight bytes, side by side.

@@ -167,10 +167,12 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         }
         // All at once, as other threads may run meanwhile; and into memory that is had at once, as to grow it step by step may
         // be to copy it.
-        let room = self.expected_size(stored).min(READ_AHEAD as f64) as usize + 2 * Self::STEP;
+        let room = self.expected_size(stored).min(READ_AHEAD as f64) as usize;
         let whole = run(py, stored, || -> Result<bool> {
-            if !ended {
-                let more = room.saturating_sub(self.data.len());
+            let more = room.saturating_sub(self.data.len());
+            // A small entry has all that it needs.
+            if !ended && more > 0 {
+                let more = more + 2 * Self::STEP;
                 self.data.try_reserve_exact(more).map_err(|_| Error::Memory)?;
             }
             while !ended {
