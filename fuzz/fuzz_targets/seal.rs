@@ -25,7 +25,10 @@ fuzz_target!(|input: (Option<&[u8]>, &[u8], [u8; 16], Vec<&[u8]>, &[u8], u16, u8
     let (pickle, tag) = split(data);
     assert!(data.starts_with(pickle));
     if let Some(tag) = tag {
-        assert!(sealer.check(Kind::Value, pickle, tag).is_err());
+        // A fuzzer that watches comparisons finds a true seal sooner or later: without a secret anybody can make one.
+        let mut sealed = pickle.to_vec();
+        sealer.seal(Kind::Value, &mut sealed);
+        assert_eq!(sealer.check(Kind::Value, pickle, tag).is_ok(), sealed == data);
     }
     let mut sealed = data.to_vec();
     sealer.seal(Kind::Count, &mut sealed);
