@@ -40,3 +40,8 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Makes room, or says that there is none: a `Vec` that can't grow by itself ends the process.
+pub(crate) fn grow(output: &mut Vec<u8>, more: usize) -> Result<()> {
+    output.try_reserve(more).map_err(|_| Error::Memory)
+}

@@ -4,7 +4,7 @@
 
 use crate::chunk::{CHUNK_SIZE, Cutter};
 use crate::cipher::{BLOCK_SIZE, Decryptor, Encryptor, Key, iv};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grow};
 use crate::zlib::{Deflate, Inflate};
 
 /// How much is given to inflate at a time, and the least room it is given for its output, in bytes.
@@ -230,11 +230,6 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
         }
         Ok(())
     }
-}
-
-/// Makes room, or says that there is none: a `Vec` that can't grow by itself ends the process.
-fn grow(output: &mut Vec<u8>, more: usize) -> Result<()> {
-    output.try_reserve(more).map_err(|_| Error::Memory)
 }
 
 #[cfg(test)]

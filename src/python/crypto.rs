@@ -4,8 +4,9 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use super::run;
+use super::{new_bytes, run};
 use crate::cipher::{self, BLOCK_SIZE, Key};
+use crate::error::grow;
 
 /// Encrypts bytes under a key, with the initialization vector in front of the result.
 #[pyfunction]
@@ -33,7 +34,7 @@ pub(super) fn decrypt<'py>(py: Python<'py>, data: PyBackedBytes, key: &[u8]) -> 
     let key = Key::new(key)?;
     let (head, body) = data.split_at(data.len().min(BLOCK_SIZE));
     let mut decryptor = cipher::Decryptor::new(key, cipher::iv(head)?);
-    Ok(decrypted(py, &mut decryptor, body))
+    decrypted(py, &mut decryptor, body)
 }
 
 /// Encrypts a stream, piece by piece.
@@ -72,7 +73,7 @@ impl Decryptor {
 
     /// Decrypts the next piece.
     #[pyo3(signature = (data, /))]
-    fn update<'py>(&mut self, py: Python<'py>, data: PyBackedBytes) -> Bound<'py, PyBytes> {
+    fn update<'py>(&mut self, py: Python<'py>, data: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
         decrypted(py, &mut self.0, &data)
     }
 }
@@ -84,11 +85,9 @@ fn update_into(py: Python<'_>, encryptor: &mut cipher::Encryptor, data: &[u8], o
     });
 }
 
-fn decrypted<'py>(py: Python<'py>, decryptor: &mut cipher::Decryptor, data: &[u8]) -> Bound<'py, PyBytes> {
-    let plain = run(py, data.len(), || {
-        let mut plain = Vec::new();
-        decryptor.apply(data, &mut plain);
-        plain
-    });
-    PyBytes::new(py, &plain)
+fn decrypted<'py>(py: Python<'py>, decryptor: &mut cipher::Decryptor, data: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let mut plain = Vec::new();
+    grow(&mut plain, data.len())?;
+    run(py, data.len(), || decryptor.apply(data, &mut plain));
+    new_bytes(py, &plain)
 }

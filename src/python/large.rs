@@ -6,7 +6,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
-use super::run;
+use super::{new_bytes, run};
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
 use crate::error::{Error, Result};
@@ -55,7 +55,8 @@ impl LargeWriter {
     /// Takes the chunks that are full and certainly not the last.
     fn take_full_chunks<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let cutter = self.writer.cutter();
-        let chunks = PyList::new(py, cutter.full_chunks().map(|chunk| PyBytes::new(py, chunk)))?;
+        let chunks = cutter.full_chunks().map(|chunk| new_bytes(py, chunk));
+        let chunks = PyList::new(py, chunks.collect::<PyResult<Vec<_>>>()?)?;
         cutter.drop_full_chunks();
         Ok(chunks)
     }
@@ -66,13 +67,14 @@ impl LargeWriter {
     }
 
     /// The last chunk, once the full ones have been taken. None where the stream is empty.
-    fn last_chunk<'py>(&mut self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        self.writer.cutter().last_chunk().map(|chunk| PyBytes::new(py, chunk))
+    fn last_chunk<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let chunk = self.writer.cutter().last_chunk();
+        chunk.map(|chunk| new_bytes(py, chunk)).transpose()
     }
 }
 
 /// An iterator over the items of a stream that is known to be whole: of a long one, an `ItemStream`, of any other one over
-/// items that are there. What is not plain is unpickled by `loads`, by default `pickle.loads`.
+/// items that are there, and stay until the last has been asked for. What is not plain is unpickled by `loads`, by default `pickle.loads`.
 #[pyfunction]
 #[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
@@ -150,8 +152,8 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
     /// Reads and unpickles all, unless the stream is a long one: then returns false.
     ///
     /// Plain items are unpickled as they come, while they are in the processor's caches and before they take memory of
-    /// their own, which costs as much as to inflate them. Of others none is before the stream is known to be whole, as
-    /// that may execute anything.
+    /// their own, which costs as much as to inflate them. Of others none is before all has been read, and with it the
+    /// checksum of a compressed stream, as that may execute anything.
     fn read(&mut self, items: &Bound<'_, PyList>) -> PyResult<bool> {
         let py = items.py();
         let stored = self.reader.unread();
@@ -169,7 +171,7 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         // be to copy it.
         let room = self.expected_size(stored).min(READ_AHEAD as f64) as usize;
         let whole = run(py, stored, || -> Result<bool> {
-            let more = room.saturating_sub(self.data.len());
+            let more = room.saturating_sub(self.done + self.data.len());
             // A small entry has all that it needs.
             if !ended && more > 0 {
                 let more = more + 2 * Self::STEP;

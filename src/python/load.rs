@@ -52,7 +52,8 @@ impl Loader {
     }
 
     /// Loads items of plain types alone from the beginning of `data`, and executes nothing. Stops at the first that is not
-    /// plain or not whole. Returns how many bytes those before it take.
+    /// plain or not whole. Returns how many bytes those before it take. Once [`Self::load`] has learned of classes, their
+    /// instances count as plain here, too.
     pub(crate) fn load_plain<'py>(
         &mut self,
         py: Python<'py>,
@@ -566,6 +567,7 @@ struct Key {
 }
 
 impl Keys {
+    /// A power of two.
     const MOST: usize = 2048;
     const NONE: u16 = u16::MAX;
     const LONGEST: usize = 32;
@@ -595,7 +597,7 @@ impl Keys {
     /// that no other line is the same.
     #[inline]
     fn find<'py>(&mut self, py: Python<'py>, line: &[u8]) -> Option<Bound<'py, PyString>> {
-        let place = usize::from(*self.places.get(hash(line) % Self::MOST)?);
+        let place = usize::from(*self.places.get(hash(line))?);
         let key = self.keys.get_mut(place)?;
         if key.pickle == self.pickle || !same(key.text.bind(py), line) {
             return None;
@@ -616,7 +618,7 @@ impl Keys {
         if self.places.is_empty() {
             self.places.resize(Self::MOST, Self::NONE);
         }
-        let place = &mut self.places[hash(ascii) % Self::MOST];
+        let place = &mut self.places[hash(ascii)];
         let key = Key {
             text: text.clone().unbind(),
             line: Line::new(b'V', ascii),
@@ -653,7 +655,7 @@ impl Keys {
     fn interned<'py>(&mut self, text: &Bound<'py, PyString>) -> Option<Bound<'py, PyString>> {
         let py = text.py();
         if let Characters::Latin1(ascii) = raw::characters(text)?
-            && let Some(place) = self.places.get(hash(ascii) % Self::MOST)
+            && let Some(place) = self.places.get(hash(ascii))
             && let Some(key) = self.keys.get_mut(usize::from(*place))
             && key.text.is(text)
         {
@@ -676,10 +678,13 @@ fn same(text: &Bound<'_, PyString>, ascii: &[u8]) -> bool {
     matches!(raw::characters(text), Some(Characters::Latin1(characters)) if characters == ascii)
 }
 
-/// Both ends count, eight bytes each, and the length.
+/// Below `Keys::MOST`. Every byte of the longest key counts, and the length. The product's highest bits are those on which
+/// all others have an effect.
 #[inline]
 fn hash(line: &[u8]) -> usize {
     let (first, last) = if let (Some(first), Some(last)) = (line.first_chunk(), line.last_chunk()) {
+        (folded(u128::from_le_bytes(*first)), folded(u128::from_le_bytes(*last)))
+    } else if let (Some(first), Some(last)) = (line.first_chunk(), line.last_chunk()) {
         (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
     } else if let (Some(first), Some(last)) = (line.first_chunk(), line.last_chunk()) {
         (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
@@ -687,5 +692,10 @@ fn hash(line: &[u8]) -> usize {
         (line.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0)
     };
     let word = first ^ last.rotate_left(29) ^ line.len() as u64;
-    (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> 32) as usize
+    (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> (u64::BITS - Keys::MOST.ilog2())) as usize
+}
+
+#[inline]
+fn folded(word: u128) -> u64 {
+    word as u64 ^ ((word >> 64) as u64).rotate_left(19)
 }

@@ -15,6 +15,9 @@ mod seal;
 mod value;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::error::Error;
 
 /// fastblets' codec. Private: `fastblets.cache.backend` and `fastblets.secrets.crypto` are the way in.
 #[pymodule(name = "_native")]
@@ -58,4 +61,9 @@ fn run<T: Send>(py: Python<'_>, size: usize, work: impl FnOnce() -> T + Send) ->
     } else {
         py.detach(work)
     }
+}
+
+/// New bytes. If memory is short that is an error, where PyO3's own way would be to panic.
+fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    Ok(raw::new_bytes(py, bytes).ok_or(Error::Memory)?)
 }

@@ -10,7 +10,8 @@ use pyo3::types::{PyBytes, PyString};
 
 use super::dump::Dumper;
 use super::load::{Loader, load_global};
-use crate::error::{Error, Result};
+use super::new_bytes;
+use crate::error::{Error, Result, grow};
 use crate::pickle::scan::{Global, Scanner};
 
 /// Off only in tests, so that both ways are tested.
@@ -44,7 +45,7 @@ impl Pickler {
         if !(fast_paths() && self.dumper.dump(item, output)) {
             let pickle = self.dumps.bind(item.py()).call1((item, PROTOCOL))?;
             let pickle = pickle.cast::<PyBytes>()?.as_bytes();
-            output.try_reserve(pickle.len()).map_err(|_| Error::Memory)?;
+            grow(output, pickle.len())?;
             output.extend_from_slice(pickle);
         }
         Ok(())
@@ -109,7 +110,7 @@ impl Unpickler {
         {
             return Ok(Some(found));
         }
-        let item = self.loads.bind(py).call1((PyBytes::new(py, pickle),))?;
+        let item = self.loads.bind(py).call1((new_bytes(py, pickle)?,))?;
         Ok(Some((item, size)))
     }
 }

@@ -203,7 +203,7 @@ pub(super) fn singleton<'py>(py: Python<'py>, latin1: &[u8]) -> Option<Bound<'py
     // SAFETY: the pointer goes with the length, and the result is a new reference to a str.
     unsafe {
         let text = ffi::PyUnicode_DecodeLatin1(latin1.as_ptr().cast(), length, std::ptr::null());
-        Some(Bound::from_owned_ptr_or_opt(py, text)?.cast_into_unchecked())
+        Some(Bound::from_owned_ptr_or_err(py, text).ok()?.cast_into_unchecked())
     }
 }
 
@@ -268,7 +268,7 @@ pub(super) fn new_latin1<'py>(py: Python<'py>, latin1: &[u8], bits: u32) -> Opti
     let length = isize::try_from(latin1.len()).ok()?;
     // SAFETY: the new str has room for `length` characters of one byte, and nobody else has seen it yet.
     unsafe {
-        let text = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, bits))?;
+        let text = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(length, bits)).ok()?;
         let data = ffi::PyUnicode_DATA(text.as_ptr()).cast::<u8>();
         std::ptr::copy_nonoverlapping(latin1.as_ptr(), data, latin1.len());
         Some(text.cast_into_unchecked())
@@ -286,7 +286,7 @@ fn new_filled<'py>(
     // SAFETY: the new str has room for `length` characters of the width that it says itself, and nobody else sees them
     // before all have been written.
     unsafe {
-        let new = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, widest))?;
+        let new = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(length, widest)).ok()?;
         let data = ffi::PyUnicode_DATA(new.as_ptr());
         let filled = match widest {
             0..=0xff => {
@@ -312,7 +312,7 @@ pub(super) fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py,
     // SAFETY: the pointer goes with the length, and the result is a new reference to bytes.
     unsafe {
         let new = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), length);
-        Some(Bound::from_owned_ptr_or_opt(py, new)?.cast_into_unchecked())
+        Some(Bound::from_owned_ptr_or_err(py, new).ok()?.cast_into_unchecked())
     }
 }
 
@@ -340,7 +340,7 @@ impl CollectorPause {
 impl Drop for CollectorPause {
     fn drop(&mut self) {
         if self.was_enabled {
-            // SAFETY: the interpreter is still attached: a pause is dropped in the function that made it.
+            // SAFETY: the interpreter is attached again wherever a build goes on or ends.
             unsafe { ffi::PyGC_Enable() };
         }
     }

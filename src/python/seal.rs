@@ -5,7 +5,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::pickle::CUT_OFF;
-use super::run;
+use super::{new_bytes, run};
 use crate::error::{Error, Result};
 use crate::pickle::scan::Scanner;
 use crate::seal::{self, Kind, WRITE_ID_SIZE};
@@ -49,10 +49,10 @@ impl Sealer {
 
     /// The pickle of a value, or of a count, with its seal behind it.
     #[pyo3(signature = (pickle, is_count, /))]
-    fn seal_pickle<'py>(&self, py: Python<'py>, pickle: &[u8], is_count: bool) -> Bound<'py, PyBytes> {
+    fn seal_pickle<'py>(&self, py: Python<'py>, pickle: &[u8], is_count: bool) -> PyResult<Bound<'py, PyBytes>> {
         let mut sealed = pickle.to_vec();
         self.0.seal(kind(is_count), &mut sealed);
-        PyBytes::new(py, &sealed)
+        new_bytes(py, &sealed)
     }
 }
 
@@ -71,15 +71,15 @@ pub(super) fn open_pickle<'py>(
     sealer: Option<&Sealer>,
     required: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    Ok(PyBytes::new(py, opened(data, is_count, sealer, required)?))
+    new_bytes(py, opened(data, is_count, sealer, required)?)
 }
 
 /// What was encrypted, without the seal behind it, and whether there is one. Neither is checked.
 #[pyfunction]
 #[pyo3(signature = (data, /))]
-pub(super) fn split_seal<'py>(py: Python<'py>, data: &[u8]) -> (Bound<'py, PyBytes>, bool) {
+pub(super) fn split_seal<'py>(py: Python<'py>, data: &[u8]) -> PyResult<(Bound<'py, PyBytes>, bool)> {
     let (pickle, tag) = seal::split(data);
-    (PyBytes::new(py, pickle), tag.is_some())
+    Ok((new_bytes(py, pickle)?, tag.is_some()))
 }
 
 /// As [`open_pickle`].

@@ -4,9 +4,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::pickle::{Pickler, Unpickler};
-use super::run;
 use super::seal::{Sealer, kind, opened};
+use super::{new_bytes, run};
 use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
+use crate::error::grow;
 
 /// Most small values take no more bytes than this, and so no memory twice.
 const SMALL: usize = 512;
@@ -36,7 +37,7 @@ pub(super) fn encrypt_value<'py>(
         }
         encryptor.apply(&mut output[BLOCK_SIZE..]);
     });
-    Ok(PyBytes::new(py, &output))
+    new_bytes(py, &output)
 }
 
 /// The value of which that is stored. Its seal is checked if there is a sealer, and must be there if it is required.
@@ -54,6 +55,7 @@ pub(super) fn decrypt_value<'py>(
     let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
     let mut decryptor = Decryptor::new(Key::new(key)?, cipher::iv(iv)?);
     let mut data = Vec::new();
+    grow(&mut data, encrypted.len())?;
     run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data));
     let pickle = opened(&data, is_count, sealer, required)?;
     let (item, _) = Unpickler::new(py, loads)?
