@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Barrier, Thread
+from threading import Barrier
 from time import perf_counter
 
 from benches.data import source_text
@@ -39,19 +40,17 @@ def _slowdown(call: Callable[[], object], effort: Effort) -> float:
 
 
 def _time(call: Callable[[], object], count: int) -> float:
-    start = Barrier(count + 1)
+    start = Barrier(count)
 
-    def run() -> None:
+    def run() -> tuple[float, float]:
         # Once in vain: a new thread may have to wait some milliseconds on the processor of the one that started it.
         call()
         start.wait()
+        began = perf_counter()
         call()
+        return began, perf_counter()
 
-    threads = [Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    start.wait()
-    began = perf_counter()
-    for thread in threads:
-        thread.join()
-    return perf_counter() - began
+    with ThreadPoolExecutor(count) as pool:
+        times = [pool.submit(run) for _ in range(count)]
+    began, ended = zip(*(time.result() for time in times), strict=True)
+    return max(ended) - min(began)

@@ -6,35 +6,40 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from unittest.mock import patch
+from importlib.metadata import version
+from types import SimpleNamespace
+from unittest.mock import Mock, patch
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.core.cache import caches
+from django.core.cache import CacheHandler, caches
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.test import override_settings
 
 from fastblets.cache import connection
-from fastblets.cache.backend import cache_memoize
+from fastblets.cache.backend import cache_memoize, make_cache_key
 from fastblets.cache.connection import get_cache
 
 pytestmark = pytest.mark.usefixtures("way")
 
 
 @pytest.fixture(params=["short", "Django's"])
-def way(request: pytest.FixtureRequest) -> Iterator[None]:
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
     """The short way to the cache, and Django's own in its place. A cache has been found already."""
-    if request.param == "short" and not connection._has_states:
-        pytest.skip("asgiref changes its locals in place before 3.9")
-    with patch.object(connection, "_has_states", request.param == "short"):
+    way: str = request.param
+    if way == "short" and not connection._has_states:
+        pytest.skip("this asgiref's locals have no states")
+    token = connection._found.set(None)
+    with patch.object(connection, "_has_states", way == "short"):
         assert get_cache() is caches["default"]
-        yield
+        yield way
+    connection._found.reset(token)
 
 
 @pytest.fixture
-def other(request: pytest.FixtureRequest) -> Iterator[BaseCache]:
+def other() -> Iterator[BaseCache]:
     """A cache that is put in the place of the default one, and taken out again."""
     before = caches["default"]
     caches["default"] = other = LocMemCache("other", {})
@@ -48,6 +53,30 @@ def check() -> BaseCache:
     cache = get_cache()
     assert cache is get_cache() is caches["default"]
     return cache
+
+
+def test_django_is_asked_only_if_something_has_changed(way: str) -> None:
+    before = caches["default"]
+    with patch.object(connection, "DEFAULT_CACHE_ALIAS", "another"):
+        caches["another"] = another = DummyCache("", {})
+        assert get_cache() is another
+        caches["default"] = before
+    assert get_cache() is before
+    with patch.object(connection, "DEFAULT_CACHE_ALIAS", "another"):
+        assert get_cache() is (before if way == "short" else another)
+    del caches["another"]
+    check()
+
+
+def test_states_are_there_since_asgiref_3_9_1() -> None:
+    numbers = tuple(map(int, version("asgiref").split(".")[:3]))
+    assert connection._find_out_whether_there_are_states() == (numbers >= (3, 9, 1))
+
+
+@pytest.mark.parametrize("getitem", [lambda self, alias: None, Mock()])
+def test_what_somebody_put_in_djangos_place_before_is_asked_each_time(getitem: object) -> None:
+    with patch.object(connection, "_getitem", getitem):
+        assert not connection._find_out_whether_there_are_states()
 
 
 def test_another_cache_is_put_in_its_place(other: BaseCache) -> None:
@@ -112,12 +141,34 @@ def test_coroutines() -> None:
     check()
 
 
+def test_a_project_has_its_own_way_to_a_cache(other: BaseCache) -> None:
+    tenants = [LocMemCache(name, {}) for name in "ab"]
+    current = iter(tenants)
+    with patch.object(CacheHandler, "__getitem__", lambda self, alias: next(current)):
+        assert [get_cache(), get_cache()] == tenants
+    assert check() is other
+
+
+def test_what_holds_the_caches_is_exchanged(other: BaseCache) -> None:
+    within = LocMemCache("within", {})
+    with patch.object(caches, "_connections", SimpleNamespace(default=within)):
+        assert check() is within
+    assert check() is other
+
+
 @pytest.mark.django_db
-def test_a_value_goes_where_it_is_looked_for(other: BaseCache) -> None:
-    assert cache_memoize("key", lambda: 1) == 1
-    assert other.get("example.com:key") == 1
-    del caches["default"]
-    assert caches["default"].get("example.com:key") is None
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_the_cache_is_exchanged_while_a_value_is_computed(encrypted: bool, other: BaseCache) -> None:
+    after = LocMemCache("after", {})
+
+    def compute() -> int:
+        caches["default"] = after
+        return 1
+
+    assert cache_memoize("key", compute, use_encryption=encrypted) == 1
+    key = make_cache_key("key", use_encryption=encrypted)
+    assert key in after
+    assert key not in other
 
 
 class _Changing:
@@ -132,7 +183,7 @@ class _Changing:
 
 
 class _Other:
-    """A local as asgiref had it before 3.7: with other insides."""
+    """A local as asgiref had it before 3.8: with other insides."""
 
 
 @pytest.mark.parametrize("local", [_Changing, _Other])

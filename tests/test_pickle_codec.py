@@ -292,6 +292,15 @@ def test_sharing_is_kept() -> None:
     assert read[0] is read[1]
 
 
+@pytest.mark.parametrize("key", ["%02d", "field_%02d", "question_%02d_answer_text", "question_answer_text_%02d"])
+def test_items_of_one_shape_share_their_keys(key: str) -> None:
+    items = [{key % number: number for number in range(10)} for _ in range(20)]
+    read = _native.pickle_loads_all(b"".join(pickle.dumps(item, protocol=0) for item in items))
+    assert read == items
+    # The first may be the only one.
+    assert len({id(key) for item in read[1:] for key in item}) == 10
+
+
 def test_streams_of_items() -> None:
     """One writer and one reader see many items; nothing of one item may show in another."""
     rng = random.Random(3)

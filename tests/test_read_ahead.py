@@ -54,9 +54,9 @@ STREAMS = {
     "small, then large": [*RECORDS[:30_000], RECORDS, "x" * MEGABYTE],
     "large, then small": ["é\n" * MEGABYTE, *RECORDS[:30_000]],
     "of the size of a step": [noise(2**20 - 20), *RECORDS[:100], noise(2**16 - 20), *RECORDS[:100]],
-    # As many as it takes, and one less.
-    "16 a step": [noise(60_000) for _ in range(40)],
-    "15 a step": [noise(68_000) for _ in range(40)],
+    # Behind a first step that was worth it, about as many a step as it takes, and about one less.
+    "17 a step": [*RECORDS[:3_000], *(noise(60_000) for _ in range(40))],
+    "15 a step": [*RECORDS[:3_000], *(noise(68_000) for _ in range(40))],
     "not plain in between": [*RECORDS[:20_000], 1 + 2j, *RECORDS[:20_000], {1, 2}],
     "long": ["x" * MEGABYTE for _ in range(20)],
     "longer than it seems": [*(noise(50_000) for _ in range(40)), *("x" * MEGABYTE for _ in range(20))],

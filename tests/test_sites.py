@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+from django.apps import apps
 from django.contrib.sites.models import Site, SiteManager
 from django.test import override_settings
 
@@ -19,11 +20,14 @@ pytestmark = pytest.mark.django_db
 OTHER = Site(id=99, domain="tenant.example.com", name="tenant")
 
 
-@pytest.fixture(autouse=True)
-def found_already() -> Iterator[None]:
+@pytest.fixture(autouse=True, params=["all models are loaded", "a model comes later"])
+def found_already(request: pytest.FixtureRequest) -> Iterator[None]:
     """A project changes its mind when keys have been made."""
     Site.objects.clear_cache()
     assert make_cache_key("key") == "example.com:key"
+    if request.param == "a model comes later":
+        # Which gives all models new managers.
+        apps.clear_cache()
     yield
     Site.objects.clear_cache()
 
@@ -55,10 +59,11 @@ def other_code(function: Any, other: Any) -> Iterator[None]:
         lambda: patch.object(SiteManager, "_get_site_by_id", by_id),
         lambda: patch.object(Site.objects, "get_current", Mock(return_value=OTHER)),
         lambda: patch.object(Site.objects, "get_current", MethodType(tenant, Site.objects)),
+        lambda: patch.object(Site, "objects", Mock(get_current=Mock(return_value=OTHER))),
         lambda: other_code(SiteManager.get_current, tenant),
         lambda: patch.dict("django.contrib.sites.models.SITE_CACHE", {1: OTHER}),
     ],
-    ids=["function", "mock", "by id", "mock of the manager", "method of the manager", "code", "cache"],
+    ids=["function", "mock", "by id", "mock of the manager", "method of the manager", "manager", "code", "cache"],
 )
 def test_what_a_project_puts_in_its_place_holds(changed: Any) -> None:
     context: AbstractContextManager[Any] = changed()

@@ -37,6 +37,7 @@ def get_settings() -> Any:
     ``django.conf.settings`` gives the same answers, but takes far longer where a setting is missing, which most of ours
     mostly are: it goes through two ``__getattr__`` and an exception.
     """
-    wrapped = _lazy["_wrapped"]
+    # While another thread exchanges them there are none for a moment.
+    wrapped = _lazy.get("_wrapped", empty)
 
     return settings if wrapped is empty else wrapped

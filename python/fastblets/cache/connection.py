@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from asgiref.local import Local
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
+from django.utils import connection as djangos
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 #: Django's caches, with what its type stubs don't know of.
 _caches: Final[Any] = caches
 
+#: How Django looks a cache up. Somebody may put another way in its place.
+_getitem: Final = djangos.BaseConnectionHandler.__getitem__
+
 #: What was found last in this context: the state in which Django's caches were then, the thread, and the cache.
-_found: Final[ContextVar[tuple[object, int, BaseCache]]] = ContextVar("fastblets.cache.connection")
+_found: Final[ContextVar[tuple[object, int, BaseCache] | None]] = ContextVar("fastblets.cache.connection", default=None)
 
 
 def get_cache() -> BaseCache:
@@ -28,44 +32,53 @@ def get_cache() -> BaseCache:
     Django takes as long to find that as LocMem takes to find half a value. So it is asked only if anything may have
     changed since it was asked last.
     """
-    if _has_states:
-        state = _get_state(_caches._connections)
-        found = _found.get(None)
+    found = _found.get()
 
-        if found is not None and found[0] is state and found[1] == get_ident():
-            return found[2]
+    if (
+        found is not None
+        and found[0] is _get_state(_caches._connections)
+        and found[1] == get_ident()
+        and type(caches).__getitem__ is _getitem
+    ):
+        return found[2]
 
     cache = caches[DEFAULT_CACHE_ALIAS]
 
     # To ask may have been a change.
-    if _has_states and (state := _get_state(_caches._connections)) is not None:
-        _found.set((state, get_ident(), cache))
+    if _has_states and type(caches).__getitem__ is _getitem:
+        state = _get_state(_caches._connections)
+        _found.set(None if state is None else (state, get_ident(), cache))
 
     return cache
 
 
 def _get_state(connections: Any) -> object:
-    return connections._storage._data.get(None)
+    try:
+        return connections._storage._data.get(None)
+    except AttributeError:
+        return None
 
 
 def _find_out_whether_there_are_states() -> bool:
     # Django keeps its caches in one of asgiref's locals, of which each change leaves another object behind: since
-    # asgiref 3.9. That is asgiref's own affair, so it is tried out.
+    # asgiref 3.9.1. That is asgiref's own affair, so it is tried out.
     local = Local()
+    states = [_get_state(local)]
 
-    try:
-        states = [_get_state(local)]
-
-        for value in (1, 2, 2):
-            local.default = value
-            states.append(_get_state(local))
-
-        del local.default
+    for value in (1, 2, 2):
+        local.default = value
         states.append(_get_state(local))
 
-        return type(_caches._connections) is type(local) and len(set(map(id, states))) == len(states)
+    del local.default
+    states.append(_get_state(local))
+
+    try:
+        is_djangos = _getitem.__code__.co_filename == djangos.__file__
     except AttributeError:
-        return False
+        # No function at all.
+        is_djangos = False
+
+    return is_djangos and type(_caches._connections) is type(local) and len(set(map(id, states))) == len(states)
 
 
 _has_states: bool = _find_out_whether_there_are_states()

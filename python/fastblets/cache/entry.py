@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Final
 
-    from django.core.cache.backends.base import BaseCache
-
     from fastblets.cache.seals import Seal
 
 
@@ -65,7 +63,6 @@ class Entry:
     """
 
     __slots__ = (
-        "_cache",
         "_compress",
         "_expiration",
         "_key",
@@ -101,8 +98,6 @@ class Entry:
             Exception: What the functions raise that work out the full key and read the settings. Were it to come up
                 where the entry is read, it would pass for an entry that can't be.
         """
-        #: Where a small value was looked for, and goes to.
-        self._cache: BaseCache | None = None
         self._key = key
         self._expiration = expiration
         self._compress = compress
@@ -151,7 +146,7 @@ class Entry:
         key = self.full_key
 
         try:
-            self._cache = cache = get_cache()
+            cache = get_cache()
             value = cache.get(key, UNSET)
         except Exception as e:
             logger.exception('Error fetching data from cache for key "%s": %s', key, e)
@@ -246,8 +241,7 @@ class Entry:
                 # Step by step, it can be told what is wrong.
                 value = self._encrypt(value, self.encryption_key, is_count=is_count)
 
-        # An iterable may go on in another thread, which has a cache of its own.
-        self._set(self.full_key, value, None if is_count else self._cache)
+        self._set(self.full_key, value)
 
     def store_count(self, count: int) -> None:
         """Store the number of chunks, once they are stored.
@@ -461,9 +455,9 @@ class Entry:
 
         return timeout
 
-    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
+    def _set(self, key: str, value: object) -> None:
         try:
-            (cache or get_cache()).set(key, value, timeout=self._get_timeout())
+            get_cache().set(key, value, timeout=self._get_timeout())
         except Exception as e:
             logger.exception('Error setting data in cache for key "%s": %s', key, e)
             raise

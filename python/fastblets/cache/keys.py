@@ -72,11 +72,12 @@ class _Sites:
     that is done here, but only while the method is Django's own: projects with many sites put theirs in its place.
     """
 
-    __slots__ = ("_code", "_code_by_id", "_manager", "_module")
+    __slots__ = ("_code", "_code_by_id", "_descriptor", "_module", "_site")
 
     def __init__(self, module: Any) -> None:
         self._module = module
-        self._manager = module.Site.objects
+        self._site = module.Site
+        self._descriptor = vars(module.Site).get("objects")
         #: The code of Django's methods, since spies exchange that of the very function.
         self._code = self._code_by_id = None
 
@@ -93,7 +94,13 @@ class _Sites:
         Raises:
             Exception: What ``get_current()`` raises.
         """
-        manager = self._manager
+        site = self._site
+
+        # What `Site.objects` gives: another one whenever Django has forgotten the models' relations. It takes thrice as long.
+        if site.__dict__.get("objects") is self._descriptor:
+            manager = site._meta.managers_map["objects"]
+        else:
+            manager = site.objects
 
         try:
             is_djangos = (
