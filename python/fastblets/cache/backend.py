@@ -104,12 +104,12 @@ def cache_memoize(
     call = MemoizeCall(entry, key, lock, force_overwrite)
 
     if large_data:
-        load, store = Entry.load_only_item, call.store_only_item
+        load, store = Entry.load_only_item, MemoizeCall.store_only_item
     else:
         if entry.seal:
             entry.refuse_unsealable()
 
-        load, store = Entry.load, call.store
+        load, store = Entry.load, MemoizeCall.store
 
     try:
         found: _T | Unset = call.read(load, store)
@@ -126,7 +126,7 @@ def cache_memoize(
                 len(value),
             )
 
-        return store(value)
+        return store(call, value)
     finally:
         if lock is not None:
             call.release_lock()
@@ -165,7 +165,7 @@ def cache_memoize_iter(
     call = MemoizeCall(entry, key, lock, force_overwrite)
 
     try:
-        found = call.read(Entry.load_items, call.store_items)
+        found = call.read(Entry.load_items, MemoizeCall.store_items)
 
         if found is UNSET:
             items = items_or_callable() if callable(items_or_callable) else items_or_callable

@@ -49,14 +49,14 @@ class MemoizeCall:
         if lock is not None and not lock.full_cache_key:
             lock.full_cache_key = entry.make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
 
-    def read(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
+    def read(self, load: Callable[[Entry], Any], store: Callable[[MemoizeCall, Any], Any]) -> Any:
         """Return what is found, or UNSET; then the lock is held, if there is one that could be had.
 
         Whatever goes wrong has been logged, and counts as not found. So does what is to be overwritten.
 
         Args:
             load: The method of the entry that loads it.
-            store: The method of this call that stores what is found under an older encryption key, and returns it.
+            store: The method that stores what is found under an older encryption key, and returns it.
         """
         if self.overwrite:
             # It would come back as soon as the new one is gone.
@@ -172,7 +172,7 @@ class MemoizeCall:
 
         return UNSET
 
-    def _take_over(self, load: Callable[[Entry], Any], store: Callable[[Any], Any]) -> Any:
+    def _take_over(self, load: Callable[[Entry], Any], store: Callable[[MemoizeCall, Any], Any]) -> Any:
         for older in self.entry.get_older():
             value: Any = UNSET
 
@@ -184,7 +184,7 @@ class MemoizeCall:
                 # Else it would come back when the new one is removed.
                 older.discard()
 
-                return store(value)
+                return store(self, value)
 
         return UNSET
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Final
 
+    from django.core.cache.backends.base import BaseCache
+
     from fastblets.cache.seals import Seal
 
 
@@ -63,6 +65,7 @@ class Entry:
     """
 
     __slots__ = (
+        "_cache",
         "_compress",
         "_expiration",
         "_key",
@@ -98,6 +101,8 @@ class Entry:
             Exception: What the functions raise that work out the full key and read the settings. Were it to come up
                 where the entry is read, it would pass for an entry that can't be.
         """
+        #: Where a small value was looked for, and goes to.
+        self._cache: BaseCache | None = None
         self._key = key
         self._expiration = expiration
         self._compress = compress
@@ -146,7 +151,7 @@ class Entry:
         key = self.full_key
 
         try:
-            cache = get_cache()
+            self._cache = cache = get_cache()
             value = cache.get(key, UNSET)
         except Exception as e:
             logger.exception('Error fetching data from cache for key "%s": %s', key, e)
@@ -241,7 +246,8 @@ class Entry:
                 # Step by step, it can be told what is wrong.
                 value = self._encrypt(value, self.encryption_key, is_count=is_count)
 
-        self._set(self.full_key, value)
+        # An iterable may go on in another thread, which has a cache of its own.
+        self._set(self.full_key, value, None if is_count else self._cache)
 
     def store_count(self, count: int) -> None:
         """Store the number of chunks, once they are stored.
@@ -455,9 +461,12 @@ class Entry:
 
         return timeout
 
-    def _set(self, key: str, value: object) -> None:
+    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
         try:
-            get_cache().set(key, value, timeout=self._get_timeout())
+            if cache is None:
+                cache = get_cache()
+
+            cache.set(key, value, timeout=self._get_timeout())
         except Exception as e:
             logger.exception('Error setting data in cache for key "%s": %s', key, e)
             raise

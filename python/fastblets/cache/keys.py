@@ -72,12 +72,14 @@ class _Sites:
     that is done here, but only while the method is Django's own: projects with many sites put theirs in its place.
     """
 
-    __slots__ = ("_code", "_code_by_id", "_descriptor", "_module", "_site")
+    __slots__ = ("_attributes", "_code", "_code_by_id", "_meta", "_module", "_objects", "_site")
 
     def __init__(self, module: Any) -> None:
         self._module = module
-        self._site = module.Site
-        self._descriptor = vars(module.Site).get("objects")
+        self._site = site = module.Site
+        self._meta = site._meta
+        self._attributes = vars(site)
+        self._objects = self._attributes.get("objects")
         #: The code of Django's methods, since spies exchange that of the very function.
         self._code = self._code_by_id = None
 
@@ -94,13 +96,11 @@ class _Sites:
         Raises:
             Exception: What ``get_current()`` raises.
         """
-        site = self._site
-
-        # What `Site.objects` gives: another one whenever Django has forgotten the models' relations. It takes thrice as long.
-        if site.__dict__.get("objects") is self._descriptor:
-            manager = site._meta.managers_map["objects"]
+        # What `Site.objects` is by itself: another one each time that Django has forgotten how models are related.
+        if self._attributes.get("objects") is self._objects:
+            manager = self._meta.managers_map["objects"]
         else:
-            manager = site.objects
+            manager = self._site.objects
 
         try:
             is_djangos = (
@@ -143,12 +143,7 @@ def _forget_sites(setting: str, **kwargs: object) -> None:
 
 def get_default_encryption_key() -> bytes:
     """Return the AES key for entries where the caller gives none."""
-    key = getattr(get_settings(), "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY", None)
-
-    if not key:
-        return get_default_aes_encryption_key()
-
-    return key if isinstance(key, bytes) else key.encode("utf-8")
+    return _get_default_encryption_key(get_settings())
 
 
 def get_encryption_key_fallbacks(settings: Any, key_in_use: bytes) -> Sequence[bytes]:
@@ -194,9 +189,18 @@ def resolve_encryption_key(
         return None
 
     if not encryption_key:
-        return get_default_encryption_key()
+        return _get_default_encryption_key(settings)
 
     if not isinstance(encryption_key, bytes):
         raise AssertionError(f'encryption_key must be of type "bytes", not "{type(encryption_key)}".')
 
     return encryption_key
+
+
+def _get_default_encryption_key(settings: Any) -> bytes:
+    key = getattr(settings, "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY", None)
+
+    if not key:
+        return get_default_aes_encryption_key()
+
+    return key if isinstance(key, bytes) else key.encode("utf-8")
