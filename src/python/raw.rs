@@ -203,7 +203,7 @@ pub(super) fn singleton<'py>(py: Python<'py>, latin1: &[u8]) -> Option<Bound<'py
     // SAFETY: the pointer goes with the length, and the result is a new reference to a str.
     unsafe {
         let text = ffi::PyUnicode_DecodeLatin1(latin1.as_ptr().cast(), length, std::ptr::null());
-        Some(Bound::from_owned_ptr_or_err(py, text).ok()?.cast_into_unchecked())
+        Some(new_object(py, text)?.cast_into_unchecked())
     }
 }
 
@@ -238,7 +238,7 @@ fn new_cut<'py>(py: Python<'py>, line: &[u8]) -> Option<Bound<'py, PyString>> {
     // SAFETY: the new str has room for `room` characters of one byte, and nobody else sees them before those that it is
     // cut to have been written. It is not cut to what CPython has one of.
     unsafe {
-        let text = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(room, bits)).ok()?;
+        let text = new_object(py, ffi::PyUnicode_New(room, bits))?;
         let data = ffi::PyUnicode_DATA(text.as_ptr()).cast::<MaybeUninit<u8>>();
         let place = slice::from_raw_parts_mut(data, line.len());
         let filled = py.detach(|| read::fill(line, place))?;
@@ -268,7 +268,7 @@ pub(super) fn new_latin1<'py>(py: Python<'py>, latin1: &[u8], bits: u32) -> Opti
     let length = isize::try_from(latin1.len()).ok()?;
     // SAFETY: the new str has room for `length` characters of one byte, and nobody else has seen it yet.
     unsafe {
-        let text = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(length, bits)).ok()?;
+        let text = new_object(py, ffi::PyUnicode_New(length, bits))?;
         let data = ffi::PyUnicode_DATA(text.as_ptr()).cast::<u8>();
         std::ptr::copy_nonoverlapping(latin1.as_ptr(), data, latin1.len());
         Some(text.cast_into_unchecked())
@@ -286,7 +286,7 @@ fn new_filled<'py>(
     // SAFETY: the new str has room for `length` characters of the width that it says itself, and nobody else sees them
     // before all have been written.
     unsafe {
-        let new = Bound::from_owned_ptr_or_err(py, ffi::PyUnicode_New(length, widest)).ok()?;
+        let new = new_object(py, ffi::PyUnicode_New(length, widest))?;
         let data = ffi::PyUnicode_DATA(new.as_ptr());
         let filled = match widest {
             0..=0xff => {
@@ -312,8 +312,28 @@ pub(super) fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py,
     // SAFETY: the pointer goes with the length, and the result is a new reference to bytes.
     unsafe {
         let new = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), length);
-        Some(Bound::from_owned_ptr_or_err(py, new).ok()?.cast_into_unchecked())
+        Some(new_object(py, new)?.cast_into_unchecked())
     }
+}
+
+/// What a call of CPython's has made. If it couldn't, its error is dropped, which would come up in whatever runs next.
+///
+/// # Safety
+///
+/// The pointer is a new reference or, with an error set, null.
+#[inline]
+unsafe fn new_object(py: Python<'_>, pointer: *mut ffi::PyObject) -> Option<Bound<'_, PyAny>> {
+    #[cold]
+    #[inline(never)]
+    fn drop_error(py: Python<'_>) {
+        drop(PyErr::take(py));
+    }
+    // SAFETY: as above.
+    let object = unsafe { Bound::from_owned_ptr_or_opt(py, pointer) };
+    if object.is_none() {
+        drop_error(py);
+    }
+    object
 }
 
 /// Keeps the cyclic garbage collector from running, for as long as this lives.
