@@ -74,7 +74,8 @@ impl LargeWriter {
 }
 
 /// An iterator over the items of a stream that is known to be whole: of a long one, an `ItemStream`, of any other one over
-/// items that are there, and stay until the last has been asked for. What is not plain is unpickled by `loads`, by default `pickle.loads`.
+/// items that are there, and stay until the last has been asked for. What is not plain is unpickled by `loads`, by default
+/// `pickle.loads`.
 #[pyfunction]
 #[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
