@@ -44,6 +44,15 @@ impl Pickler {
         }
         self.others.write(item, output)
     }
+
+    /// Appends the pickle of an item that comes alone.
+    pub(super) fn write_one(item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
+        let py = item.py();
+        let mut pickler = Self::new(py)?;
+        pickler.write(item, output)?;
+        pickler.others.leave(py);
+        Ok(())
+    }
 }
 
 /// Reads items from a stream of pickles.
@@ -178,7 +187,7 @@ pub(super) fn use_fast_paths(enabled: bool) -> bool {
 pub(super) fn make_pickle<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = item.py();
     let mut output = Vec::new();
-    Pickler::new(py)?.write(item, &mut output)?;
+    Pickler::write_one(item, &mut output)?;
     new_bytes(py, &output)
 }
 

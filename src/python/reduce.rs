@@ -11,20 +11,21 @@
 //! The class decides whether an object is looked at. Then its reduction for protocol 0, which the pickler asks for anyway, is
 //! compared with the object.
 
-use std::collections::HashMap;
+use std::sync::Mutex;
 
 use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PyRecursionError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
-    PyBytes, PyComplex, PyDateTime, PyDict, PyFloat, PyInt, PyList, PyNotImplemented, PyString, PyTime, PyTimeAccess,
-    PyTuple, PyType,
+    PyBytes, PyCFunction, PyComplex, PyDateTime, PyDict, PyFloat, PyInt, PyList, PyNotImplemented, PyString, PyTime,
+    PyTimeAccess, PyTuple, PyType,
 };
 
 use super::classes::Rules;
 use super::raw;
 use crate::error::grow;
+use crate::pickle::memo::{Entry, Memo};
 
 /// The protocol in which Djblets writes.
 const DJBLETS: u8 = 0;
@@ -41,10 +42,16 @@ pub(super) struct CPickler {
     wider: Option<Pickler>,
 }
 
+/// A pickler of protocol 0 that nothing uses: to make one takes longer than to pickle a small value.
+static SPARE: Mutex<Option<Pickler>> = Mutex::new(None);
+
 impl CPickler {
     /// Appends the item's pickle to `output`, which stays as it is if there is an error.
     pub(super) fn write(&mut self, item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
         let py = item.py();
+        if self.djblets.is_none() {
+            self.djblets = SPARE.try_lock().ok().and_then(|mut spare| spare.take());
+        }
         let Err(error) = write(&mut self.djblets, DJBLETS, item, output) else {
             return Ok(());
         };
@@ -56,6 +63,19 @@ impl CPickler {
             // Neither protocol takes the item: the error is the one that Djblets logs.
             Err(again) if !changes && is_refusal(py, &again)? => Err(error),
             result => result,
+        }
+    }
+
+    /// Leaves a pickler for the next item that is pickled alone.
+    pub(super) fn leave(self, py: Python<'_>) {
+        let Some(pickler) = self.djblets else {
+            return;
+        };
+        let known = pickler.hooks.try_borrow_mut(py).map(|mut hooks| hooks.kinds.clear());
+        if let Ok(known) = known {
+            let former = SPARE.try_lock().ok().and_then(|mut spare| spare.replace(pickler));
+            // Classes may end here, after the locks.
+            drop((known, former));
         }
     }
 }
@@ -125,7 +145,7 @@ impl Pickler {
             py,
             Hooks {
                 protocol,
-                kinds: HashMap::new(),
+                kinds: Kinds::default(),
                 written: Vec::new(),
             },
         )?;
@@ -160,8 +180,7 @@ impl Pickler {
 #[pyclass(module = "fastblets._native")]
 struct Hooks {
     protocol: u8,
-    /// By the class's address.
-    kinds: HashMap<usize, (Py<PyType>, Kind)>,
+    kinds: Kinds,
     written: Vec<Py<PyBytes>>,
 }
 
@@ -175,7 +194,7 @@ impl Hooks {
     fn reducer_override<'py>(&mut self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = object.py();
         let class = object.get_type();
-        let reduction = match self.kind(&class)? {
+        let reduction = match self.kinds.find(&class)? {
             Kind::Own => None,
             // It may have been registered since its first instance.
             _ if Rules::get(py)?.is_registered(&class)? => None,
@@ -188,14 +207,34 @@ impl Hooks {
     }
 }
 
-impl Hooks {
-    fn kind(&mut self, class: &Bound<'_, PyType>) -> PyResult<Kind> {
+/// The classes of which there were instances.
+#[derive(Default)]
+struct Kinds {
+    /// Where each stands in `known`, by its address.
+    places: Memo,
+    known: Vec<(Py<PyType>, Kind)>,
+}
+
+impl Kinds {
+    /// Forgets all, and returns it.
+    fn clear(&mut self) -> Vec<(Py<PyType>, Kind)> {
+        self.places.clear();
+        std::mem::take(&mut self.known)
+    }
+
+    fn find(&mut self, class: &Bound<'_, PyType>) -> PyResult<Kind> {
         let address = class.as_ptr() as usize;
-        if let Some((_, kind)) = self.kinds.get(&address) {
+        if let Entry::Number(place) = self.places.entry(address)
+            && let Some((_, kind)) = self.known.get(place as usize)
+        {
             return Ok(*kind);
         }
         let kind = Kind::of(class)?;
-        self.kinds.insert(address, (class.clone().unbind(), kind));
+        // That may have run Python code, but none that comes here.
+        if let Entry::Vacant(vacant) = self.places.entry(address) {
+            self.places.put(vacant, address, self.known.len() as u32);
+            self.known.push((class.clone().unbind(), kind));
+        }
         Ok(kind)
     }
 }
@@ -281,7 +320,7 @@ impl Defaults {
             takes_false_state: differs(class, &py.get_type::<PyAny>(), intern!(py, "__getstate__"))?
                 && class.hasattr(intern!(py, "__setstate__"))?,
             hides_slots: has_hidden_slots(class)?,
-            rebuild: own_filling || (own(intern!(py, "__new__"))? && !has_arguments),
+            rebuild: own_filling || (has_own_new(class)? && !has_arguments),
             own_items: match base {
                 Base::List => own(intern!(py, "__iter__"))?,
                 Base::Dict => own(intern!(py, "items"))?,
@@ -292,7 +331,6 @@ impl Defaults {
 
     /// The reduction for protocol 0.
     fn unchanged<'py>(self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = object.py();
         let reduction = reduce(object, DJBLETS)?;
         let Some((arguments, state)) = self.parts(object, &reduction)? else {
             return Ok(reduction);
@@ -532,6 +570,12 @@ fn differs(class: &Bound<'_, PyType>, built_in: &Bound<'_, PyType>, name: &Bound
         (Some(own), Some(built_in)) => !own.is(&built_in),
         (own, built_in) => own.is_some() != built_in.is_some(),
     })
+}
+
+/// Whether the class has a `__new__()` in Python: a built-in type's own is not in the way.
+fn has_own_new(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    let new = class.getattr_opt(intern!(class.py(), "__new__"))?;
+    Ok(new.is_some_and(|new| !new.is_instance_of::<PyCFunction>()))
 }
 
 /// Whether a class has slots that protocol 0 takes for none, as those of a class above it with `__slots__ = ()` of its own. It
