@@ -70,7 +70,7 @@ wheels: $(WHEELS) servers
 	$(BIN)/nox --session wheels
 
 licences: $(DEV)
-	$(BIN)/python -m tests.licences
+	$(BIN)/python -m tools.licences
 
 upstream: build
 	rm -rf build/upstream/wheel
@@ -120,7 +120,7 @@ bench: build servers
 	$(BIN)/python -m benches.memoize $(BENCH)
 
 servers: $(DEV)
-	$(BIN)/python -m tests.servers install
+	$(BIN)/python -m tools.servers install
 
 $(DEV): requirements/dev.txt requirements/oracle.txt requirements/test.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("fastblets needs Python 3.10 or newer")'

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from tests.backends import locmem_config
-from tests.servers import Memcached, Redis, Server, missing_servers
+from tools.servers import Memcached, Redis, Server, missing_servers
 
 from benches import report, seals, threads
 from benches.jobs import CheckError, Job, all_jobs

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from tests.servers import Memcached
+from tools.servers import Memcached
 
 from benches.data import Record, records
 from benches.jobs import KEY, MODES, CheckError

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from django.core.cache.backends.base import BaseCache
+from tools.servers import AnyServer, Memcached, Redis, missing_servers
 
 from fastblets import _native
 from tests.backends import BACKENDS, Backend, Needs, chosen, locmem_config, use_cache
 from tests.parity import Parity
 from tests.randomness import CountingIVs
-from tests.servers import AnyServer, Memcached, Redis, missing_servers
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
@@ -41,7 +41,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     if missing := missing_servers():
         terminalreporter.section("NOT ALL WAS TESTED", sep="!", red=True, bold=True)
         terminalreporter.line(f"Skipped, as it isn't installed, everything that needs: {', '.join(missing)}", red=True)
-        terminalreporter.line("Install with: python -m tests.servers install", red=True)
+        terminalreporter.line("Install with: python -m tools.servers install", red=True)
 
 
 @pytest.fixture(scope="session")

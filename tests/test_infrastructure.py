@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from django.core.cache import cache as default_cache
 from django.core.cache.backends.base import BaseCache
+from tools.servers import HOST, Memcached, Redis, Server, missing_servers
 
 from tests.backends import stored_bytes, stored_entries
 from tests.parity import Action, Library, Parity
 from tests.randomness import CountingIVs
-from tests.servers import HOST, Memcached, Redis, Server, missing_servers
 
 PATIENCE = 10.0
 ROOT = Path(__file__).parent.parent
@@ -123,7 +123,7 @@ def test_a_server_dies_with_a_killed_test_run(kind: type[Server], tmp_path: Path
     if kind.program in missing_servers():
         pytest.skip(f"{kind.program} isn't installed")
     script = (
-        f"from tests.servers import {kind.__name__} as Server; import sys\n"
+        f"from tools.servers import {kind.__name__} as Server; import sys\n"
         "with Server() as server: print(server.port, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

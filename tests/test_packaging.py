@@ -9,9 +9,8 @@ from importlib.metadata import metadata, version
 from typing import Any
 
 import pytest
-
-from tests import licences
-from tests.licences import NOTICES, ROOT
+from tools import licences
+from tools.licences import NOTICES, ROOT
 
 CARGO = (ROOT / "Cargo.toml").read_text()
 PROJECT = (ROOT / "pyproject.toml").read_text()

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from itertools import product
 
 import pytest
+from tools.servers import missing_servers
 
 from tests.backends import BACKENDS
 from tests.faults.outcome import Finding, Outcome, compare, worst_of
@@ -16,7 +17,6 @@ from tests.faults.report import BEGIN, END, as_table, failures
 from tests.faults.runner import run
 from tests.faults.subject import SUBJECTS
 from tests.faults.worker import EXPERIMENTS, Job
-from tests.servers import missing_servers
 
 SERVER = "pymemcache"
 WORKERS = 3

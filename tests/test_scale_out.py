@@ -21,12 +21,12 @@ import pytest
 from django.core.cache import cache, caches
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
+from tools.servers import HOST, Memcached, Redis, Sentinel, Server, free_port, missing_servers
 
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.protect.locks import CacheLock
 from tests.backends import Config, use_cache
 from tests.parity import RecordingCache
-from tests.servers import HOST, Memcached, Redis, Sentinel, Server, free_port, missing_servers
 from tests.test_docs import DOCS, python_blocks
 
 PAGE = DOCS / "scale-out.md"

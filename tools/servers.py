@@ -1,6 +1,6 @@
 """Private memcached and Redis servers: on a free loopback port, in a directory of their own.
 
-``python -m tests.servers install`` fetches the two programs where that is possible.
+``python -m tools.servers install`` fetches the two programs where that is possible.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def install() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     if list(arguments) != ["install"]:
-        print("usage: python -m tests.servers install")
+        print("usage: python -m tools.servers install")
         return 2
     try:
         install()

@@ -1,4 +1,4 @@
-"""The licences of what is linked into the wheels: ``python -m tests.licences`` writes THIRD-PARTY.txt.
+"""The licences of what is linked into the wheels: ``python -m tools.licences`` writes THIRD-PARTY.txt.
 
 What is linked in are the crates that Cargo.lock pins, as far as they are neither for building nor for testing.
 """
