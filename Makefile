@@ -7,7 +7,6 @@ FUZZ_SECONDS ?= 60
 BIN := .venv/bin
 DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
-MATRIX := .venv/requirements-matrix
 WHEELS := .venv/requirements-wheels
 DOCS := .venv/requirements-docs
 # pyright looks at what is installed there.
@@ -60,14 +59,17 @@ faults: build servers
 parity: build
 	FASTBLETS_EXAMPLES=$(N) $(BIN)/python -m pytest --timeout 0 $(wildcard tests/test_differential_*.py)
 
-matrix matrix-short: $(MATRIX) servers
-	$(BIN)/nox --session $@ table
+matrix: $(DEV) servers
+	$(BIN)/python -m tools.matrix all
+
+matrix-short: $(DEV) servers
+	$(BIN)/python -m tools.matrix short
 
 docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheels: $(WHEELS) servers
-	$(BIN)/nox --session wheels
+	$(BIN)/python -m tools.matrix wheels
 
 licences: $(DEV)
 	$(BIN)/python -m tools.licences
@@ -132,15 +134,11 @@ $(LINT): requirements/lint.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
-$(MATRIX): requirements/matrix.txt $(DEV)
-	$(PIP) $<
-	touch $@
-
 $(DOCS): requirements/docs.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
-$(WHEELS): requirements/wheels.txt requirements/matrix.txt $(DEV)
+$(WHEELS): requirements/wheels.txt $(DEV)
 	$(PIP) $<
 	touch $@
 

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 from importlib.metadata import metadata, version
-from typing import Any
 
 import pytest
 from tools import licences
 from tools.licences import NOTICES, ROOT
+from tools.matrix import DJANGOS
 
 CARGO = (ROOT / "Cargo.toml").read_text()
 PROJECT = (ROOT / "pyproject.toml").read_text()
-
-
-def djangos() -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
-    """noxfile.py's table; read, since nox isn't where the tests are."""
-    for node in ast.parse((ROOT / "noxfile.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DJANGOS":
-            found: Any = ast.literal_eval(node.value)
-            return found
-    raise LookupError("noxfile.py has no DJANGOS")
 
 
 def classified(pattern: str) -> set[str]:
@@ -38,9 +28,9 @@ def test_the_version_stands_in_cargo_toml_and_opens_the_changelog() -> None:
 
 
 def test_the_classifiers_name_what_is_tested() -> None:
-    assert classified(r"^Framework :: Django :: (\d+\.\d+)$") == djangos().keys()
+    assert classified(r"^Framework :: Django :: (\d+\.\d+)$") == DJANGOS.keys()
     oldest = tuple(int(part) for part in metadata("fastblets")["Requires-Python"].removeprefix(">=").split("."))
-    newest = max(last for _, last in djangos().values())
+    newest = max(last for _, last in DJANGOS.values())
     pythons = {f"3.{minor}" for minor in range(oldest[1], newest[1] + 1)}
     assert classified(r"^Programming Language :: Python :: (\d+\.\d+)$") == pythons
 
