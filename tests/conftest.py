@@ -12,7 +12,7 @@ from django.core.cache.backends.base import BaseCache
 from tools.servers import AnyServer, Memcached, Redis, missing_servers
 
 from fastblets import _native
-from tests.backends import BACKENDS, Backend, Needs, chosen, locmem_config, use_cache
+from tests.backends import BACKENDS, CHOICE, EVERYDAY, Backend, Needs, chosen, locmem_config, use_cache
 from tests.parity import Parity
 from tests.randomness import CountingIVs
 
@@ -27,6 +27,19 @@ def pytest_configure(config: pytest.Config) -> None:
     _native.use_fast_paths(not config.getoption("--slow-paths"))
     for backend in BACKENDS:
         config.addinivalue_line("markers", f"{backend.name}: runs on that cache backend")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # xdist runs tests by their names, which its workers must agree on.
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"The id of a parameter must be the same in each process: {item.nodeid}")
+        callspec = getattr(item, "callspec", None)
+        backend = callspec and callspec.params.get("cache_backend")
+        everyday = backend is None or backend.name in EVERYDAY or CHOICE in os.environ
+        if not everyday and not item.get_closest_marker("every_backend"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionstart() -> None:

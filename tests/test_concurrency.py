@@ -187,6 +187,7 @@ def test_threads_with_a_lock_compute_once(shared: dict[str, Any], large: bool) -
     assert len(computed) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encrypted", [False, True], ids=["clear", "encrypted"])
 def test_readers_during_overwrites_see_one_generation(shared: dict[str, Any], encrypted: bool) -> None:
     """A compressed generation is whole, or it is a miss: its checksum holds for all of its chunks.
@@ -227,6 +228,7 @@ def test_readers_during_overwrites_see_one_generation(shared: dict[str, Any], en
     in_threads(work, 3)
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_holder_ends_by_itself(shared: dict[str, Any]) -> None:
     code = """
 lock = CacheLock("lock", lock_expiration_secs=2)
@@ -247,6 +249,7 @@ time.sleep(60)
         lock.release()
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_was_computing_is_computed_by_another(shared: dict[str, Any]) -> None:
     code = """
 def compute():
@@ -311,6 +314,7 @@ def test_a_value_arrives_although_its_lock_was_not_to_be_had(shared: dict[str, A
     assert cache_memoize("key", lambda: "other") == "value"
 
 
+@pytest.mark.slow
 def test_a_long_write_keeps_its_lock(shared: dict[str, Any]) -> None:
     """Each chunk that is stored gives the lock its whole time again."""
     lock = CacheLock(lock_expiration_secs=2)

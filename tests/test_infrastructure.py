@@ -54,6 +54,7 @@ def running(kind: type[Server]) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.every_backend
 def test_the_default_cache_is_the_backend_and_empty(cache_backend: BaseCache) -> None:
     assert default_cache.get("key") is None
     default_cache.set("key", ["value", b"\x00\xff"])
@@ -61,6 +62,7 @@ def test_the_default_cache_is_the_backend_and_empty(cache_backend: BaseCache) ->
     assert stored_entries(cache_backend, ["key", "other"]) == {"key": ["value", b"\x00\xff"]}
 
 
+@pytest.mark.every_backend
 def test_nothing_is_left_of_the_test_before(cache_backend: BaseCache) -> None:
     assert cache_backend.get("key") is None
 

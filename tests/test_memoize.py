@@ -70,6 +70,7 @@ def test_a_value_is_computed_once(cache_backend: BaseCache, options: Options, la
         assert cache_memoize("key", lookup, large_data=large, **options) == value
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("encrypt", [False, True])
 def test_a_stream_that_ends_with_a_full_chunk(cache_backend: BaseCache, encrypt: bool) -> None:
     options = {"compress_large_data": False, "use_encryption": encrypt}

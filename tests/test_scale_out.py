@@ -219,6 +219,7 @@ class Traffic:
 
 
 @CLIENTS
+@pytest.mark.slow
 def test_a_server_is_killed_and_comes_back_in_the_middle_of_it_all(
     client: Any, three: list[Memcached], db: None
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_server_is_killed_and_comes_back_in_the_middle_of_it_all(
 
 
 @CLIENTS
+@pytest.mark.slow
 @pytest.mark.parametrize("position", range(3))
 def test_a_server_dies_while_an_entry_is_overwritten(
     client: Any, position: int, three: list[Memcached], db: None
@@ -393,6 +395,7 @@ def test_a_lock_on_a_lagging_replica_ends_by_itself(pair: tuple[Redis, Redis]) -
 # Redis Sentinel.
 
 
+@pytest.mark.slow
 def test_sentinels_replace_the_primary_in_the_middle_of_it_all(db: None) -> None:
     pytest.importorskip("django_redis", reason="django-redis isn't installed")
     names = documented("SENTINELS")
