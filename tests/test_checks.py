@@ -186,6 +186,26 @@ def test_a_cache_that_cannot_be_had() -> None:
             assert checks.check_cache() == checks.check_memcached() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "name"),
+    [
+        ("PyMemcacheCache", {}, None),
+        ("PyMemcacheCache", {"default_noreply": False}, None),
+        ("PyMemcacheCache", {"default_noreply": True}, "default_noreply"),
+        ("PyLibMCCache", {"behaviors": None}, None),
+        ("PyLibMCCache", {"behaviors": {"_noreply": 0}}, None),
+        ("PyLibMCCache", {"behaviors": {"_noreply": 1}}, "_noreply"),
+    ],
+)
+def test_a_client_that_does_not_wait_for_answers(kind: str, options: dict[str, Any], name: str | None) -> None:
+    pytest.importorskip({"PyMemcacheCache": "pymemcache", "PyLibMCCache": "pylibmc"}[kind])
+    caches = {"default": {"BACKEND": f"{MEMCACHED}.{kind}", "LOCATION": "127.0.0.1:1", "OPTIONS": options}}
+    with override_settings(CACHES=caches):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.W011"] * (name is not None)
+    assert not messages or f"the option {name}:" in messages["fastblets.W011"].msg
+
+
 @pytest.mark.parametrize("kind", ["PyMemcacheCache", "PyLibMCCache"])
 @pytest.mark.parametrize(("size", "expected"), [("512k", ["fastblets.W003"]), ("1m", []), ("2m", [])])
 def test_the_limit_of_a_memcached(kind: str, size: str, expected: list[str]) -> None:
@@ -243,6 +263,14 @@ def test_a_server_that_talks_without_end() -> None:
         assert time.monotonic() - start < 5
 
 
+def test_a_system_without_sockets_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+    caches = {"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": "unix:/tmp/memcached.sock"}}
+    with override_settings(CACHES=caches):
+        assert found() == {}
+
+
+@pytest.mark.linux("sockets in files")
 def test_a_memcached_at_a_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listener:

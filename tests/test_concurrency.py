@@ -24,6 +24,8 @@ from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cach
 from fastblets.protect.locks import CacheLock
 from tests.backends import BACKENDS, Backend, Needs, use_cache
 
+pytestmark = pytest.mark.linux("servers, and SIGKILL")
+
 ROOT = Path(__file__).parent.parent
 PATIENCE = 20.0
 PROCESSES = 3

@@ -16,6 +16,8 @@ from tests.faults.runner import run
 from tests.faults.subject import SUBJECTS
 from tests.faults.worker import EXPERIMENTS, Job
 
+pytestmark = pytest.mark.linux("processes that are forked, and limits of their memory and time")
+
 SERVER = "pymemcache"
 
 

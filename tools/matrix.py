@@ -36,7 +36,10 @@ DJANGOS = {
     "4.2": ((3, 8), (3, 12)),
     "5.2": ((3, 10), (3, 14)),
     "6.0": ((3, 12), (3, 14)),
+    "6.1": ((3, 12), (3, 15)),
 }
+#: CPython supports builds without a GIL from this version on; those before were experiments.
+FIRST_WITHOUT_GIL = (3, 14)
 #: Djblets 6.1 asks for it.
 DJANGO_OF_DJBLETS = "4.2"
 
@@ -82,6 +85,18 @@ def _paths() -> Iterator[str]:
         for suffix in ("", "t"):
             if path_found := shutil.which(f"python3.{minor}{suffix}"):
                 yield path_found
+
+
+def supported() -> list[Python]:
+    """Return every interpreter that one of the Djangos supports, whether it is here or not."""
+    newest = max(last for _, last in DJANGOS.values())
+    versions = [(3, minor) for minor in range(OLDEST_PYTHON[1], newest[1] + 1)]
+    return sorted(
+        Python(version, without_gil, "")
+        for version in versions
+        for without_gil in (False, True)
+        if not without_gil or version >= FIRST_WITHOUT_GIL
+    )
 
 
 @cache
@@ -223,6 +238,10 @@ def _print_results() -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    here = {python.name for python in pythons()}
+    for python in supported():
+        if python.name not in here:
+            print(f"NOT RUN: Python {python.name} with Django {', '.join(python.djangos)}. There is no such Python here.")
 
 
 #: What the wheels for other Pythons than the one that this runs on are tested with: half a minute.
