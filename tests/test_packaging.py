@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 from importlib.metadata import metadata, version
+from pathlib import Path
 
 import pytest
-from tools import licences
+from packaging.requirements import Requirement
+from tools import licences, matrix
 from tools.licences import NOTICES, ROOT
-from tools.matrix import DJANGOS
 
 CARGO = (ROOT / "Cargo.toml").read_text()
 PROJECT = (ROOT / "pyproject.toml").read_text()
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PYTHONS = {python.name for python in matrix.supported()}
+WITH_GIL = {python.name for python in matrix.supported() if not python.without_gil}
 
 
 def classified(pattern: str) -> set[str]:
@@ -28,11 +33,47 @@ def test_the_version_stands_in_cargo_toml_and_opens_the_changelog() -> None:
 
 
 def test_the_classifiers_name_what_is_tested() -> None:
-    assert classified(r"^Framework :: Django :: (\d+\.\d+)$") == DJANGOS.keys()
+    assert classified(r"^Framework :: Django :: (\d+\.\d+)$") == matrix.DJANGOS.keys()
     oldest = tuple(int(part) for part in metadata("fastblets")["Requires-Python"].removeprefix(">=").split("."))
-    newest = max(last for _, last in DJANGOS.values())
-    pythons = {f"3.{minor}" for minor in range(oldest[1], newest[1] + 1)}
-    assert classified(r"^Programming Language :: Python :: (\d+\.\d+)$") == pythons
+    assert oldest == matrix.OLDEST_PYTHON
+    assert classified(r"^Programming Language :: Python :: (\d+\.\d+)$") == WITH_GIL
+
+
+def test_the_oracle_runs_on_the_django_that_it_asks_for() -> None:
+    pytest.importorskip("djblets", reason="Djblets isn't installed")
+    asked = [Requirement(text) for text in metadata("djblets").get_all("Requires-Dist", [])]
+    (django,) = [requirement.specifier for requirement in asked if requirement.name.lower() == "django"]
+    assert [name for name in matrix.DJANGOS if django.contains(f"{name}.99")] == [matrix.DJANGO_OF_DJBLETS]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_names_each_action_by_its_commit(workflow: Path) -> None:
+    used = re.findall(r"uses: (.+)", workflow.read_text())
+    assert used
+    for action in used:
+        # With the release that it is, which is what people read.
+        assert re.fullmatch(r"[\w/.-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action)
+
+
+def test_each_job_of_the_workflows_has_all_pythons() -> None:
+    text = "".join(workflow.read_text() for workflow in WORKFLOWS)
+    for_make = [block.split() for block in re.findall(r"python-version: \|\n((?: +3\.\d+t?\n)+)", text)]
+    on_musl = [found.replace("python", "").split() for found in re.findall(r"--interpreter\n +(python3\..+)", text)]
+    elsewhere = [re.findall(r"3\.\d+t?", found) for found in re.findall(r"python: \[(.+)\]", text)]
+    assert [len(for_make), len(on_musl), len(elsewhere)] == [2, 1, 1]
+    for names in (*for_make, *on_musl, *elsewhere):
+        assert sorted(names) == sorted(PYTHONS)
+    (in_alpine,) = re.findall(r"for version in (.+); do", text)
+    assert sorted(in_alpine.split()) == sorted(WITH_GIL)
+
+
+def test_what_windows_lacks_is_marked_where_it_is_used() -> None:
+    for path in (ROOT / "tests").glob("test_*.py"):
+        text = path.read_text()
+        lacking = re.findall(r"\bos\.(?:fork|register_at_fork)\b|\bSIG(?:ALRM|KILL|STOP|CONT|USR1|USR2)\b|/proc/", text)
+        lacking += re.findall(r"\b(?:import|from) (?:resource|fcntl|pwd|grp)\b|\bAF_UNIX\b", text)
+        if path.name != Path(__file__).name:
+            assert not lacking or "pytest.mark.linux(" in text, (path.name, lacking)
 
 
 def test_the_licences_are_those_of_what_is_linked_in() -> None:
@@ -54,7 +95,7 @@ def test_each_direct_dependency_is_linked_in() -> None:
 def test_workflows_hooks_and_pages_call_targets_that_are_there() -> None:
     rules = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     targets = {target for rule in rules for target in rule.split()}
-    files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / ".pre-commit-config.yaml"]
+    files = [*WORKFLOWS, ROOT / ".pre-commit-config.yaml"]
     files += [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
     called = {name for file in files for name in re.findall(r"(?:`|entry: |run: )make ([\w-]+)", file.read_text())}
     matrix = re.search(r"target: \[(.+)\]", (ROOT / ".github" / "workflows" / "test.yml").read_text())

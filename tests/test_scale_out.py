@@ -259,6 +259,42 @@ def test_a_server_dies_while_an_entry_is_overwritten(
         eventually(is_cached)
 
 
+@pytest.mark.parametrize(
+    ("kind", "module", "options"),
+    [
+        ("PyMemcacheCache", "pymemcache", {"default_noreply": True}),
+        ("PyLibMCCache", "pylibmc", {"behaviors": {"_noreply": True}}),
+    ],
+)
+def test_a_client_that_does_not_wait_for_answers(
+    kind: str, module: str, options: dict[str, Any], db: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip(module)
+    config = {"BACKEND": f"django.core.cache.backends.memcached.{kind}", "OPTIONS": options}
+    server = Memcached(item_size="512k")
+    with running(server), use_cache({**config, "LOCATION": server.address}):
+        with CacheLock("lock"), CacheLock("lock", blocking=False) as other:
+            assert other.locked()
+        for _ in range(2):
+            computed = []
+            cache_memoize("large", lambda: computed.append(1) or NOISE, large_data=True)
+            assert computed
+    # What pymemcache and pylibmc otherwise make come up.
+    assert not re.search("Unable to store|Error setting|Failed to store", caplog.text)
+
+
+def test_the_answers_of_such_a_client_get_mixed_up(db: None) -> None:
+    config = {"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "OPTIONS": {"default_noreply": True}}
+    server = Memcached()
+    with running(server), use_cache({**config, "LOCATION": server.address}):
+        cache.set("good", 1)
+        assert cache.get("good") == 1
+        # The server refuses that.
+        cache.set("bad", 1, sys.maxsize)
+        with pytest.raises(Exception, match="get|bad command"):
+            cache.get("good")
+
+
 _numbers = count(100)
 
 
