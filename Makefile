@@ -135,7 +135,7 @@ build: $(DEV) ## the package, in .venv, in release mode
 bench: build servers ## BENCH=--help: Djblets and fastblets side by side, for docs/performance.md
 	$(BIN)/python -m benches.memoize $(BENCH)
 
-servers: $(DEV)
+servers: $(DEV) ## memcached and redis-server, installed where we may
 	$(BIN)/python -m tools.servers install
 
 $(DEV): requirements/dev.txt requirements/oracle.txt requirements/test.txt

@@ -93,14 +93,46 @@ def test_each_direct_dependency_is_linked_in() -> None:
     assert direct <= {crate.name for crate in licences.linked()}
 
 
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = {target for rule in re.findall(r"^([a-z][a-z -]*):(?!=)", MAKEFILE, re.MULTILINE) for target in rule.split()}
+CI = set(re.findall(r"^make ([a-z-]+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE))
+TEST_WORKFLOW = (ROOT / ".github" / "workflows" / "test.yml").read_text()
+
+
+def workflow_targets() -> set[str]:
+    """What the test workflow makes, in a job for each."""
+    (listed,) = re.findall(r"target: \[(.+)\]", TEST_WORKFLOW)
+    return {target.split()[0] for target in listed.split(", ")} | called(TEST_WORKFLOW)
+
+
+def called(text: str) -> set[str]:
+    """The targets that a page, a workflow or a hook makes."""
+    lines = re.findall(r"(?:`|entry: |run: )make ((?:[a-z-]+ ?)+)", text)
+    return {target for line in lines for target in line.split()}
+
+
 def test_workflows_hooks_and_pages_call_targets_that_are_there() -> None:
-    rules = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    targets = {target for rule in rules for target in rule.split()}
-    files = [*WORKFLOWS, ROOT / ".pre-commit-config.yaml"]
-    files += [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    called = {name for file in files for name in re.findall(r"(?:`|entry: |run: )make ([\w-]+)", file.read_text())}
-    matrix = re.search(r"target: \[(.+)\]", (ROOT / ".github" / "workflows" / "test.yml").read_text())
-    assert matrix
-    called |= {target.split()[0] for target in matrix[1].split(", ")}
-    assert {"lint", "test", "docs", "matrix", "wheels", "lint-rust"} <= called
-    assert called - targets == set()
+    files = [*WORKFLOWS, ROOT / ".pre-commit-config.yaml", *(ROOT / "docs").glob("*.md")]
+    files += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    names = CI | workflow_targets()
+    names |= {name for file in files for name in called(file.read_text())}
+    assert {"lint", "test", "test-all", "docs", "matrix", "wheels", "lint-rust"} <= names
+    assert names - TARGETS == set()
+
+
+def test_ci_runs_what_people_run() -> None:
+    # Every pair instead of the two at the corners.
+    assert {"matrix" if name == "matrix-short" else name for name in CI} <= workflow_targets()
+    assert {"lint", "test-all"} <= CI
+    named = (ROOT / "README.md").read_text()
+    assert "`make test-all`" in named
+    assert "`make lint`" in named
+    assert re.search(r"^test-all: test ", MAKEFILE, re.MULTILINE)
+
+
+def test_help_lists_the_targets_that_people_are_told_of() -> None:
+    listed = set(re.findall(r"^([\w-]+):.* ## ", MAKEFILE, re.MULTILINE))
+    told = called((ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text())
+    assert (told | CI) - listed == {"help"}
+    # But for parts of others, and what others need.
+    assert TARGETS - listed == {"help", "test-slow", "lint-rust", "lint-python"}

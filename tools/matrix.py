@@ -241,7 +241,9 @@ def _print_results() -> None:
     here = {python.name for python in pythons()}
     for python in supported():
         if python.name not in here:
-            print(f"NOT RUN: Python {python.name} with Django {', '.join(python.djangos)}. There is no such Python here.")
+            print(
+                f"NOT RUN: Python {python.name} with Django {', '.join(python.djangos)}. There is no such Python here."
+            )
 
 
 #: What the wheels for other Pythons than the one that this runs on are tested with: half a minute.
