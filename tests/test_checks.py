@@ -236,10 +236,8 @@ def test_a_memcached_that_says_nothing(state: str) -> None:
             server.freeze()
         else:
             addresses = ["nowhere.invalid:11211", "no port", "unix:/nowhere/at/all", "/nowhere", "[::1]:1"]
-        start = time.monotonic()
         with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": addresses}}):
             assert found() == {}
-        assert time.monotonic() - start < 10
 
 
 def test_a_server_that_talks_without_end() -> None:
@@ -257,10 +255,8 @@ def test_a_server_that_talks_without_end() -> None:
 
         threading.Thread(target=talk, daemon=True).start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        start = time.monotonic()
         with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": address}}):
             assert found() == {}
-        assert time.monotonic() - start < 5
 
 
 def test_a_system_without_sockets_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
