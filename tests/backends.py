@@ -15,6 +15,7 @@ from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import call_command
 from django.test import override_settings
+
 from tools.servers import Memcached, Redis
 
 Config = dict[str, Any]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from django.core.cache.backends.base import BaseCache
-from tools.servers import AnyServer, Memcached, Redis, missing_servers
 
 from fastblets import _native
 from tests.backends import BACKENDS, CHOICE, EVERYDAY, Backend, Needs, chosen, locmem_config, use_cache
 from tests.parity import Parity
 from tests.randomness import CountingIVs
+from tools.servers import AnyServer, Memcached, Redis, missing_servers
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 

@@ -19,13 +19,13 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 from django.test import override_settings
-from tools.servers import Memcached, missing_servers
 
 from fastblets import checks
 from fastblets.cache import backend
 from fastblets.conf import SETTINGS
 from fastblets.replacement import MODULES
 from tests.backends import locmem_config
+from tools.servers import Memcached, missing_servers
 
 OPERATING = Path(__file__).parent.parent / "docs" / "operating.md"
 MEMCACHED = "django.core.cache.backends.memcached"

@@ -16,10 +16,10 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.core.management import CommandError, call_command
 from django.test import override_settings
-from tools.servers import Memcached, Redis, missing_servers
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from tests.backends import stored_bytes, use_cache
+from tools.servers import Memcached, Redis, missing_servers
 
 pytestmark = pytest.mark.django_db
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from django.core.cache import cache as default_cache
 from django.core.cache.backends.base import BaseCache
-from tools.servers import HOST, Memcached, Redis, Server, missing_servers
 
 from tests.backends import stored_bytes, stored_entries
 from tests.parity import Action, Library, Parity
 from tests.randomness import CountingIVs
+from tools.servers import HOST, Memcached, Redis, Server, missing_servers
 
 PATIENCE = 10.0
 ROOT = Path(__file__).parent.parent

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
 from tools import licences, matrix
 from tools.licences import NOTICES, ROOT
 

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from itertools import product
 
 import pytest
-from tools.servers import missing_servers
 
 from tests.backends import BACKENDS
 from tests.faults.outcome import Finding, Outcome, compare, worst_of
@@ -15,6 +14,7 @@ from tests.faults.report import BEGIN, END, as_table, failures
 from tests.faults.runner import run
 from tests.faults.subject import SUBJECTS
 from tests.faults.worker import EXPERIMENTS, Job
+from tools.servers import missing_servers
 
 pytestmark = pytest.mark.linux("processes that are forked, and limits of their memory and time")
 

@@ -8,8 +8,6 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from tools.servers import missing_servers
-
 from tests.backends import BACKENDS
 from tests.faults.experiment import ALL
 from tests.faults.page import PAGES
@@ -17,6 +15,7 @@ from tests.faults.report import Results, as_table, failures, surprises, update_d
 from tests.faults.runner import run_all
 from tests.faults.subject import SUBJECTS
 from tests.faults.worker import EXPERIMENTS, Job
+from tools.servers import missing_servers
 
 NEEDED = {"pymemcache": "memcached", "pylibmc": "memcached", "redis": "redis-server"}
 

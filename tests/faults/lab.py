@@ -23,13 +23,13 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.db import connection, connections
 from django.test import override_settings
-from tools.servers import AnyServer, Memcached, Redis, Server
 
 from fastblets.cache.backend import CACHE_CHUNK_SIZE as CHUNK_SIZE
 from tests.backends import BACKENDS, Config, Needs, use_cache
 from tests.faults.outcome import Finding, Outcome, judge
 from tests.faults.subject import Subject
 from tests.parity import Library
+from tools.servers import AnyServer, Memcached, Redis, Server
 
 Options = dict[str, Any]
 Damage = Callable[["Stored"], None]

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tools.servers import Server
-
 from tests.faults import replaced
 from tests.faults.experiment import ALL, SERVERS, TIME_LIMIT, Run, experiment
 from tests.faults.lab import COMPRESSED, MODES, NEW, PLAIN, Lab, Options, generation
 from tests.faults.outcome import Finding, Outcome, compare, judge, of_error
 from tests.faults.subject import UNSEALED
+from tools.servers import Server
 
 BIG = generation("big")
 NEWER = generation("newer")
