@@ -1,8 +1,8 @@
 """What an exception in the middle of a cache call means, and how it is logged.
 
 An ``except Exception`` around a cache call meets three kinds of exceptions. The time limit of a task is not an error of
-the cache, and propagates. After an error that says that the cache can't be reached, the memoize call doesn't ask it again.
-Any other error concerns one key only.
+the cache, and propagates. After an error that says that the cache can't be reached, the call doesn't ask it again. Any
+other error concerns one key only.
 """
 
 from __future__ import annotations
