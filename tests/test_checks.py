@@ -349,3 +349,15 @@ def test_settings_that_are_right_or_of_others(name: str) -> None:
     value = right.get(name, KEY if name.endswith("_KEY") else 1)
     with override_settings(**{name: value}):
         assert found() == {}
+
+
+@pytest.mark.parametrize("interval", [None, "60", -1, float("nan"), [60]], ids=repr)
+def test_an_interval_that_is_no_number(interval: object) -> None:
+    with override_settings(FASTBLETS_TRACEBACK_INTERVAL=interval):
+        assert list(found(deploy=False)) == ["fastblets.W012"]
+
+
+@pytest.mark.parametrize("interval", [0, 0.5, 3600])
+def test_an_interval(interval: float) -> None:
+    with override_settings(FASTBLETS_TRACEBACK_INTERVAL=interval):
+        assert found() == {}

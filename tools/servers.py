@@ -115,6 +115,8 @@ class Server:
     def freeze(self) -> None:
         """Take connections, answer nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The signal takes its time, and another thread of the server may answer meanwhile.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -24,6 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
 from fastblets.cache.classes import get_loads
+from fastblets.cache.failures import is_interval
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
 from fastblets.cache.seals import make_sealer, resolve_seal
 from fastblets.conf import PREFIXES, SETTINGS, get_settings
@@ -61,6 +62,7 @@ IDS: Final = (
     "fastblets.W009",
     "fastblets.W010",
     "fastblets.W011",
+    "fastblets.W012",
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
@@ -95,6 +97,7 @@ def register_checks() -> None:
     """Register all checks with Django."""
     register(check_settings)
     register(check_values)
+    register(check_traceback_interval)
     register(check_seal, Tags.security)
     register(check_seal_of_deployment, Tags.security, deploy=True)
     register(check_encryption_key, Tags.security)
@@ -355,6 +358,20 @@ def check_values(**kwargs: Any) -> list[CheckMessage]:
             messages.append(Error(str(e), hint=hint, id=f"fastblets.{check}"))
 
     return messages
+
+
+def check_traceback_interval(**kwargs: Any) -> list[CheckMessage]:
+    """Check that FASTBLETS_TRACEBACK_INTERVAL is a number: W012."""
+    if is_interval(getattr(get_settings(), "FASTBLETS_TRACEBACK_INTERVAL", 0)):
+        return []
+
+    return [
+        Warning(
+            "FASTBLETS_TRACEBACK_INTERVAL is not a number of seconds: each error is logged with its traceback.",
+            hint=_hint("W012", "Set it to the seconds between two tracebacks of the same error, 0 for all of them."),
+            id="fastblets.W012",
+        )
+    ]
 
 
 def check_seal(**kwargs: Any) -> list[CheckMessage]:

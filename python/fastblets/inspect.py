@@ -512,7 +512,7 @@ def _forget(entry: Entry) -> Forgotten:
     except _UNPICKLING_ERRORS:
         main = True
 
-    entry.delete()
+    cache.delete(entry.full_key)
     chunks = start = 0
 
     while True:

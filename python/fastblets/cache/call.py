@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets.cache.entry import UNSET, Entry, ForeignValueError
+from fastblets.cache.errors import UnreachableError
+from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,9 +24,13 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 
 class MemoizeCall:
-    """A call of a memoize function on an entry, with the lock that it was given."""
+    """A call of a memoize function on an entry, with the lock that it was given.
 
-    __slots__ = ("_error", "_lock", "_releases_lock", "entry", "overwrite")
+    Once the cache can't be reached, the call asks nothing more of it, since each question would take the client's
+    timeout. Only a lock that the call holds is released.
+    """
+
+    __slots__ = ("_failure", "_lock", "_releases_lock", "entry", "overwrite")
 
     entry: Entry
     overwrite: bool
@@ -43,8 +48,9 @@ class MemoizeCall:
         self.overwrite = overwrite
         self._lock = lock = lock or None
         self._releases_lock = False
-        #: Why the entry that is there can't be read, if it is there.
-        self._error: Exception | None = None
+        #: Why the last look failed, UnreachableError for good. Not the exception: with its traceback it would keep
+        #: all that was read of the entry, and in a circle.
+        self._failure: type[Exception] | None = None
 
         if lock is not None and not lock.full_cache_key:
             lock.full_cache_key = entry.make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
@@ -61,7 +67,7 @@ class MemoizeCall:
         if self.overwrite:
             # It would come back as soon as the new one is gone.
             for older in self.entry.get_older():
-                older.discard()
+                self.discard(older)
 
             return UNSET
 
@@ -74,11 +80,16 @@ class MemoizeCall:
 
         # A lock that is held already is the caller's own business. Djblets takes no lock to replace what is no entry at
         # all, and its tests insist on it.
-        if lock is not None and not lock.locked() and not isinstance(self._error, ForeignValueError):
+        if (
+            lock is not None
+            and not _is_held_by_caller(lock)
+            and self._failure is not ForeignValueError
+            and self._failure is not UnreachableError
+        ):
             value = self._read_locked(lock, load)
 
         # What is there and can't be read is newer than anything under an older key.
-        if value is UNSET and self._error is None and self.entry.older_keys:
+        if value is UNSET and self._failure is None and self.entry.older_keys:
             value = self._take_over(load, store)
 
         if value is UNSET and logger.isEnabledFor(logging.DEBUG):
@@ -88,12 +99,12 @@ class MemoizeCall:
 
     def store(self, value: _T) -> _T:
         """Store a small value, if it can be done, and return it."""
-        # suppress() would take longer than all else here.
-        try:  # noqa: SIM105
-            self.entry.store(value)
-        except Exception:
-            # It has been logged, and the caller has the value.
-            pass
+        if self._failure is not UnreachableError:
+            try:
+                self.entry.store(value)
+            except Exception as e:
+                # It has been logged, and the caller has the value.
+                self.note(e)
 
         return value
 
@@ -113,10 +124,14 @@ class MemoizeCall:
         Raises:
             Exception: What the items raised.
         """
+        if self.is_cut_off:
+            yield from items
+            return
+
         try:
             write = _LargeWrite(self, self.entry.make_writer())
         except Exception as e:
-            self.log_not_stored(e)
+            self.fail_to_store(e)
             yield from items
             return
 
@@ -133,27 +148,71 @@ class MemoizeCall:
             write.close()
 
     def extend_lock(self) -> None:
-        """Let the lock end later, if it is held. An error is logged: to store goes on."""
+        """Let the lock end later, if it is held. An error is logged: to store goes on.
+
+        Raises:
+            UnreachableError: Nothing can be stored any more.
+        """
         lock = self._lock
 
         if lock is not None and lock.locked():
             try:
                 lock.update_expiration()
             except Exception as e:
-                logger.exception("Error extending cache lock %r: %s", lock, e)
+                log_failure(logger, e, "Error extending cache lock %r: %s", lock, e)
+
+                if is_unreachable(e):
+                    raise as_cache_error(e) from None
 
     def release_lock(self) -> None:
-        """Release the lock, if this call acquired it. An error is logged: the lock ends by itself."""
+        """Release the lock, if this call acquired it. An error is logged: the lock ends by itself.
+
+        A lock that had ended before is logged as well.
+        """
         lock = self._lock
 
-        if self._releases_lock and lock is not None and lock.locked():
-            try:
-                lock.release()
-            except Exception as e:
-                logger.exception("Error releasing cache lock %r: %s", lock, e)
+        if lock is None or not self._releases_lock or not lock.locked():
+            return
 
-    def log_not_stored(self, error: Exception) -> None:
-        """Log that a large entry could not be stored."""
+        try:
+            lock.release()
+        except Exception as e:
+            if self.is_cut_off and is_unreachable(e):
+                # The error itself has been logged.
+                logger.warning("Cache lock %r is left to end by itself, as the cache can't be reached: %s", lock, e)
+            else:
+                log_failure(logger, e, "Error releasing cache lock %r: %s", lock, e)
+        else:
+            _ask(lock, "warn_if_lost")
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the cache can't be reached, and is to be asked nothing more."""
+        return self._failure is UnreachableError
+
+    def discard(self, entry: Entry) -> None:
+        """Remove an entry, if it can be done. If not, that has been logged."""
+        if not self.is_cut_off and not entry.discard():
+            self._failure = UnreachableError
+
+    def note(self, error: Exception) -> None:
+        """Note an error of the cache that has been logged.
+
+        Raises:
+            Exception: The error, if it is none of the cache's but a time limit's.
+        """
+        let_pass(error)
+
+        if isinstance(error, UnreachableError):
+            self._failure = UnreachableError
+
+    def fail_to_store(self, error: Exception) -> None:
+        """Note and log that a large entry could not be stored.
+
+        Raises:
+            Exception: As for :meth:`note`.
+        """
+        self.note(error)
         logger.error(
             'Failed to store or retrieve large or iterable cache data for key "%s". Newly-generated data will be '
             "returned but not cached. Error = %s",
@@ -162,29 +221,41 @@ class MemoizeCall:
         )
 
     def _look(self, load: Callable[[Entry], Any]) -> Any:
-        self._error = None
-
         try:
             return load(self.entry)
         except Exception as e:
             # It has been logged.
-            self._error = e
+            let_pass(e)
+            self._failure = type(e)
 
         return UNSET
+
+    def _look_again(self, load: Callable[[Entry], Any]) -> Any:
+        if self.is_cut_off:
+            return UNSET
+
+        self._failure = None
+
+        return self._look(load)
 
     def _take_over(self, load: Callable[[Entry], Any], store: Callable[[MemoizeCall, Any], Any]) -> Any:
         for older in self.entry.get_older():
             value: Any = UNSET
 
-            # An error has been logged.
-            with suppress(Exception):
+            try:
                 value = load(older)
+            except Exception as e:
+                # It has been logged.
+                self.note(e)
 
             if value is not UNSET:
                 # Else it would come back when the new one is removed.
-                older.discard()
+                self.discard(older)
 
                 return store(self, value)
+
+            if self.is_cut_off:
+                break
 
         return UNSET
 
@@ -193,9 +264,9 @@ class MemoizeCall:
 
         def is_needless() -> bool:
             nonlocal value
-            value = self._look(load)
+            value = self._look_again(load)
 
-            return value is not UNSET
+            return value is not UNSET or self.is_cut_off
 
         # Said before, since an exception may come in right behind the acquisition.
         self._releases_lock = True
@@ -208,15 +279,39 @@ class MemoizeCall:
                 lock.acquire()
             else:
                 acquire_unless(is_needless)
-        except TimeoutError:
-            logger.error("Timeout waiting on distributed cache lock %r", lock)
         except Exception as e:
-            logger.exception("Error acquiring cache lock %r: %s", lock, e)
+            if _ask(lock, "was_interrupted_asleep"):
+                self._lock = None
+                raise
 
-            return value
+            self.note(as_cache_error(e))
+
+            if isinstance(e, TimeoutError) and not self.is_cut_off:
+                logger.error("Timeout waiting on distributed cache lock %r", lock)
+            else:
+                log_failure(logger, e, "Error acquiring cache lock %r: %s", lock, e)
+                self._lock = None
+
+                return value
+
+        if not lock.locked():
+            # From here on it may be another call's that was given the same object.
+            self._lock = None
 
         # While waiting, another process may have stored the value.
-        return self._look(load) if value is UNSET else value
+        return self._look_again(load) if value is UNSET else value
+
+
+def _is_held_by_caller(lock: CacheLock) -> bool:
+    # If another thread holds it, acquire() says that it can't be shared.
+    return lock.locked() and not _ask(lock, "is_held_by_other_thread")
+
+
+def _ask(lock: CacheLock, name: str) -> Any:
+    # Djblets' own class has none of these methods.
+    method = getattr(lock, name, None)
+
+    return None if method is None else method()
 
 
 class _LargeWrite:
@@ -257,7 +352,7 @@ class _LargeWrite:
     def close(self) -> None:
         """Make sure that an entry that was not stored completely is missing."""
         if self._dirty:
-            self._entry.discard()
+            self._call.discard(self._entry)
 
     def _attempt(self, step: Callable[[], None]) -> None:
         if not self._failed:
@@ -268,7 +363,7 @@ class _LargeWrite:
 
     def _fail(self, error: Exception) -> None:
         self._failed = True
-        self._call.log_not_stored(error)
+        self._call.fail_to_store(error)
 
     def _store_full_chunks(self) -> None:
         chunks = self._writer.take_full_chunks()

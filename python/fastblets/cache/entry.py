@@ -16,6 +16,7 @@ from fastblets import _native
 from fastblets.cache.classes import get_loads
 from fastblets.cache.connection import get_cache
 from fastblets.cache.errors import MissingChunkError
+from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.keys import (
     get_encryption_key_fallbacks,
     get_key_prefix,
@@ -154,8 +155,8 @@ class Entry:
             self._cache = cache = get_cache()
             value = cache.get(key, UNSET)
         except Exception as e:
-            logger.exception('Error fetching data from cache for key "%s": %s', key, e)
-            raise
+            log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
 
         if value is None and self._sealer is not None and not is_count and isinstance(cache, PyMemcacheCache):
             # Of what this client can't unpickle it makes None. Nothing else would tell that from what was stored.
@@ -168,7 +169,9 @@ class Entry:
             return _native.decrypt_value(
                 value, self.encryption_key, is_count, self._sealer, self.seal == "require", self._loads
             )
-        except Exception:
+        except Exception as e:
+            let_pass(e)
+
             # Step by step, it can be told what is wrong.
             return self._decrypt(value, self.encryption_key, is_count=is_count)
 
@@ -183,6 +186,7 @@ class Entry:
         try:
             count = self.load(is_count=True)
         except Exception as e:
+            let_pass(e)
             logger.error(
                 'Failed to fetch large or iterable data entry count from cache for key "%s". '
                 "Rebuilding data. Error = %s",
@@ -203,6 +207,7 @@ class Entry:
 
             return self._read_items(chunks)
         except Exception as e:
+            let_pass(e)
             self._log_unreadable(e)
             raise
 
@@ -220,9 +225,7 @@ class Entry:
         item = next(items, UNSET)
 
         if item is UNSET or next(items, UNSET) is not UNSET:
-            error = ValueError(f"it has {'less' if item is UNSET else 'more'} than one item")
-            self._log_unreadable(error)
-            raise error
+            raise self._log_unreadable(ValueError(f"it has {'less' if item is UNSET else 'more'} than one item"))
 
         return item
 
@@ -242,7 +245,9 @@ class Entry:
                 value = _native.encrypt_value(
                     value, self.encryption_key, os.urandom(AES_BLOCK_SIZE), is_count, self._sealer
                 )
-            except Exception:
+            except Exception as e:
+                let_pass(e)
+
                 # Step by step, it can be told what is wrong.
                 value = self._encrypt(value, self.encryption_key, is_count=is_count)
 
@@ -279,8 +284,8 @@ class Entry:
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
         except Exception as e:
-            logger.exception("Unable to store cached data for keys %r: %s", sorted(values.keys()), e)
-            raise
+            log_failure(logger, e, "Unable to store cached data for keys %r: %s", sorted(values.keys()), e)
+            raise as_cache_error(e) from None
 
     def store_last_chunk(self, index: int, chunk: bytes | None, write_id: bytes) -> int:
         """Store the last chunk, if there is one, and return the number of chunks.
@@ -297,7 +302,7 @@ class Entry:
 
         if _is_full(chunk):
             # One that was left by a longer entry would pass for the end of this one.
-            get_cache().delete(self._make_chunk_key(index + 1))
+            self._delete(self._make_chunk_key(index + 1))
 
         self._set(self._make_chunk_key(index), self._sealed(chunk, index, write_id, last=True))
 
@@ -319,15 +324,27 @@ class Entry:
         return [self._make_chunk_key(index) for index in range(start, end)]
 
     def delete(self) -> None:
-        """Remove the entry. Chunks without a count are nothing."""
-        get_cache().delete(self.full_key)
+        """Remove the entry. Chunks without a count are nothing.
 
-    def discard(self) -> None:
-        """Remove the entry, if it can be done. If not, that has been logged."""
+        Raises:
+            Exception: The cache failed.
+        """
+        self._delete(self.full_key)
+
+    def discard(self) -> bool:
+        """Remove the entry, if it can be done. An error is logged.
+
+        Returns:
+            Whether the cache can be reached.
+        """
         try:
-            self.delete()
+            get_cache().delete(self.full_key)
         except Exception as e:
-            logger.exception('Error deleting cache key "%s": %s', self.full_key, e)
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', self.full_key, e)
+
+            return not is_unreachable(e)
+
+        return True
 
     def make_write_id(self) -> bytes:
         """Return a random text that the chunks of one write have in common, none if they are not sealed."""
@@ -353,6 +370,7 @@ class Entry:
         try:
             value = aes_decrypt(value, key=encryption_key)
         except Exception as e:
+            let_pass(e)
             logger.error("Failed to decrypt data from cache for key %s: %s.", self.full_key, e)
             raise
 
@@ -361,6 +379,7 @@ class Entry:
 
             return (self._loads or pickle.loads)(pickled)
         except Exception as e:
+            let_pass(e)
             logger.warning("Failed to deserialize data from cache for key %s: %s.", self.full_key, e)
             raise
 
@@ -371,7 +390,11 @@ class Entry:
         while len(stored) < count:
             end = min(len(stored) + FETCH_SIZE, count)
             keys = self.chunk_keys(len(stored), end)
-            found = get_cache().get_many(keys)
+
+            try:
+                found = get_cache().get_many(keys)
+            except Exception as e:
+                raise as_cache_error(e) from None
 
             if len(found) != len(keys):
                 missing = [key for key in keys if key not in found]
@@ -404,7 +427,7 @@ class Entry:
 
         # So do chunks of which the last are not counted, if an item ends there. But then the last that is counted is
         # full, which the last of a stream is once in a million times.
-        if chunks and _is_full(chunks[-1]) and self._make_chunk_key(len(chunks)) in get_cache():
+        if chunks and _is_full(chunks[-1]) and self._is_stored(self._make_chunk_key(len(chunks))):
             raise ValueError("it has more chunks than are counted")
 
     def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
@@ -420,6 +443,7 @@ class Entry:
             except StopIteration:
                 return
             except Exception as e:
+                let_pass(e)
                 logger.error(
                     'Failed to return large or iterable cache data for key "%s". Something went wrong when returning '
                     "processed results to the caller. Error = %s",
@@ -435,6 +459,7 @@ class Entry:
         try:
             pickled = pickle.dumps(value, protocol=0)
         except Exception as e:
+            let_pass(e)
             logger.error('Failed to serialize data for cache key "%s": %s', self.full_key, e)
             raise
 
@@ -444,6 +469,7 @@ class Entry:
         try:
             return aes_encrypt(pickled, key=encryption_key)
         except Exception as e:
+            let_pass(e)
             logger.error("Failed to encrypt data for cache for key %s: %s.", self.full_key, e)
             raise
 
@@ -468,15 +494,30 @@ class Entry:
 
             cache.set(key, value, timeout=self._get_timeout())
         except Exception as e:
-            logger.exception('Error setting data in cache for key "%s": %s', key, e)
-            raise
+            log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
 
-    def _log_unreadable(self, error: Exception) -> None:
+    def _is_stored(self, key: str) -> bool:
+        try:
+            return key in get_cache()
+        except Exception as e:
+            raise as_cache_error(e) from None
+
+    def _delete(self, key: str) -> None:
+        try:
+            get_cache().delete(key)
+        except Exception as e:
+            raise as_cache_error(e) from None
+
+    def _log_unreadable(self, error: Exception) -> Exception:
         logger.warning(
             'Failed to fetch large or iterable data from cache for key "%s": %s',
             self.full_key,
-            error,
+            # As text: who keeps the record would keep all chunks, by the exception's traceback.
+            str(error),
         )
+
+        return error
 
 
 def _is_full(chunk: bytes) -> bool:
