@@ -98,6 +98,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 calls = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
+@pytest.mark.linux("SIGALRM")
 @calls
 @pytest.mark.parametrize("limit", [*LIMITS, TimeoutError, ValueError], ids=lambda limit: limit.__name__)
 def test_an_exception_that_comes_while_a_lock_is_waited_for(
@@ -342,6 +343,7 @@ def fail_in_many_ways() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"{method} fails", fails(method, compress_large_data=False)
 
 
+LINUX = {"interrupted_wait": pytest.mark.linux("SIGALRM")}
 WAYS = {name: way for name, way in fail_in_many_ways() if name not in ("store", "read", "fails")}
 
 
@@ -361,7 +363,7 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LINUX.get(name, ())) for name in WAYS])
 def test_a_failure_leaves_nothing_to_the_collector(
     locmem: BaseCache, quiet: None, no_collector: None, name: str
 ) -> None:
