@@ -13,7 +13,6 @@ import pytest
 from django.core.cache import cache, caches
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
-from tools.servers import Memcached, Redis, Server, missing_servers
 
 from fastblets.cache import failures
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
@@ -21,6 +20,7 @@ from fastblets.cache.errors import UnreachableError
 from fastblets.protect.locks import CacheLock
 from tests.backends import BACKENDS, Config, Needs, use_cache
 from tests.faults import replaced
+from tools.servers import Memcached, Redis, Server, missing_servers
 
 pytestmark = pytest.mark.django_db
 
