@@ -36,7 +36,7 @@ const VERSION: u8 = 1;
 /// Version, identity of the write, tag.
 const CHUNK_SEAL_SIZE: usize = 1 + WRITE_ID_SIZE + TAG_SIZE;
 
-/// In front of the tag behind a pickle. No pickle of protocol 0 holds a zero byte.
+/// In front of the tag after a pickle. No pickle of protocol 0 holds a zero byte; of protocol 4 one may.
 const TRAILER_MARK: &[u8; 4] = b"\0fb\x01";
 const TRAILER_SIZE: usize = TRAILER_MARK.len() + TAG_SIZE;
 
@@ -133,7 +133,8 @@ impl Sealer {
     }
 }
 
-/// A pickle, and the tag of the seal behind it if there is one.
+/// A pickle, and the tag of the seal after it if there is one. `data` must not be a pickle and nothing else, whose last bytes
+/// may look like a seal.
 pub fn split(data: &[u8]) -> (&[u8], Option<&[u8]>) {
     data.len()
         .checked_sub(TRAILER_SIZE)

@@ -259,7 +259,7 @@ fn a_memo_number_beyond_the_pickle_is_refused() {
 
 #[test]
 fn little_garbage_is_a_pickle_of_protocol_0() {
-    let taken = |data: &[u8]| matches!(Scanner::of_protocol_0().scan(data), Ok(Some(size)) if size == data.len());
+    let taken = |data: &[u8]| matches!(Scanner::as_written().scan(data), Ok(Some(size)) if size == data.len());
     let mut found = Vec::new();
     for number in 0..1_u32 << 24 {
         let [_, bytes @ ..] = number.to_be_bytes();
@@ -278,7 +278,7 @@ fn little_garbage_is_a_pickle_of_protocol_0() {
 
 #[test]
 fn a_str_of_protocol_0_has_a_memo_number() {
-    let scan = |data: &[u8]| Scanner::of_protocol_0().scan(data);
+    let scan = |data: &[u8]| Scanner::as_written().scan(data);
     assert_eq!(scan(b"Vtext\np0\n."), Ok(Some(10)));
     assert!(scan(b"Vtext\n.").is_err());
     assert_eq!(scan(b"(lp0\nVtext\np1\naVtext\np2\na."), Ok(Some(26)));
@@ -290,7 +290,7 @@ proptest! {
     #[test]
     fn of_protocol_0_is_what_others_take_too(data: Vec<u8>, value in value()) {
         for data in [data, [&value[..], b"."].concat()] {
-            let mut scanner = Scanner::of_protocol_0();
+            let mut scanner = Scanner::as_written();
             if let Ok(found) = scanner.scan(&data) {
                 prop_assert_eq!(Scanner::new().scan(&data), Ok(found));
             }

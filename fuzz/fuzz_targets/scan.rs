@@ -15,7 +15,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         assert_eq!(model::model(data), Some(end));
     }
 
-    if let Ok(strict) = Scanner::of_protocol_0().scan(data) {
+    if let Ok(strict) = Scanner::as_written().scan(data) {
         assert_eq!(Ok(strict), whole);
     }
 

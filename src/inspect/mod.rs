@@ -181,7 +181,9 @@ fn show_pickle(pickle: &[u8]) -> String {
 
 fn name(global: Global<'_>) -> String {
     match global {
-        Global::Named { module, name } => shown::dotted(&shown::latin1_or_utf8(module), &shown::latin1_or_utf8(name)),
+        Global::Named { module, name, .. } => {
+            shown::dotted(&shown::latin1_or_utf8(module), &shown::latin1_or_utf8(name))
+        }
         Global::Extension(code) => format!("extension {code}"),
         Global::Unknown => "a name that only executing the pickle would tell".to_owned(),
     }

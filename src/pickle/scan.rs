@@ -16,7 +16,7 @@ const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
 const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");
 const NO_MARK: Error = Error::Pickle("an opcode finds no mark");
 const NO_SUCH_MEMO: Error = Error::Pickle("a memo number beyond any pickle of its size");
-const NOT_WRITTEN_SO: Error = Error::Pickle("protocol 0 is not written like this");
+const NOT_WRITTEN_SO: Error = Error::Pickle("pickles are not written like this");
 const TOO_LONG: Error = Error::Pickle("a length beyond any memory");
 
 /// How the bytes behind an opcode are laid out.
@@ -120,6 +120,10 @@ static OPCODES: [Option<Opcode>; 256] = {
 /// A PUT of protocol 0 is taken without a look at its number if its line is no longer than this, in bytes.
 const LONGEST_NUMBER: usize = 8;
 
+/// The protocol of what protocol 0 can't carry.
+const WIDER_PROTOCOL: u8 = 4;
+
+const PROTO: u8 = 0x80;
 const FRAME: u8 = 0x95;
 const LONG4: u8 = 0x8b;
 
@@ -175,7 +179,7 @@ const fn opcode(byte: u8) -> Option<Opcode> {
         0x84 => (Fixed(4), PUSH, Extension),
         0x93 => (NONE, TWO_TO_ONE, StackGlobal),
         // PROTO FRAME
-        0x80 => (Fixed(1), Effect::Replace { takes: 0, puts: 0 }, Framing),
+        PROTO => (Fixed(1), Effect::Replace { takes: 0, puts: 0 }, Framing),
         FRAME => (Fixed(8), Effect::Replace { takes: 0, puts: 0 }, Framing),
         // SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 LONG1 LONG4
         b'U' | b'C' | 0x8a => (Counted(1), PUSH, Other),
@@ -220,6 +224,24 @@ const fn is_written_in_protocol_0(byte: u8) -> bool {
     )
 }
 
+/// Whether CPython's pickler writes this opcode in protocol 4, behind the first one.
+const fn is_written_in_protocol_4(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'(' | b'.' | b'0' | b'1' | b'N' | b'R' | b'a' | b'b' | b'e' | b's' | b't' | b'u'
+            // BININT BININT1 BININT2 BINFLOAT LONG1 LONG4 NEWTRUE NEWFALSE
+            | b'J' | b'K' | b'M' | b'G' | 0x8a | LONG4 | 0x88 | 0x89
+            // SHORT_BINBYTES BINBYTES BINBYTES8 SHORT_BINUNICODE BINUNICODE BINUNICODE8
+            | b'C' | b'B' | 0x8e | 0x8c | b'X' | 0x8d
+            // EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST EMPTY_DICT EMPTY_SET FROZENSET ADDITEMS
+            | b')' | 0x85 | 0x86 | 0x87 | b']' | b'}' | 0x8f | 0x91 | 0x90
+            // STACK_GLOBAL EXT1 EXT2 EXT4 NEWOBJ NEWOBJ_EX
+            | 0x93 | 0x82 | 0x83 | 0x84 | 0x81 | 0x92
+            // BINGET LONG_BINGET MEMOIZE FRAME
+            | b'h' | b'j' | 0x94 | FRAME
+    )
+}
+
 /// Every str that CPython writes gets a memo number.
 fn check_memoized(data: &[u8], end: usize) -> Result<()> {
     match data.get(end) {
@@ -228,12 +250,14 @@ fn check_memoized(data: &[u8], end: usize) -> Result<()> {
     }
 }
 
-/// A class or function that a pickle names, as it stands in the pickle: for protocols below 3 the unpickler still maps
-/// Python 2's names to Python 3's.
+/// A class or function that a pickle names, as it stands in the pickle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Global<'a> {
-    /// `module` and `name`; a dot in the name leads to an attribute of an attribute.
+    /// `module` and `name`, which mean what the protocol says: below 3 the unpickler maps Python 2's names to Python 3's, and
+    /// from 4 on a dot in the name leads to an attribute of an attribute.
     Named {
+        /// The pickle's protocol.
+        protocol: u8,
         /// The module, in UTF-8.
         module: &'a [u8],
         /// The name inside the module, in UTF-8.
@@ -336,10 +360,10 @@ impl Strings {
         self.memo.insert(number, self.top[1].clone());
     }
 
-    fn stack_global<'a>(&self, data: &'a [u8]) -> Global<'a> {
+    fn stack_global<'a>(&self, data: &'a [u8], protocol: u8) -> Global<'a> {
         let text = |span: &Span| data.get(span.clone()?);
         match (text(&self.top[0]), text(&self.top[1])) {
-            (Some(module), Some(name)) if !self.lost => Global::Named { module, name },
+            (Some(module), Some(name)) if !self.lost => Global::Named { protocol, module, name },
             _ => Global::Unknown,
         }
     }
@@ -366,7 +390,9 @@ pub struct Scanner {
     first_line_end: usize,
     depth: Depth,
     strings: Strings,
-    protocol_0_only: bool,
+    /// The protocol that the pickle says, 0 as long as it says none.
+    protocol: u8,
+    as_written: bool,
 }
 
 impl Scanner {
@@ -375,14 +401,16 @@ impl Scanner {
         Self::default()
     }
 
-    /// A scanner, of data that is there at once, that refuses what CPython's pickler doesn't write in protocol 0, whatever
-    /// its unpickler takes.
+    /// A scanner, of data that is there at once, that refuses what CPython's pickler doesn't write in protocols 0 and 4,
+    /// whatever its unpickler takes.
     ///
-    /// Two random bytes are a pickle in one of 10,000 cases, six in one of 65,000: many opcodes of later protocols push a
-    /// value of any bytes. In protocol 0, two are `N.` in one of 65,536 cases, and more are one far more seldom.
-    pub fn of_protocol_0() -> Self {
+    /// Two random bytes are a pickle of any protocol in one of 10,000 cases, six in one of 65,000: many opcodes of later
+    /// protocols push a value of any bytes. In protocol 0, two are `N.` in one of 65,536 cases, and more are one far more
+    /// seldom. A pickle of protocol 4 says so in its first two bytes, which one of 65,536 texts begins with, and has to be one
+    /// from there to the last byte.
+    pub fn as_written() -> Self {
         Self {
-            protocol_0_only: true,
+            as_written: true,
             ..Self::default()
         }
     }
@@ -394,7 +422,7 @@ impl Scanner {
         let marks = std::mem::take(&mut self.depth.marks);
         let memo = std::mem::take(&mut self.strings.memo);
         *self = Self {
-            protocol_0_only: self.protocol_0_only,
+            as_written: self.as_written,
             ..Self::default()
         };
         self.depth.marks = marks;
@@ -424,13 +452,16 @@ impl Scanner {
     /// Runs through the opcodes that plain values of protocol 0 consist of, up to the first other or incomplete one.
     #[inline]
     fn frequent(&mut self, data: &[u8]) -> Result<()> {
+        if self.as_written && self.protocol != 0 {
+            return Ok(());
+        }
         let mut at = self.at;
         let depth = &mut self.depth;
         while let Some(&byte) = data.get(at) {
             match byte {
                 b'p' | b'V' | b'I' | b'g' | b'F' => {
                     let Some(end) = line_end(data, at + 1) else { break };
-                    if byte == b'V' && self.protocol_0_only {
+                    if byte == b'V' && self.as_written {
                         check_memoized(data, end)?;
                     }
                     if byte == b'p' {
@@ -467,7 +498,7 @@ impl Scanner {
             return Ok(Step::Partial);
         };
         let opcode = OPCODES[usize::from(byte)].ok_or(UNKNOWN_OPCODE)?;
-        if self.protocol_0_only && !is_written_in_protocol_0(byte) {
+        if self.as_written && !self.is_written(data, byte) {
             return Err(NOT_WRITTEN_SO);
         }
         let start = self.at + 1;
@@ -477,18 +508,30 @@ impl Scanner {
         self.check_memo_number(data, &argument, opcode.meaning)?;
         self.depth.apply(opcode.effect)?;
         if let Effect::Stop = opcode.effect {
-            if self.protocol_0_only && (self.depth.values > 0 || self.depth.marked) {
+            if self.as_written && (self.depth.values > 0 || self.depth.marked) {
                 return Err(NOT_WRITTEN_SO);
             }
             return Ok(Step::Stop(start));
         }
         let end = argument.end;
-        if byte == b'V' && self.protocol_0_only {
+        if byte == b'V' && self.as_written {
             check_memoized(data, end)?;
+        }
+        if byte == PROTO {
+            self.protocol = data[argument.start];
         }
         self.follow(data, argument, opcode.meaning, found);
         (self.searched, self.lines) = (0, 0);
         Ok(Step::Whole(end))
+    }
+
+    /// Whether CPython's pickler writes the next opcode there.
+    fn is_written(&self, data: &[u8], byte: u8) -> bool {
+        match self.protocol {
+            0 if byte == PROTO => self.at == 0 && data.get(1).is_none_or(|&protocol| protocol == WIDER_PROTOCOL),
+            0 => is_written_in_protocol_0(byte),
+            _ => is_written_in_protocol_4(byte),
+        }
     }
 
     /// Where the argument's content stands, behind its length if it has one.
@@ -560,9 +603,10 @@ impl Scanner {
             Meaning::Memoize => return self.strings.put(self.strings.memo.len()),
             Meaning::LinePut => self.strings.lost = true,
             Meaning::Framing => return,
-            Meaning::StackGlobal => found(self.strings.stack_global(data)),
+            Meaning::StackGlobal => found(self.strings.stack_global(data, self.protocol)),
             Meaning::Extension => found(Global::Extension(number() as u32)),
             Meaning::Global => found(Global::Named {
+                protocol: self.protocol,
                 module: &data[argument.start..self.first_line_end - 1],
                 name: &data[self.first_line_end..argument.end - 1],
             }),

@@ -32,6 +32,9 @@ pub(super) struct Rules {
     /// `copyreg.dispatch_table`: what to do with instances of a class instead.
     registered: Py<PyDict>,
     modules: Py<PyDict>,
+    /// What had another name in Python 2, which protocols 0 to 2 go by: names in modules, and whole modules.
+    older_names: Py<PyDict>,
+    older_modules: Py<PyDict>,
     /// `copyreg._reconstructor`.
     pub(super) reconstructor: Py<PyAny>,
 }
@@ -41,16 +44,27 @@ impl Rules {
         static RULES: PyOnceLock<Rules> = PyOnceLock::new();
         RULES.get_or_try_init(py, || {
             let copyreg = py.import("copyreg")?;
+            let older = py.import("_compat_pickle")?;
+            let dict = |module: &Bound<'_, PyModule>, name| -> PyResult<Py<PyDict>> {
+                Ok(module.getattr(name)?.cast_into::<PyDict>()?.unbind())
+            };
             Ok(Self {
                 hooks: HOOKS.map(|hook| PyString::intern(py, hook).unbind()),
                 dict: PyString::intern(py, "__dict__").unbind(),
                 slot_names: PyString::intern(py, "__slotnames__").unbind(),
                 descriptor: py.import("types")?.getattr("GetSetDescriptorType")?.unbind(),
-                registered: copyreg.getattr("dispatch_table")?.cast_into::<PyDict>()?.unbind(),
-                modules: py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind(),
+                registered: dict(&copyreg, "dispatch_table")?,
+                modules: dict(&py.import("sys")?, "modules")?,
+                older_names: dict(&older, "REVERSE_NAME_MAPPING")?,
+                older_modules: dict(&older, "REVERSE_IMPORT_MAPPING")?,
                 reconstructor: copyreg.getattr("_reconstructor")?.unbind(),
             })
         })
+    }
+
+    /// Whether `copyreg` has been told how the class's instances are pickled.
+    pub(super) fn is_registered(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
+        self.registered.bind(class.py()).contains(class)
     }
 
     /// Whether nothing but the defaults holds for the class's instances.
@@ -60,7 +74,7 @@ impl Rules {
         let classes = mro.len().saturating_sub(1);
         raw::has_default_behaviour(class)
             && mro.get_item(classes).is_ok_and(|root| root.is(py.get_type::<PyAny>()))
-            && matches!(self.registered.bind(py).contains(class), Ok(false))
+            && matches!(self.is_registered(class), Ok(false))
             && mro
                 .iter_borrowed()
                 .take(classes)
@@ -98,5 +112,28 @@ impl Rules {
     ) -> Option<Bound<'py, PyAny>> {
         let module = self.modules.bind(module.py()).get_item(module).ok()??;
         raw::exact::<PyModule>(&module)?.dict().get_item(name).ok()?
+    }
+
+    /// How protocol 0 spells a class that a module holds under its name. `None` if the module doesn't, or the class is not
+    /// spelled by its name alone: for one inside of a class protocol 0 calls `getattr()`, and it refuses what is not ASCII.
+    pub(super) fn spell(&self, module: &Bound<'_, PyString>, name: &Bound<'_, PyString>) -> Option<(Vec<u8>, Vec<u8>)> {
+        let py = module.py();
+        if name.to_str().ok()?.contains('.') {
+            return None;
+        }
+        let older_name = self.older_names.bind(py).get_item((module, name)).ok()?;
+        let (module, name) = match older_name {
+            Some(older) => older.extract::<(Bound<'_, PyString>, Bound<'_, PyString>)>().ok()?,
+            None => {
+                let older = self.older_modules.bind(py).get_item(module).ok()?;
+                let module = older.map_or_else(|| Some(module.clone()), |older| older.cast_into().ok())?;
+                (module, name.clone())
+            }
+        };
+        let line = |text: &Bound<'_, PyString>| {
+            let text = text.to_str().ok()?;
+            (text.is_ascii() && !text.contains('\n')).then(|| text.as_bytes().to_vec())
+        };
+        Some((line(&module)?, line(&name)?))
     }
 }

@@ -2,12 +2,11 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyType};
+use pyo3::types::{PyString, PyType};
 
 use super::classes::Rules;
 use super::raw;
 use crate::pickle::memo::Memo;
-use crate::pickle::read::{Token, Tokens};
 
 /// Pickles items, one after the other.
 pub(crate) struct Dumper {
@@ -20,30 +19,24 @@ pub(crate) struct Dumper {
 }
 
 impl Dumper {
-    /// `dumps` is `pickle`'s own, which is asked how it spells a class.
-    pub(crate) fn new(py: Python<'_>, dumps: Py<PyAny>) -> Self {
+    pub(crate) fn new(py: Python<'_>) -> Self {
         Self {
             memo: Memo::default(),
             latin1: intern!(py, "latin1").clone().unbind(),
-            classes: Classes::new(dumps),
+            classes: Classes::default(),
         }
     }
 
     /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types and instances of
-    /// ordinary classes alone, or is unusual in another way: then `out` is what it was, and the item is one for
-    /// `pickle.dumps`, as are its errors.
+    /// ordinary classes alone, or is unusual in another way: then `out` is what it was, and the item is one for CPython's
+    /// pickler, as are its errors.
     pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
         let before = out.len();
-        loop {
-            if self.walk(item, out).is_some() {
-                return true;
-            }
+        let done = self.walk(item, out).is_some();
+        if !done {
             out.truncate(before);
-            // That runs Python code, so the walk can't go on where it was.
-            if !self.classes.learn(item.py()) {
-                return false;
-            }
         }
+        done
     }
 
     /// Other threads may change any list or dict under the walk.
@@ -67,13 +60,12 @@ impl Dumper {
 
 /// The classes of which there were instances in the stream.
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
+#[derive(Default)]
 struct Classes {
-    dumps: Py<PyAny>,
     known: Vec<Class>,
-    /// The class at which the walk had to stop.
-    unknown: Option<Py<PyType>>,
 }
 
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 struct Class {
     class: Py<PyType>,
     /// `None` if its instances are for `pickle`.
@@ -83,6 +75,7 @@ struct Class {
 }
 
 /// How `pickle` spells a class, and what that rests on.
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 struct Spelling {
     module: Vec<u8>,
     name: Vec<u8>,
@@ -95,27 +88,20 @@ impl Classes {
     /// They are looked through one by one, and few streams have more.
     const MOST: usize = 64;
 
-    fn new(dumps: Py<PyAny>) -> Self {
-        Self {
-            dumps,
-            known: Vec::new(),
-            unknown: None,
-        }
-    }
-
     fn next_pickle(&mut self) {
         self.known.iter_mut().for_each(|known| known.number = None);
     }
 
-    /// The memo number of an instance's class, if it has one yet, or how it is spelled. `None` if the instance is one for
-    /// `pickle`, or if it has to be found out whether it is.
+    /// The memo number of an instance's class, if it has one yet, and how it is spelled. `None` if the instance is one for
+    /// `pickle`.
     #[inline]
     fn find(&mut self, instance: &Bound<'_, PyAny>) -> Option<(&mut Option<u32>, &Spelling)> {
         let class = raw::made_class(instance)?;
-        let Some(known) = self.known.iter_mut().find(|known| known.class.is(&class)) else {
-            self.unknown = Some(class.unbind());
-            return None;
+        let index = match self.known.iter().position(|known| known.class.is(&class)) {
+            Some(index) => index,
+            None => self.learn(&class)?,
         };
+        let known = self.known.get_mut(index)?;
         let spelling = known.spelling.as_ref()?;
         // Between two items anything may have been changed.
         if known.number.is_none() && !spelling.holds_for(&class) {
@@ -124,61 +110,53 @@ impl Classes {
         Some((&mut known.number, spelling))
     }
 
-    /// Finds out about the class at which the walk stopped. `false` if that was not the reason.
-    fn learn(&mut self, py: Python<'_>) -> bool {
-        let Some(class) = self.unknown.take().filter(|_| self.known.len() < Self::MOST) else {
-            return false;
-        };
-        let spelling = self.spell(class.bind(py));
+    #[cold]
+    fn learn(&mut self, class: &Bound<'_, PyType>) -> Option<usize> {
+        let index = self.known.len();
+        if index == Self::MOST {
+            return None;
+        }
         self.known.push(Class {
-            class,
-            spelling,
+            class: class.clone().unbind(),
+            spelling: Spelling::of(class),
             number: None,
         });
-        true
-    }
-
-    fn spell(&self, class: &Bound<'_, PyType>) -> Option<Spelling> {
-        let py = class.py();
-        let module_attribute = module_attribute(class)?;
-        let qualified_name = class.qualname().ok()?;
-        let pickle = self.dumps.bind(py).call1((class, 0)).ok()?;
-        let mut tokens = Tokens::new(pickle.cast::<PyBytes>().ok()?.as_bytes());
-        let Token::Global(module, name) = tokens.next_token()? else {
-            return None;
-        };
-        let spelling = Spelling {
-            module: module.to_vec(),
-            name: name.to_vec(),
-            module_attribute: module_attribute.unbind(),
-            qualified_name: qualified_name.unbind(),
-        };
-        let alone = matches!(
-            (tokens.next_token()?, tokens.next_token()?),
-            (Token::Put(0), Token::Stop)
-        );
-        (alone && spelling.holds_for(class)).then_some(spelling)
+        Some(index)
     }
 }
 
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 impl Spelling {
+    /// Runs no Python code, so that it can be found out in the midst of a walk.
+    fn of(class: &Bound<'_, PyType>) -> Option<Self> {
+        let rules = Rules::get(class.py()).ok().filter(|rules| rules.are_all_for(class))?;
+        let module_attribute = module_attribute(class)?;
+        let qualified_name = class.qualname().ok()?;
+        let (module, name) = rules.spell(&module_attribute, &qualified_name)?;
+        Some(Self {
+            module,
+            name,
+            module_attribute: module_attribute.unbind(),
+            qualified_name: qualified_name.unbind(),
+        })
+    }
+
     /// Whether `pickle` would still spell the class so, and its instances by its defaults.
     fn holds_for(&self, class: &Bound<'_, PyType>) -> bool {
         let py = class.py();
         let (module, name) = (self.module_attribute.bind(py), self.qualified_name.bind(py));
         Rules::get(py).is_ok_and(|rules| {
-            module_attribute(class).is_some_and(|now| now.is(module))
+            rules.are_all_for(class)
+                && module_attribute(class).is_some_and(|now| now.is(module))
                 && class.qualname().is_ok_and(|now| now.is(name))
                 && rules.find(module, name).is_some_and(|found| found.is(class))
-                && rules.are_all_for(class)
         })
     }
 }
 
 fn module_attribute<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyString>> {
     let module = raw::class_attributes(class)?.get_item(intern!(class.py(), "__module__"));
-    module.ok()??.cast_into().ok()
+    module.ok()??.cast_into_exact().ok()
 }
 
 #[cfg(not(Py_GIL_DISABLED))]

@@ -9,6 +9,7 @@ use super::classes::Rules;
 use super::raw::{self, Characters, CollectorPause};
 use crate::pickle::line::{Line, Put};
 use crate::pickle::read::{Text, Token, Tokens};
+use crate::pickle::scan::{self, Scanner};
 
 /// The bits of ASCII characters.
 const ASCII: u32 = 0x7f;
@@ -45,7 +46,7 @@ impl Loader {
                 return Ok(Some(found));
             }
             // That runs Python code, for which nothing half-built may be about, and no collector paused.
-            if !self.globals.learn(py)? {
+            if !self.globals.learn(py, data)? {
                 return Ok(None);
             }
         }
@@ -72,7 +73,7 @@ impl Loader {
             done += size;
         };
         build.end();
-        self.globals.unknown = None;
+        self.globals.met_unknown = false;
         result
     }
 
@@ -458,8 +459,8 @@ fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyB
 struct Globals {
     loads: Option<Py<PyAny>>,
     known: Vec<Global>,
-    /// The one at which the last pickle had to be given up.
-    unknown: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether the last pickle had to be given up at one that is not known.
+    met_unknown: bool,
 }
 
 struct Global {
@@ -479,7 +480,7 @@ impl Globals {
         Self {
             loads,
             known: Vec::new(),
-            unknown: None,
+            met_unknown: false,
         }
     }
 
@@ -489,8 +490,8 @@ impl Globals {
 
     fn find<'py>(&mut self, py: Python<'py>, module: &[u8], name: &[u8]) -> Option<Bound<'py, PyAny>> {
         let mut known = self.known.iter_mut();
-        let Some(global) = known.find(|global| global.module == module && global.name == name) else {
-            self.unknown = Some((module.to_vec(), name.to_vec()));
+        let Some(global) = known.find(|global| global.is(module, name)) else {
+            self.met_unknown = true;
             return None;
         };
         let object = global.object.as_ref()?.bind(py);
@@ -500,28 +501,62 @@ impl Globals {
         global.checked.then(|| object.clone())
     }
 
-    /// Finds out about the one at which the last pickle had to be given up. `false` if that was not the reason.
-    fn learn(&mut self, py: Python<'_>) -> PyResult<bool> {
-        let (Some((module, name)), Some(loads)) = (self.unknown.take(), &self.loads) else {
+    /// Finds out about all that the pickle names, if it had to be given up for one that was unknown. `false` if that was not
+    /// the reason, or the pickle is one for `loads`.
+    fn learn(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<bool> {
+        let (true, Some(loads)) = (std::mem::take(&mut self.met_unknown), &self.loads) else {
             return Ok(false);
         };
-        if self.known.len() == Self::MOST {
+        let room = Self::MOST - self.known.len();
+        if room == 0 {
             return Ok(false);
         }
-        let object = match load_global(loads.bind(py), &module, &name) {
-            Ok(object) => Some(object.unbind()),
-            // It comes again when the item is unpickled, in its place.
-            Err(error) if error.is_instance_of::<PyException>(py) => None,
-            Err(error) => return Err(error),
-        };
-        self.known.push(Global {
-            module,
-            name,
-            object,
-            checked: false,
+        let mut names: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let whole = Scanner::new().scan_with(data, |global| {
+            if let scan::Global::Named { module, name, .. } = global
+                && names.len() <= room
+                && !is_of_bytes(module, name)
+                && !self.known.iter().any(|known| known.is(module, name))
+                && !names.iter().any(|found| found.0 == module && found.1 == name)
+            {
+                names.push((module.to_vec(), name.to_vec()));
+            }
         });
+        // One that is not whole comes again, or is damaged.
+        if !matches!(whole, Ok(Some(_))) || names.len() > room {
+            return Ok(false);
+        }
+        for (module, name) in names {
+            let object = match load_global(loads.bind(py), 0, &module, &name) {
+                Ok(object) => Some(object),
+                // It comes again when the item is unpickled, in its place.
+                Err(error) if error.is_instance_of::<PyException>(py) => None,
+                Err(error) => return Err(error),
+            };
+            let is_of_use = object.as_ref().is_some_and(is_of_use);
+            self.known.push(Global {
+                module,
+                name,
+                object: object.map(Bound::unbind),
+                checked: false,
+            });
+            if !is_of_use {
+                return Ok(false);
+            }
+        }
         Ok(true)
     }
+}
+
+impl Global {
+    fn is(&self, module: &[u8], name: &[u8]) -> bool {
+        self.module == module && self.name == name
+    }
+}
+
+/// Whether it is one of the two functions as which protocol 0 spells bytes.
+fn is_of_bytes(module: &[u8], name: &[u8]) -> bool {
+    matches!((module, name), (b"_codecs", b"encode") | (b"__builtin__", b"bytes"))
 }
 
 /// Whether it is an ordinary class, or one of the two things with which its instances are made.
@@ -535,9 +570,14 @@ fn is_of_use(object: &Bound<'_, PyAny>) -> bool {
 }
 
 /// The class or function that unpickling finds under a name.
-pub(super) fn load_global<'py>(loads: &Bound<'py, PyAny>, module: &[u8], name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn load_global<'py>(
+    loads: &Bound<'py, PyAny>,
+    protocol: u8,
+    module: &[u8],
+    name: &[u8],
+) -> PyResult<Bound<'py, PyAny>> {
     // A pickle of the mere name, so that the unpickler's own rules hold.
-    let pickle = [b"c", module, b"\n", name, b"\n."].concat();
+    let pickle = [b"\x80", &[protocol], b"c", module, b"\n", name, b"\n."].concat();
     loads.call1((PyBytes::new(loads.py(), &pickle),))
 }
 

@@ -11,6 +11,7 @@ mod load;
 mod pickle;
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
 mod raw;
+mod reduce;
 mod seal;
 mod value;
 
@@ -31,7 +32,9 @@ mod native {
     #[pymodule_export]
     use super::large::{ItemStream, LargeWriter, read_items};
     #[pymodule_export]
-    use super::pickle::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths};
+    use super::pickle::{
+        make_pickle, pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths,
+    };
 
     #[pymodule_export]
     use super::seal::{Sealer, open_pickle, split_seal};

@@ -11,14 +11,12 @@ use pyo3::types::{PyBytes, PyString};
 use super::dump::Dumper;
 use super::load::{Loader, load_global};
 use super::new_bytes;
-use crate::error::{Error, Result, grow};
+use super::reduce::CPickler;
+use crate::error::{Error, Result};
 use crate::pickle::scan::{Global, Scanner};
 
 /// Off only in tests, so that both ways are tested.
 static FAST_PATHS: AtomicBool = AtomicBool::new(true);
-
-/// The protocol in which Djblets writes.
-const PROTOCOL: u8 = 0;
 
 /// A stream of pickles that ends in the middle of one.
 pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
@@ -28,26 +26,31 @@ const NOT_A_NAME: Error = Error::Pickle("a name of several lines");
 /// Writes items as pickles.
 pub(super) struct Pickler {
     dumper: Dumper,
-    dumps: Py<PyAny>,
+    others: CPickler,
 }
 
 impl Pickler {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
-        let dumps = pickle_function(py, intern!(py, "dumps"))?;
         Ok(Self {
-            dumper: Dumper::new(py, dumps.clone_ref(py)),
-            dumps,
+            dumper: Dumper::new(py),
+            others: CPickler::default(),
         })
     }
 
     /// Appends the item's pickle to `output`, which stays as it is if there is an error.
     pub(super) fn write(&mut self, item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
-        if !(fast_paths() && self.dumper.dump(item, output)) {
-            let pickle = self.dumps.bind(item.py()).call1((item, PROTOCOL))?;
-            let pickle = pickle.cast::<PyBytes>()?.as_bytes();
-            grow(output, pickle.len())?;
-            output.extend_from_slice(pickle);
+        if fast_paths() && self.dumper.dump(item, output) {
+            return Ok(());
         }
+        self.others.write(item, output)
+    }
+
+    /// Appends the pickle of an item that comes alone.
+    pub(super) fn write_one(item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
+        let py = item.py();
+        let mut pickler = Self::new(py)?;
+        pickler.write(item, output)?;
+        pickler.others.leave(py);
         Ok(())
     }
 }
@@ -119,8 +122,8 @@ impl Unpickler {
 #[derive(Default)]
 pub(super) struct Checker {
     scanner: Scanner,
-    /// The classes and functions that the pickles name.
-    globals: HashSet<(Vec<u8>, Vec<u8>)>,
+    /// The classes and functions that the pickles name, with their protocols.
+    globals: HashSet<(u8, Vec<u8>, Vec<u8>)>,
 }
 
 impl Checker {
@@ -129,8 +132,8 @@ impl Checker {
         let mut start = 0;
         let globals = &mut self.globals;
         while let Some(size) = self.scanner.scan_with(&data[start..], |global| {
-            if let Global::Named { module, name } = global {
-                globals.insert((module.to_vec(), name.to_vec()));
+            if let Global::Named { protocol, module, name } = global {
+                globals.insert((protocol, module.to_vec(), name.to_vec()));
             }
         })? {
             self.scanner.reset();
@@ -143,12 +146,12 @@ impl Checker {
     /// Imports the classes and functions that the pickles name, as unpickling would.
     pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let loads = loads_or_default(py, loads)?;
-        for (module, name) in &self.globals {
+        for (protocol, module, name) in &self.globals {
             // Only a later protocol has these. What follows them would be executed here.
             if module.contains(&b'\n') || name.contains(&b'\n') {
                 return Err(NOT_A_NAME.into());
             }
-            load_global(loads.bind(py), module, name)?;
+            load_global(loads.bind(py), *protocol, module, name)?;
         }
         Ok(())
     }
@@ -176,6 +179,16 @@ fn pickle_function(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Py<Py
 #[pyo3(signature = (enabled, /))]
 pub(super) fn use_fast_paths(enabled: bool) -> bool {
     FAST_PATHS.swap(enabled, Ordering::Relaxed)
+}
+
+/// The pickle of an item, as it is stored.
+#[pyfunction]
+#[pyo3(signature = (item, /))]
+pub(super) fn make_pickle<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = item.py();
+    let mut output = Vec::new();
+    Pickler::write_one(item, &mut output)?;
+    new_bytes(py, &output)
 }
 
 /// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.

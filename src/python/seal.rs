@@ -60,7 +60,7 @@ pub(super) fn kind(is_count: bool) -> Kind {
     if is_count { Kind::Count } else { Kind::Value }
 }
 
-/// The one pickle, of protocol 0, that was encrypted, without its seal. That is checked if there is a sealer, and must be
+/// The one pickle that was encrypted, as CPython writes it in protocol 0 or 4, without its seal. That is checked if there is a sealer, and must be
 /// there if it is required.
 #[pyfunction]
 #[pyo3(signature = (data, is_count, sealer, required, /))]
@@ -78,23 +78,32 @@ pub(super) fn open_pickle<'py>(
 #[pyfunction]
 #[pyo3(signature = (data, /))]
 pub(super) fn split_seal<'py>(py: Python<'py>, data: &[u8]) -> PyResult<(Bound<'py, PyBytes>, bool)> {
-    let (pickle, tag) = seal::split(data);
+    let (pickle, tag) = split(data, &Scanner::as_written().scan(data));
     Ok((new_bytes(py, pickle)?, tag.is_some()))
 }
 
 /// As [`open_pickle`].
 pub(super) fn opened<'a>(data: &'a [u8], is_count: bool, sealer: Option<&Sealer>, required: bool) -> Result<&'a [u8]> {
-    let (pickle, tag) = seal::split(data);
+    // Garbage, such as a wrong key makes, may well begin with a pickle; and a pickle that claims to be longer than it is
+    // must not get to the unpickler, which would make room for it.
+    let end = Scanner::as_written().scan(data);
+    let (pickle, tag) = split(data, &end);
     match (sealer, tag) {
         (Some(sealer), Some(tag)) => sealer.0.check(kind(is_count), pickle, tag)?,
         (_, None) if required => return Err(NO_SEAL),
         _ => {}
     }
-    // Garbage, such as a wrong key makes, may well begin with a pickle; and what claims to be longer than it is
-    // must not get to the unpickler, which would make room for it.
-    match Scanner::of_protocol_0().scan(pickle)? {
+    match end? {
         Some(size) if size == pickle.len() => Ok(pickle),
         Some(_) => Err(NOT_ONE_PICKLE),
         None => Err(CUT_OFF),
+    }
+}
+
+/// The pickle and its seal's tag. A pickle of protocol 4 may hold any bytes, so that its own last bytes may look like a seal.
+fn split<'a>(data: &'a [u8], end: &Result<Option<usize>>) -> (&'a [u8], Option<&'a [u8]>) {
+    match end {
+        Ok(Some(size)) if *size == data.len() => (data, None),
+        _ => seal::split(data),
     }
 }

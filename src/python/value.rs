@@ -27,7 +27,7 @@ pub(super) fn encrypt_value<'py>(
     let mut encryptor = Encryptor::new(Key::new(key)?, iv);
     let mut output = Vec::with_capacity(SMALL);
     output.extend_from_slice(&iv);
-    Pickler::new(py)?.write(value, &mut output)?;
+    Pickler::write_one(value, &mut output)?;
     let size = output.len();
     run(py, size, || {
         if let Some(sealer) = sealer {

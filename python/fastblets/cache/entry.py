@@ -457,7 +457,7 @@ class Entry:
 
     def _encrypt(self, value: object, encryption_key: bytes, *, is_count: bool) -> bytes:
         try:
-            pickled = pickle.dumps(value, protocol=0)
+            pickled = _native.make_pickle(value)
         except Exception as e:
             let_pass(e)
             logger.error('Failed to serialize data for cache key "%s": %s', self.full_key, e)
