@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyString};
 use super::dump::Dumper;
 use super::load::{Loader, load_global};
 use super::new_bytes;
-use crate::error::{Error, Result, grow};
+use crate::error::{Error, Result, append, concat, push};
 use crate::pickle::scan::{Global, Scanner};
 
 /// Off only in tests, so that both ways are tested.
@@ -45,8 +45,7 @@ impl Pickler {
         if !(fast_paths() && self.dumper.dump(item, output)) {
             let pickle = self.dumps.bind(item.py()).call1((item, PROTOCOL))?;
             let pickle = pickle.cast::<PyBytes>()?.as_bytes();
-            grow(output, pickle.len())?;
-            output.extend_from_slice(pickle);
+            append(output, pickle)?;
         }
         Ok(())
     }
@@ -130,8 +129,10 @@ impl Checker {
         let globals = &mut self.globals;
         while let Some(size) = self.scanner.scan_with(&data[start..], |global| {
             if let Global::Named { module, name } = global {
-                globals.insert((module.to_vec(), name.to_vec()));
+                globals.try_reserve(1).map_err(|_| Error::Memory)?;
+                globals.insert((concat(&[module])?, concat(&[name])?));
             }
+            Ok(())
         })? {
             self.scanner.reset();
             start += size;
@@ -195,7 +196,7 @@ pub(super) fn pickle_dumps_all<'py>(
     let mut output = Vec::new();
     let mut dumper = Pickler::new(py)?.dumper;
     let done = items.iter().all(|item| dumper.dump(item, &mut output));
-    Ok(done.then(|| PyBytes::new(py, &output)))
+    done.then(|| new_bytes(py, &output)).transpose()
 }
 
 /// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
@@ -208,7 +209,7 @@ pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResul
         let Some((item, size)) = loader.load(py, data)? else {
             return Ok(None);
         };
-        items.push(item);
+        push(&mut items, item)?;
         data = &data[size..];
     }
     Ok(Some(items))
@@ -232,7 +233,7 @@ pub(super) fn pickle_scan(data: &[u8]) -> PyResult<Vec<usize>> {
     while let Some(size) = scanner.scan(&data[start..])? {
         scanner.reset();
         start += size;
-        ends.push(start);
+        push(&mut ends, start)?;
     }
     Ok(ends)
 }
