@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fastblets import _native
+from tests import short_memory
 
 _testcapi = pytest.importorskip("_testcapi", reason="not every CPython can be told to be short of memory")
 
@@ -116,145 +117,21 @@ def test_an_allocation_that_fails(name: str) -> None:
         assert result == expected
 
 
-HUGE = """
-import pickle, resource, sys, zlib
-from fastblets import _native
-
-key = bytes(16)
-text = "x" * (100 << 20)
-value = {"text": text}
-# Every other string is in two places, so that the pickler has to remember it.
-strings = [str(number) for number in range(1_200_000)]
-shared = [strings, strings[:]]
-chunks = [pickle.dumps(value, 0)]
-encrypted = _native.encrypt_value(value, key, key, False, None)
-sealer = _native.Sealer(key, b"full key")
-
-
-def write(item, compress, key):
-    writer = _native.LargeWriter(compress, key, key)
-    writer.write(item)
-    # Half of what it takes is taken here.
-    chunks = writer.take_full_chunks()
-    writer.finish()
-    return chunks, writer.take_full_chunks(), writer.last_chunk()
-
-
-wide = text[: 25 << 20] + "€"
-nested = [None]
-for _ in range(90):
-    nested = [nested] * 2
-calls = {
-    "items": lambda: next(_native.read_items(chunks, False, None)),
-    "value": lambda: _native.decrypt_value(encrypted, key, False, None, False, None),
-    "decrypt": lambda: _native.decrypt(encrypted, key),
-    "encrypt": lambda: _native.encrypt(encrypted, key, key),
-    "write": lambda: write(value, False, None),
-    "write compressed": lambda: write(value, True, None),
-    "write compressed and encrypted": lambda: write(value, True, key),
-    "write encrypted": lambda: write(value, False, key),
-    "write wide text": lambda: write(wide, False, None),
-    "write bytes": lambda: write(bytes(100 << 20), False, None),
-    "write what is shared": lambda: write(shared, False, None),
-    "encrypt value": lambda: _native.encrypt_value(value, key, key, False, None),
-    "encrypt and seal value": lambda: _native.encrypt_value(value, key, key, False, sealer),
-    "seal": lambda: sealer.seal_pickle(chunks[0], False),
-    "key": lambda: _native.make_full_key(text, ["a", text], None),
-    "long key": lambda: _native.make_full_key(None, text + " ", None),
-    "encrypted key": lambda: _native.make_full_key(text, ["a", text], key),
-    "inspect": lambda: _native.inspect_chunks(chunks, False, None, 1).damage,
-}
-call = calls[sys.argv[1]]
-size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-errors = 0
-for more in range(0, 2_000, 40):
-    resource.setrlimit(resource.RLIMIT_AS, (size + (more << 20), resource.RLIM_INFINITY))
-    try:
-        result = call()
-        # For people there is no exception: what was found is said, and then this.
-        if result == ("There is not enough memory.", 0):
-            raise MemoryError
-        break
-    except MemoryError:
-        errors += 1
-else:
-    sys.exit("it takes more than there ever is")
-print(errors)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "items",
-        "value",
-        "decrypt",
-        "encrypt",
-        "write",
-        "write compressed",
-        "write compressed and encrypted",
-        "write encrypted",
-        "write wide text",
-        "write bytes",
-        "write what is shared",
-        "encrypt value",
-        "encrypt and seal value",
-        "seal",
-        "key",
-        "long key",
-        "encrypted key",
-        "inspect",
-    ],
-)
+@pytest.mark.parametrize("name", short_memory.CALLS)
 def test_something_too_large_for_what_there_is(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", HUGE, name], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) > 1
-
-
-MEMOIZED = """
-import logging, resource, sys
-import django
-from django.conf import settings
-
-settings.configure(
-    CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}},
-    SECRET_KEY="x" * 50,
-)
-django.setup()
-from fastblets.cache.backend import cache_memoize, cache_memoize_iter
-
-records = []
-logging.getLogger("djblets.cache.backend").addHandler(type("Kept", (logging.Handler,), {
-    "emit": lambda self, record: records.append(record.levelname),
-})())
-value = {"text": "x" * (100 << 20)}
-calls = {
-    "large": lambda: cache_memoize("k", lambda: value, large_data=True, compress_large_data=False),
-    "compressed": lambda: cache_memoize("k", lambda: value, large_data=True),
-    "encrypted": lambda: cache_memoize("k", lambda: value, use_encryption=True),
-    "large and encrypted": lambda: cache_memoize("k", lambda: value, large_data=True, use_encryption=True),
-    "iterable": lambda: list(cache_memoize_iter("k", lambda: iter([value]), compress_large_data=False))[0],
-}
-call = calls[sys.argv[1]]
-# What is imported and made at the first call.
-cache_memoize("small", lambda: 1, use_encryption=True, large_data=True)
-size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + (50 << 20), resource.RLIM_INFINITY))
-assert call() is value
-assert "ERROR" in records, records
-records.clear()
-resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert call() is value
-again = call()
-assert again == value and again is not value
-assert not records, records
-"""
+    assert int(run(name)) > 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
-@pytest.mark.parametrize("name", ["large", "compressed", "encrypted", "large and encrypted", "iterable"])
+@pytest.mark.parametrize("name", short_memory.MEMOIZED)
 def test_the_caller_has_the_value_where_there_is_no_memory_to_store_it(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", MEMOIZED, name], capture_output=True, text=True)
+    short, enough = run(name).splitlines()
+    assert "ERROR" in short
+    assert "ERROR" not in enough
+
+
+def run(name: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "tests.short_memory", name], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
