@@ -74,7 +74,9 @@ fn encrypt(data: &[u8]) -> Vec<u8> {
 
 fn decrypt(data: &[u8]) -> Vec<u8> {
     let mut output = Vec::new();
-    Decryptor::new(Key::new(&KEY).unwrap(), IV).apply(data, &mut output);
+    Decryptor::new(Key::new(&KEY).unwrap(), IV)
+        .apply(data, &mut output)
+        .unwrap();
     output
 }
 
@@ -221,7 +223,9 @@ fn keys(criterion: &mut Criterion) {
         &mut group(criterion, "key join", size),
         "sequence",
         [
-            ("fastblets", &|| key::join(Some(b"example.com"), black_box(&bytes))),
+            ("fastblets", &|| {
+                key::join(Some(b"example.com"), black_box(&bytes)).unwrap()
+            }),
             ("naive", &|| naive_join("example.com", black_box(&parts))),
         ],
     );
@@ -236,7 +240,7 @@ fn keys(criterion: &mut Criterion) {
             &mut group(criterion, "key plain", text.len()),
             input,
             [
-                ("fastblets", &|| key::plain(black_box(text).into()).unwrap()),
+                ("fastblets", &|| key::plain(black_box(text).into()).unwrap().unwrap()),
                 ("naive", &|| naive_plain(black_box(text))),
             ],
         );
@@ -247,7 +251,7 @@ fn keys(criterion: &mut Criterion) {
         &mut group(criterion, "key keyed", joined.len()),
         "short",
         [
-            ("fastblets", &|| key::keyed(black_box(joined), &KEY)),
+            ("fastblets", &|| key::keyed(black_box(joined), &KEY).unwrap()),
             ("naive", &|| naive_keyed(black_box(joined))),
         ],
     );
@@ -283,7 +287,7 @@ fn chunks(criterion: &mut Criterion) {
 }
 
 fn write(items: &[&[u8]], compress: bool, key: Option<Key<'_>>) -> Vec<Vec<u8>> {
-    let mut writer = Writer::new(compress, key.map(|key| (key, IV)));
+    let mut writer = Writer::new(compress, key.map(|key| (key, IV))).unwrap();
     let mut chunks = Vec::new();
     let mut take = |cutter: &mut Cutter| {
         chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));

@@ -6,6 +6,7 @@ use pyo3::types::{PyString, PyType};
 
 use super::classes::Rules;
 use super::raw;
+use crate::error::push;
 use crate::pickle::memo::Memo;
 
 /// Pickles items, one after the other.
@@ -49,12 +50,12 @@ impl Dumper {
     fn walk(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Option<()> {
         // Before 3.12 the collector may run whenever a container is made, as is an instance's dict that wasn't there yet.
         let _pause = raw::CollectorPause::new(item.py());
-        self.memo.clear();
+        // Where memory is short, `pickle` may have some yet; if not, the error is its own.
+        self.memo.clear().ok()?;
         self.classes.next_pickle();
         let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()), &mut self.classes);
         walk.save(item, false, 0)?;
-        walk.stop();
-        Some(())
+        walk.stop()
     }
 }
 
@@ -116,11 +117,12 @@ impl Classes {
         if index == Self::MOST {
             return None;
         }
-        self.known.push(Class {
+        let class = Class {
             class: class.clone().unbind(),
             spelling: Spelling::of(class),
             number: None,
-        });
+        };
+        push(&mut self.known, class).ok()?;
         Some(index)
     }
 }
@@ -242,8 +244,8 @@ mod walk {
             }
         }
 
-        pub(super) fn stop(self) {
-            self.writer.stop();
+        pub(super) fn stop(self) -> Option<()> {
+            self.writer.stop().ok()
         }
 
         /// Saves an object; `None` if the C pickler has to.
@@ -292,8 +294,7 @@ mod walk {
                 Characters::Ucs2(text) => self.writer.ucs2(text),
                 Characters::Ucs4(text) => self.writer.ucs4(text),
             }
-            self.put(vacant, text, once);
-            Some(())
+            self.put(vacant, text, once)
         }
 
         fn save_int(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
@@ -323,7 +324,7 @@ mod walk {
                 return None;
             }
             self.writer.list();
-            self.put(vacant, list, once);
+            self.put(vacant, list, once)?;
             let mut index = 0;
             while let Some(item) = raw::list_item(list, index) {
                 self.save_item(&item, depth)?;
@@ -342,7 +343,7 @@ mod walk {
                 return None;
             }
             self.writer.dict();
-            self.put(vacant, dict, once);
+            self.put(vacant, dict, once)?;
             let own_keys = !raw::shares_keys(dict);
             let mut position = 0;
             while let Some((key, value)) = raw::next_item(dict, &mut position) {
@@ -371,7 +372,7 @@ mod walk {
             }
             let address = tuple.as_ptr() as usize;
             if !once {
-                self.memo.put(vacant, address, IN_PROGRESS);
+                self.memo.put(vacant, address, IN_PROGRESS).ok()?;
             }
             self.writer.mark();
             for item in tuple.iter_borrowed() {
@@ -409,9 +410,8 @@ mod walk {
             self.writer.reduce();
             match self.lookup(bytes, once) {
                 Entry::Vacant(vacant) => self.put(vacant, bytes, once),
-                Entry::Number(_) => return None,
+                Entry::Number(_) => None,
             }
-            Some(())
         }
 
         /// The string of a single byte is CPython's own, and may be in the user's data as well.
@@ -445,7 +445,7 @@ mod walk {
             self.writer.tuple();
             self.writer.put();
             self.writer.reduce();
-            self.put(vacant, instance, once);
+            self.put(vacant, instance, once)?;
             if !attributes.is_empty() {
                 // Nothing else can hold what was made just now, or what only the instance holds.
                 self.save_item(&attributes, depth)?;
@@ -470,11 +470,12 @@ mod walk {
         }
 
         #[inline]
-        fn put<T>(&mut self, vacant: usize, object: &Bound<'py, T>, once: bool) {
+        fn put<T>(&mut self, vacant: usize, object: &Bound<'py, T>, once: bool) -> Option<()> {
             let number = self.writer.put();
             if !once {
-                self.memo.put(vacant, object.as_ptr() as usize, number);
+                self.memo.put(vacant, object.as_ptr() as usize, number).ok()?;
             }
+            Some(())
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Full cache keys of Python strings.
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use super::new_bytes;
+use crate::error::{collect, grow, push};
 use crate::key;
 
 /// Makes a full cache key.
@@ -18,20 +21,21 @@ pub(super) fn make_full_key<'py>(
     encryption_key: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyString>> {
     let parts = match key.cast::<PyString>() {
-        Ok(only) => vec![only.clone()],
+        Ok(only) => collect(std::iter::once(only.clone()))?,
         Err(_) => split(key)?,
     };
     let mut joined = Joined::default();
     let prefix = prefix.map(|prefix| joined.encode(prefix)).transpose()?;
-    let parts = parts
-        .iter()
-        .map(|part| joined.encode(part))
-        .collect::<PyResult<Vec<_>>>()?;
-    let parts: Vec<&[u8]> = parts.iter().map(Encoded::as_bytes).collect();
-    let bytes = key::join(prefix.as_ref().map(Encoded::as_bytes), &parts);
+    let mut encoded = Vec::new();
+    grow(&mut encoded, parts.len())?;
+    for part in &parts {
+        encoded.push(joined.encode(part)?);
+    }
+    let parts = collect(encoded.iter().map(Encoded::as_bytes))?;
+    let bytes = key::join(prefix.as_ref().map(Encoded::as_bytes), &parts)?;
 
     let Some(encryption_key) = encryption_key else {
-        let Some(full) = key::plain(bytes) else {
+        let Some(full) = key::plain(bytes)? else {
             return Err(joined.into_error());
         };
         return decode(py, &full);
@@ -39,21 +43,32 @@ pub(super) fn make_full_key<'py>(
     if joined.error.is_some() {
         return Err(joined.into_error());
     }
-    decode(py, &key::keyed(&bytes, encryption_key))
+    decode(py, &key::keyed(&bytes, encryption_key)?)
 }
 
 fn split<'py>(key: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
-    let parts = key.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+    let py = key.py();
+    let mut parts = Vec::new();
+    for part in key.try_iter()? {
+        push(&mut parts, part?)?;
+    }
     let several = parts.len() > 1;
-    parts
-        .into_iter()
-        .map(|part| match part.cast_into::<PyString>() {
-            Ok(part) => Ok(part),
+    let mut strings = Vec::new();
+    grow(&mut strings, parts.len())?;
+    for part in parts {
+        strings.push(match part.cast_into::<PyString>() {
+            Ok(part) => part,
             // Lazily translated strings have all methods of a string, this one to become one.
-            Err(error) if several => Ok(error.into_inner().call_method1("replace", ("%", "%"))?.cast_into()?),
-            Err(error) => Err(error.into()),
-        })
-        .collect()
+            Err(error) if several => {
+                let percent = intern!(py, "%");
+                let part = error.into_inner();
+                part.call_method1(intern!(py, "replace"), (percent, percent))?
+                    .cast_into()?
+            }
+            Err(error) => return Err(error.into()),
+        });
+    }
+    Ok(strings)
 }
 
 /// Keeps the error of a string that has no UTF-8, since only some keys need it.
@@ -62,20 +77,22 @@ struct Joined {
     error: Option<PyErr>,
 }
 
-enum Encoded<'a> {
+enum Encoded<'a, 'py> {
     Utf8(&'a str),
     /// As UTF-8, but with lone surrogates encoded like any other character.
-    Surrogates(Vec<u8>),
+    Surrogates(Bound<'py, PyBytes>),
 }
 
 impl Joined {
-    fn encode<'a>(&mut self, text: &'a Bound<'_, PyString>) -> PyResult<Encoded<'a>> {
+    fn encode<'a, 'py>(&mut self, text: &'a Bound<'py, PyString>) -> PyResult<Encoded<'a, 'py>> {
         match text.to_str() {
             Ok(text) => Ok(Encoded::Utf8(text)),
             Err(error) => {
-                let bytes = text.call_method1("encode", ("utf-8", "surrogatepass"))?;
+                let py = text.py();
+                let how = (intern!(py, "utf-8"), intern!(py, "surrogatepass"));
+                let bytes = text.call_method1(intern!(py, "encode"), how)?;
                 self.error = Some(error);
-                Ok(Encoded::Surrogates(bytes.extract()?))
+                Ok(Encoded::Surrogates(bytes.cast_into()?))
             }
         }
     }
@@ -86,20 +103,23 @@ impl Joined {
     }
 }
 
-impl Encoded<'_> {
+impl Encoded<'_, '_> {
     fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Utf8(text) => text.as_bytes(),
-            Self::Surrogates(bytes) => bytes,
+            Self::Surrogates(bytes) => bytes.as_bytes(),
         }
     }
 }
 
 fn decode<'py>(py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyString>> {
     match std::str::from_utf8(key) {
-        Ok(key) => Ok(PyString::new(py, key)),
-        Err(_) => Ok(PyBytes::new(py, key)
-            .call_method1("decode", ("utf-8", "surrogatepass"))?
-            .cast_into()?),
+        Ok(key) => PyString::from_bytes(py, key.as_bytes()),
+        Err(_) => {
+            let how = (intern!(py, "utf-8"), intern!(py, "surrogatepass"));
+            Ok(new_bytes(py, key)?
+                .call_method1(intern!(py, "decode"), how)?
+                .cast_into()?)
+        }
     }
 }

@@ -3,10 +3,12 @@
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyNone, PyString, PyTuple, PyType};
 
 use super::classes::Rules;
+use super::new_bytes;
 use super::raw::{self, Characters, CollectorPause};
+use crate::error::{concat, grow, push};
 use crate::pickle::line::{Line, Put};
 use crate::pickle::read::{Text, Token, Tokens};
 use crate::pickle::scan::{self, Scanner};
@@ -181,32 +183,32 @@ impl<'py> Build<'_, 'py> {
                 Token::Put(number) => self.put(number)?,
                 Token::Text(line) => {
                     self.text(line)?;
-                    self.put_at_once(tokens);
+                    self.put_at_once(tokens)?;
                 }
                 Token::SetItem => {
                     self.set_item()?;
-                    self.key_at_once(tokens);
+                    self.key_at_once(tokens)?;
                 }
                 Token::Append => self.append()?,
-                Token::Int(value) => self.push(value.into_pyobject(py).ok()?),
-                Token::Mark => self.mark(),
+                Token::Int(value) => self.push(raw::new_int(py, value)?)?,
+                Token::Mark => self.mark()?,
                 Token::List => {
-                    self.collect_nothing(PyList::empty(py))?;
-                    self.put_at_once(tokens);
+                    self.collect_nothing(raw::new_list(py)?)?;
+                    self.put_at_once(tokens)?;
                 }
                 Token::Dict => {
-                    self.collect_nothing(PyDict::new(py))?;
-                    self.put_at_once(tokens);
-                    self.key_at_once(tokens);
+                    self.collect_nothing(raw::new_dict(py)?)?;
+                    self.put_at_once(tokens)?;
+                    self.key_at_once(tokens)?;
                 }
                 Token::Tuple => {
                     self.tuple()?;
-                    self.put_at_once(tokens);
+                    self.put_at_once(tokens)?;
                 }
-                Token::Bool(value) => self.push(PyBool::new(py, value).to_owned()),
-                Token::None => self.push(PyNone::get(py).to_owned()),
-                Token::Float(value) => self.push(PyFloat::new(py, value)),
-                Token::Get(number) => self.stack.push(self.memo.get(number)?.clone()),
+                Token::Bool(value) => self.push(PyBool::new(py, value).to_owned())?,
+                Token::None => self.push(PyNone::get(py).to_owned())?,
+                Token::Float(value) => self.push(raw::new_float(py, value)?)?,
+                Token::Get(number) => self.push(self.memo.get(number)?.clone())?,
                 Token::Long(digits) => self.long(digits)?,
                 Token::Global(module, name) => self.global(module, name)?,
                 Token::Reduce => self.reduce()?,
@@ -218,8 +220,8 @@ impl<'py> Build<'_, 'py> {
     }
 
     #[inline]
-    fn push<T>(&mut self, object: Bound<'py, T>) {
-        self.stack.push(object.into_any());
+    fn push<T>(&mut self, object: Bound<'py, T>) -> Option<()> {
+        push(&mut self.stack, object.into_any()).ok()
     }
 
     #[inline]
@@ -238,7 +240,7 @@ impl<'py> Build<'_, 'py> {
     fn put(&mut self, number: usize) -> Option<()> {
         let object = self.top()?.clone();
         if number == self.memo.len() {
-            self.memo.push(object);
+            push(&mut self.memo, object).ok()?;
             self.next_put.count_on();
         } else {
             *self.memo.get_mut(number)? = object;
@@ -248,20 +250,22 @@ impl<'py> Build<'_, 'py> {
 
     /// Takes the PUT that CPython writes behind whatever may come again: to recognize it takes less than to read it.
     #[inline(always)]
-    fn put_at_once(&mut self, tokens: &mut Tokens<'_>) {
+    fn put_at_once(&mut self, tokens: &mut Tokens<'_>) -> Option<()> {
         if tokens.pass(self.next_put.line()) {
             self.next_put.count_on();
-            self.memo.extend(self.stack.last().cloned());
+            push(&mut self.memo, self.stack.last()?.clone()).ok()?;
         }
+        Some(())
     }
 
     /// Takes the key that came here the last time, likewise, and its PUT.
     #[inline(always)]
-    fn key_at_once(&mut self, tokens: &mut Tokens<'_>) {
+    fn key_at_once(&mut self, tokens: &mut Tokens<'_>) -> Option<()> {
         if let Some(key) = self.keys.expect(self.py, tokens) {
-            self.push(key);
-            self.put_at_once(tokens);
+            self.push(key)?;
+            self.put_at_once(tokens)?;
         }
+        Some(())
     }
 
     #[inline]
@@ -286,8 +290,7 @@ impl<'py> Build<'_, 'py> {
                 text
             }
         };
-        self.push(text);
-        Some(())
+        self.push(text)
     }
 
     /// An item that begins with a long text most likely is that text. It takes a while, in which other threads may run, as
@@ -298,8 +301,7 @@ impl<'py> Build<'_, 'py> {
         let text = raw::new_long_str(self.py, line)?;
         self.pause = Some(CollectorPause::new(self.py));
         self.globals.next_pickle();
-        self.push(text);
-        Some(())
+        self.push(text)
     }
 
     /// Python limits the digits, and reads the longest ints in Python code.
@@ -309,8 +311,7 @@ impl<'py> Build<'_, 'py> {
         }
         let digits = raw::new_latin1(self.py, digits, ASCII)?;
         let int = self.py.get_type::<PyInt>().call1((digits,)).ok()?;
-        self.push(int);
-        Some(())
+        self.push(int)
     }
 
     #[inline]
@@ -331,9 +332,10 @@ impl<'py> Build<'_, 'py> {
     }
 
     #[inline]
-    fn mark(&mut self) {
-        self.marks.push(self.fence);
+    fn mark(&mut self) -> Option<()> {
+        push(&mut self.marks, self.fence).ok()?;
         self.fence = self.stack.len();
+        Some(())
     }
 
     #[inline]
@@ -349,15 +351,13 @@ impl<'py> Build<'_, 'py> {
         if self.stack.len() != height {
             return None;
         }
-        self.push(empty);
-        Some(())
+        self.push(empty)
     }
 
     fn tuple(&mut self) -> Option<()> {
         let height = self.unmark()?;
-        let tuple = PyTuple::new(self.py, self.stack.drain(height..)).ok()?;
-        self.push(tuple);
-        Some(())
+        let tuple = raw::new_tuple(self.py, self.stack.drain(height..))?;
+        self.push(tuple)
     }
 
     fn drop_top(&mut self) -> Option<()> {
@@ -375,10 +375,9 @@ impl<'py> Build<'_, 'py> {
             (b"__builtin__", b"bytes") => self.push(self.py.get_type::<PyBytes>()),
             _ => {
                 let object = self.globals.find(self.py, module, name)?;
-                self.push(object);
+                self.push(object)
             }
         }
-        Some(())
     }
 
     fn reduce(&mut self) -> Option<()> {
@@ -394,8 +393,7 @@ impl<'py> Build<'_, 'py> {
         } else {
             return None;
         };
-        self.push(object);
-        Some(())
+        self.push(object)
     }
 
     /// The instance is of an ordinary class, as no other is ever made here.
@@ -519,8 +517,9 @@ impl Globals {
                 && !self.known.iter().any(|known| known.is(module, name))
                 && !names.iter().any(|found| found.0 == module && found.1 == name)
             {
-                names.push((module.to_vec(), name.to_vec()));
+                push(&mut names, (concat(&[module])?, concat(&[name])?))?;
             }
+            Ok(())
         });
         // One that is not whole comes again, or is damaged.
         if !matches!(whole, Ok(Some(_))) || names.len() > room {
@@ -534,12 +533,13 @@ impl Globals {
                 Err(error) => return Err(error),
             };
             let is_of_use = object.as_ref().is_some_and(is_of_use);
-            self.known.push(Global {
+            let global = Global {
                 module,
                 name,
                 object: object.map(Bound::unbind),
                 checked: false,
-            });
+            };
+            push(&mut self.known, global)?;
             if !is_of_use {
                 return Ok(false);
             }
@@ -577,8 +577,8 @@ pub(super) fn load_global<'py>(
     name: &[u8],
 ) -> PyResult<Bound<'py, PyAny>> {
     // A pickle of the mere name, so that the unpickler's own rules hold.
-    let pickle = [b"\x80", &[protocol], b"c", module, b"\n", name, b"\n."].concat();
-    loads.call1((PyBytes::new(loads.py(), &pickle),))
+    let pickle = concat(&[b"\x80", &[protocol], b"c", module, b"\n", name, b"\n."])?;
+    loads.call1((new_bytes(loads.py(), &pickle)?,))
 }
 
 /// The strings that were keys lately: items of one shape have the same keys, and a string that is there already has
@@ -656,6 +656,9 @@ impl Keys {
             return;
         }
         if self.places.is_empty() {
+            if grow(&mut self.places, Self::MOST).is_err() {
+                return;
+            }
             self.places.resize(Self::MOST, Self::NONE);
         }
         let place = &mut self.places[hash(ascii)];
@@ -671,8 +674,11 @@ impl Keys {
             Some(known) if same(known.text.bind(text.py()), ascii) => return,
             Some(known) => *known = key,
             None => {
-                *place = self.keys.len() as u16;
-                self.keys.push(key);
+                let next = self.keys.len() as u16;
+                if push(&mut self.keys, key).is_err() {
+                    return;
+                }
+                *place = next;
             }
         }
         let place = usize::from(*place);

@@ -16,9 +16,10 @@ mod seal;
 mod value;
 
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use crate::error::Error;
+use crate::error::{Error, push};
 
 /// fastblets' codec. Private: `fastblets.cache.backend` and `fastblets.secrets.crypto` are the way in.
 #[pymodule(name = "_native")]
@@ -69,4 +70,13 @@ fn run<T: Send>(py: Python<'_>, size: usize, work: impl FnOnce() -> T + Send) ->
 /// New bytes. If memory is short that is an error, where PyO3's own way would be to panic.
 fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     Ok(raw::new_bytes(py, bytes).ok_or(Error::Memory)?)
+}
+
+/// The chunks of an entry, or their seals, out of a list of bytes.
+fn chunks_of(list: &Bound<'_, PyAny>) -> PyResult<Vec<PyBackedBytes>> {
+    let mut chunks = Vec::new();
+    for chunk in list.try_iter()? {
+        push(&mut chunks, chunk?.extract()?)?;
+    }
+    Ok(chunks)
 }

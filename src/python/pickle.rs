@@ -12,7 +12,7 @@ use super::dump::Dumper;
 use super::load::{Loader, load_global};
 use super::new_bytes;
 use super::reduce::CPickler;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, concat, push};
 use crate::pickle::scan::{Global, Scanner};
 
 /// Off only in tests, so that both ways are tested.
@@ -133,8 +133,10 @@ impl Checker {
         let globals = &mut self.globals;
         while let Some(size) = self.scanner.scan_with(&data[start..], |global| {
             if let Global::Named { protocol, module, name } = global {
-                globals.insert((protocol, module.to_vec(), name.to_vec()));
+                globals.try_reserve(1).map_err(|_| Error::Memory)?;
+                globals.insert((protocol, concat(&[module])?, concat(&[name])?));
             }
+            Ok(())
         })? {
             self.scanner.reset();
             start += size;
@@ -208,7 +210,7 @@ pub(super) fn pickle_dumps_all<'py>(
     let mut output = Vec::new();
     let mut dumper = Pickler::new(py)?.dumper;
     let done = items.iter().all(|item| dumper.dump(item, &mut output));
-    Ok(done.then(|| PyBytes::new(py, &output)))
+    done.then(|| new_bytes(py, &output)).transpose()
 }
 
 /// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
@@ -221,7 +223,7 @@ pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResul
         let Some((item, size)) = loader.load(py, data)? else {
             return Ok(None);
         };
-        items.push(item);
+        push(&mut items, item)?;
         data = &data[size..];
     }
     Ok(Some(items))
@@ -245,7 +247,7 @@ pub(super) fn pickle_scan(data: &[u8]) -> PyResult<Vec<usize>> {
     while let Some(size) = scanner.scan(&data[start..])? {
         scanner.reset();
         start += size;
-        ends.push(start);
+        push(&mut ends, start)?;
     }
     Ok(ends)
 }

@@ -10,9 +10,7 @@ use std::slice;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
-#[cfg(not(Py_GIL_DISABLED))]
-use pyo3::types::PyList;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::pickle::read::{self, Filled, Piece, Text};
 
@@ -313,6 +311,54 @@ pub(super) fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py,
     unsafe {
         let new = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), length);
         Some(new_object(py, new)?.cast_into_unchecked())
+    }
+}
+
+/// A new int. `None` if memory is short, as below.
+#[inline]
+pub(super) fn new_int(py: Python<'_>, value: i64) -> Option<Bound<'_, PyInt>> {
+    // SAFETY: the result is a new reference to an int.
+    unsafe { Some(new_object(py, ffi::PyLong_FromLongLong(value))?.cast_into_unchecked()) }
+}
+
+/// A new float.
+#[inline]
+pub(super) fn new_float(py: Python<'_>, value: f64) -> Option<Bound<'_, PyFloat>> {
+    // SAFETY: the result is a new reference to a float.
+    unsafe { Some(new_object(py, ffi::PyFloat_FromDouble(value))?.cast_into_unchecked()) }
+}
+
+/// A new, empty list.
+#[inline]
+pub(super) fn new_list(py: Python<'_>) -> Option<Bound<'_, PyList>> {
+    // SAFETY: the result is a new reference to a list.
+    unsafe { Some(new_object(py, ffi::PyList_New(0))?.cast_into_unchecked()) }
+}
+
+/// A new, empty dict.
+#[inline]
+pub(super) fn new_dict(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
+    // SAFETY: the result is a new reference to a dict.
+    unsafe { Some(new_object(py, ffi::PyDict_New())?.cast_into_unchecked()) }
+}
+
+/// A tuple of objects; the empty one if there are none.
+#[inline]
+pub(super) fn new_tuple<'py>(
+    py: Python<'py>,
+    items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+) -> Option<Bound<'py, PyTuple>> {
+    let length = isize::try_from(items.len()).ok()?;
+    // SAFETY: the result is a new reference to a tuple, which has room for `length` references, and nobody else has seen it
+    // yet. Each is given away. Where there are fewer, the others are null, which a tuple can be dropped with.
+    unsafe {
+        let tuple = new_object(py, ffi::PyTuple_New(length))?;
+        let mut filled = 0;
+        for (index, item) in (0..length).zip(items) {
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), index, item.into_ptr());
+            filled += 1;
+        }
+        (filled == length).then(|| tuple.cast_into_unchecked())
     }
 }
 

@@ -7,7 +7,7 @@ use super::pickle::{Pickler, Unpickler};
 use super::seal::{Sealer, kind, opened};
 use super::{new_bytes, run};
 use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
-use crate::error::grow;
+use crate::error::{Result, append, grow};
 
 /// Most small values take no more bytes than this, and so no memory twice.
 const SMALL: usize = 512;
@@ -25,18 +25,19 @@ pub(super) fn encrypt_value<'py>(
     let py = value.py();
     let iv = cipher::iv(iv)?;
     let mut encryptor = Encryptor::new(Key::new(key)?, iv);
-    let mut output = Vec::with_capacity(SMALL);
-    output.extend_from_slice(&iv);
+    let mut output = Vec::new();
+    grow(&mut output, SMALL)?;
+    append(&mut output, &iv)?;
     Pickler::write_one(value, &mut output)?;
     let size = output.len();
-    run(py, size, || {
+    run(py, size, || -> Result<()> {
         if let Some(sealer) = sealer {
-            let mut pickle = output.split_off(BLOCK_SIZE);
-            sealer.0.seal(kind(is_count), &mut pickle);
-            output.append(&mut pickle);
+            let trailer = sealer.0.trailer(kind(is_count), &output[BLOCK_SIZE..]);
+            append(&mut output, &trailer)?;
         }
         encryptor.apply(&mut output[BLOCK_SIZE..]);
-    });
+        Ok(())
+    })?;
     new_bytes(py, &output)
 }
 
@@ -55,8 +56,7 @@ pub(super) fn decrypt_value<'py>(
     let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
     let mut decryptor = Decryptor::new(Key::new(key)?, cipher::iv(iv)?);
     let mut data = Vec::new();
-    grow(&mut data, encrypted.len())?;
-    run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data));
+    run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data))?;
     let pickle = opened(&data, is_count, sealer, required)?;
     let (item, _) = Unpickler::new(py, loads)?
         .read(py, pickle)?
