@@ -1,5 +1,6 @@
 //! The opcodes of protocol 0, byte for byte as CPython's C pickler writes them.
 
+use super::decimal;
 use super::line::{self, Put};
 use super::mask;
 
@@ -53,15 +54,16 @@ impl<'a> Writer<'a> {
             let sign: &[u8] = if value < 0 { b"I-" } else { b"I" };
             self.number_line(sign, value.unsigned_abs());
         } else {
-            self.long(&value.to_string());
+            self.long(&value.to_le_bytes());
         }
     }
 
-    /// An int beyond 64 bits, by its decimal digits.
-    pub fn long(&mut self, digits: &str) {
+    /// An int of any length, by its bytes in two's complement, the lowest first. Returns how many digits it has.
+    pub fn long(&mut self, bytes: &[u8]) -> usize {
         self.out.push(b'L');
-        self.out.extend_from_slice(digits.as_bytes());
+        let digits = decimal::append(bytes, self.out);
         self.out.extend_from_slice(b"L\n");
+        digits
     }
 
     /// A float, as Python's `repr` spells it.

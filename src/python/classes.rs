@@ -1,14 +1,16 @@
 //! Ordinary classes: those whose instances `pickle` takes apart and puts together by its defaults alone.
 //!
-//! Protocol 0 spells an instance as `copyreg._reconstructor(cls, object, None)` and its `__dict__`. Which hooks a class
-//! may have instead is a long list, and all of them are for `pickle` itself. Nothing here runs Python code, so that what
-//! was found holds as long as none is run.
+//! Protocol 0 spells an instance as `copyreg._reconstructor(cls, object, None)` and its `__dict__`. Classes with pickling hooks,
+//! and those that no class statement has made, are left to `pickle`. To ask for an ordinary class may run Python code, so it
+//! is done before the walk: what was found holds as long as no Python code runs.
 
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PyModule, PyString, PyType};
+use pyo3::types::{PyCFunction, PyDict, PyList, PyModule, PyString, PyTuple, PyType};
 
 use super::raw;
+use super::walk::Walk;
 
 /// What the defaults go by, wherever in the class it stands.
 const HOOKS: [&str; 8] = [
@@ -32,62 +34,91 @@ pub(super) struct Rules {
     /// `copyreg.dispatch_table`: what to do with instances of a class instead.
     registered: Py<PyDict>,
     modules: Py<PyDict>,
+    /// The errors by which `pickle` refuses to name an ordinary class.
+    pub(super) not_pickled: Py<PyTuple>,
+    /// What a class statement makes that says nothing but the name.
+    model: Py<PyType>,
+    /// `sys.get_int_max_str_digits`, where there is one.
+    digits_limit: Option<Py<PyAny>>,
     /// `copyreg._reconstructor`.
     pub(super) reconstructor: Py<PyAny>,
 }
 
 impl Rules {
-    pub(super) fn get(py: Python<'_>) -> PyResult<&Self> {
+    pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
         static RULES: PyOnceLock<Rules> = PyOnceLock::new();
         RULES.get_or_try_init(py, || {
             let copyreg = py.import("copyreg")?;
+            let sys = py.import("sys")?;
             Ok(Self {
                 hooks: HOOKS.map(|hook| PyString::intern(py, hook).unbind()),
                 dict: PyString::intern(py, "__dict__").unbind(),
                 slot_names: PyString::intern(py, "__slotnames__").unbind(),
                 descriptor: py.import("types")?.getattr("GetSetDescriptorType")?.unbind(),
                 registered: copyreg.getattr("dispatch_table")?.cast_into::<PyDict>()?.unbind(),
-                modules: py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind(),
+                modules: sys.getattr("modules")?.cast_into::<PyDict>()?.unbind(),
+                not_pickled: PyTuple::new(
+                    py,
+                    [
+                        py.import("pickle")?.getattr("PicklingError")?,
+                        py.get_type::<PyAttributeError>().into_any(),
+                    ],
+                )?
+                .unbind(),
+                model: (py.get_type::<PyType>().call1(("Ordinary", (), PyDict::new(py)))?)
+                    .cast_into::<PyType>()?
+                    .unbind(),
+                // Python code in its place would run in the walk.
+                digits_limit: (sys.getattr_opt("get_int_max_str_digits")?)
+                    .filter(|function| function.is_exact_instance_of::<PyCFunction>())
+                    .map(Bound::unbind),
                 reconstructor: copyreg.getattr("_reconstructor")?.unbind(),
             })
         })
     }
 
     /// Whether nothing but the defaults holds for the class's instances.
-    pub(super) fn are_all_for(&self, class: &Bound<'_, PyType>) -> bool {
+    pub(super) fn are_all_for(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
+        Walk::is_none();
         let py = class.py();
         let mro = class.mro();
         let classes = mro.len().saturating_sub(1);
-        raw::has_default_behaviour(class)
-            && mro.get_item(classes).is_ok_and(|root| root.is(py.get_type::<PyAny>()))
-            && matches!(self.registered.bind(py).contains(class), Ok(false))
-            && mro
-                .iter_borrowed()
-                .take(classes)
-                .all(|base| self.hold_in(&base).is_some())
+        if !mro.get_item(classes).is_ok_and(|root| root.is(py.get_type::<PyAny>())) {
+            return Ok(false);
+        }
+        for base in mro.iter_borrowed().take(classes) {
+            if !self.hold_in(&base)? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.registered.bind(py).contains(class)?)
     }
 
     /// Whether one of a class's bases, or the class itself, leaves the defaults alone.
-    fn hold_in(&self, base: &Bound<'_, PyAny>) -> Option<()> {
+    fn hold_in(&self, base: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = base.py();
         // A metaclass may answer anything to anybody who asks for an attribute.
-        let attributes = raw::class_attributes(raw::exact::<PyType>(base)?)?;
+        let Some(base) = raw::exact::<PyType>(base) else {
+            return Ok(false);
+        };
+        let Some(attributes) = raw::class_attributes(base).filter(|_| raw::behaves_as(base, self.model.bind(py))) else {
+            return Ok(false);
+        };
         for hook in &self.hooks {
-            if attributes.contains(hook).ok()? {
-                return None;
+            if attributes.contains(hook)? {
+                return Ok(false);
             }
         }
-        if let Some(descriptor) = attributes.get_item(&self.dict).ok()?
+        if let Some(descriptor) = attributes.get_item(&self.dict)?
             && !descriptor.get_type().is(&self.descriptor)
         {
-            return None;
+            return Ok(false);
         }
         // What `copyreg` leaves on a class that it has looked at.
-        if let Some(names) = attributes.get_item(&self.slot_names).ok()?
-            && !raw::exact::<PyList>(&names)?.is_empty()
-        {
-            return None;
-        }
-        Some(())
+        Ok(match attributes.get_item(&self.slot_names)? {
+            Some(names) => raw::exact::<PyList>(&names).is_some_and(PyListMethods::is_empty),
+            None => true,
+        })
     }
 
     /// What a module that has been imported holds under a name.
@@ -95,8 +126,22 @@ impl Rules {
         &self,
         module: &Bound<'py, PyString>,
         name: &Bound<'py, PyString>,
-    ) -> Option<Bound<'py, PyAny>> {
-        let module = self.modules.bind(module.py()).get_item(module).ok()??;
-        raw::exact::<PyModule>(&module)?.dict().get_item(name).ok()?
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Walk::is_none();
+        let Some(module) = self.modules.bind(module.py()).get_item(module)? else {
+            return Ok(None);
+        };
+        match raw::exact::<PyModule>(&module) {
+            Some(module) => module.dict().get_item(name),
+            None => Ok(None),
+        }
+    }
+
+    /// How many digits an int may have to be spelled; 0 if that is not limited. Runs no Python code.
+    pub(super) fn digits_limit(&self, py: Python<'_>) -> PyResult<usize> {
+        match &self.digits_limit {
+            Some(limit) => limit.bind(py).call0()?.extract(),
+            None => Ok(0),
+        }
     }
 }

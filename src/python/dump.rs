@@ -6,6 +6,7 @@ use pyo3::types::{PyBytes, PyString, PyType};
 
 use super::classes::Rules;
 use super::raw;
+use super::walk::Walk;
 use crate::pickle::memo::Memo;
 use crate::pickle::read::{Token, Tokens};
 
@@ -21,27 +22,28 @@ pub(crate) struct Dumper {
 
 impl Dumper {
     /// `dumps` is `pickle`'s own, which is asked how it spells a class.
-    pub(crate) fn new(py: Python<'_>, dumps: Py<PyAny>) -> Self {
-        Self {
+    pub(crate) fn new(py: Python<'_>, dumps: Py<PyAny>) -> PyResult<Self> {
+        Ok(Self {
             memo: Memo::default(),
             latin1: intern!(py, "latin1").clone().unbind(),
-            classes: Classes::new(dumps),
-        }
+            classes: Classes::new(Rules::get(py)?, dumps),
+        })
     }
 
     /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types and instances of
     /// ordinary classes alone, or is unusual in another way: then `out` is what it was, and the item is one for
-    /// `pickle.dumps`, as are its errors.
-    pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+    /// `pickle.dumps`, as are its errors. An error here is not the item's: it is what a signal's handler has raised, as
+    /// to learn of classes may run Python code.
+    pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
         let before = out.len();
         loop {
+            self.classes.look(item.py())?;
             if self.walk(item, out).is_some() {
-                return true;
+                return Ok(true);
             }
             out.truncate(before);
-            // That runs Python code, so the walk can't go on where it was.
-            if !self.classes.learn(item.py()) {
-                return false;
+            if !self.classes.learn(item.py())? {
+                return Ok(false);
             }
         }
     }
@@ -54,10 +56,8 @@ impl Dumper {
 
     #[cfg(not(Py_GIL_DISABLED))]
     fn walk(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Option<()> {
-        // Before 3.12 the collector may run whenever a container is made, as is an instance's dict that wasn't there yet.
-        let _pause = raw::CollectorPause::new(item.py());
+        let _walk = Walk::new(item.py());
         self.memo.clear();
-        self.classes.next_pickle();
         let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()), &mut self.classes);
         walk.save(item, false, 0)?;
         walk.stop();
@@ -68,6 +68,7 @@ impl Dumper {
 /// The classes of which there were instances in the stream.
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 struct Classes {
+    rules: &'static Rules,
     dumps: Py<PyAny>,
     known: Vec<Class>,
     /// The class at which the walk had to stop.
@@ -78,6 +79,10 @@ struct Class {
     class: Py<PyType>,
     /// `None` if its instances are for `pickle`.
     spelling: Option<Spelling>,
+    /// Whether the spelling holds, as was found before this pickle. `None` if it was not looked at.
+    holds: Option<bool>,
+    /// In how many pickles before this one there was no instance.
+    unused: u8,
     /// Its memo number, once the pickle has named it.
     number: Option<u32>,
 }
@@ -94,17 +99,32 @@ struct Spelling {
 impl Classes {
     /// They are looked through one by one, and few streams have more.
     const MOST: usize = 64;
+    /// A class that was not met for so many pickles is no longer looked at before each. If it is met after all, that
+    /// pickle is begun anew.
+    const UNUSED: u8 = 8;
 
-    fn new(dumps: Py<PyAny>) -> Self {
+    fn new(rules: &'static Rules, dumps: Py<PyAny>) -> Self {
         Self {
+            rules,
             dumps,
             known: Vec::new(),
             unknown: None,
         }
     }
 
-    fn next_pickle(&mut self) {
-        self.known.iter_mut().for_each(|known| known.number = None);
+    /// Looks at the classes, of which anything may have been changed between two items or in what ran before this walk.
+    fn look(&mut self, py: Python<'_>) -> PyResult<()> {
+        for known in &mut self.known {
+            known.number = None;
+            known.holds = None;
+            if let Some(spelling) = &known.spelling
+                && known.unused < Self::UNUSED
+            {
+                known.unused += 1;
+                known.holds = Some(spelling.holds_for(known.class.bind(py), self.rules)?);
+            }
+        }
+        Ok(())
     }
 
     /// The memo number of an instance's class, if it has one yet, or how it is spelled. `None` if the instance is one for
@@ -117,73 +137,107 @@ impl Classes {
             return None;
         };
         let spelling = known.spelling.as_ref()?;
-        // Between two items anything may have been changed.
-        if known.number.is_none() && !spelling.holds_for(&class) {
-            return None;
+        known.unused = 0;
+        match known.holds {
+            Some(true) => Some((&mut known.number, spelling)),
+            Some(false) => None,
+            None => {
+                self.unknown = Some(class.unbind());
+                None
+            }
         }
-        Some((&mut known.number, spelling))
     }
 
     /// Finds out about the class at which the walk stopped. `false` if that was not the reason.
-    fn learn(&mut self, py: Python<'_>) -> bool {
-        let Some(class) = self.unknown.take().filter(|_| self.known.len() < Self::MOST) else {
-            return false;
+    fn learn(&mut self, py: Python<'_>) -> PyResult<bool> {
+        let Some(class) = self.unknown.take() else {
+            return Ok(false);
         };
-        let spelling = self.spell(class.bind(py));
+        // Now that it has been met it is looked at again.
+        if self.known.iter().any(|known| known.class.is(&class)) {
+            return Ok(true);
+        }
+        if self.known.len() == Self::MOST {
+            return Ok(false);
+        }
+        let spelling = self.spell(class.bind(py))?;
         self.known.push(Class {
             class,
             spelling,
+            holds: None,
+            unused: 0,
             number: None,
         });
-        true
+        Ok(true)
     }
 
-    fn spell(&self, class: &Bound<'_, PyType>) -> Option<Spelling> {
+    fn spell(&self, class: &Bound<'_, PyType>) -> PyResult<Option<Spelling>> {
+        Walk::is_none();
         let py = class.py();
-        let module_attribute = module_attribute(class)?;
-        let qualified_name = class.qualname().ok()?;
-        let pickle = self.dumps.bind(py).call1((class, 0)).ok()?;
-        let mut tokens = Tokens::new(pickle.cast::<PyBytes>().ok()?.as_bytes());
-        let Token::Global(module, name) = tokens.next_token()? else {
-            return None;
+        if !self.rules.are_all_for(class)? {
+            return Ok(None);
+        }
+        let (Some(module_attribute), Some(qualified_name)) = (module_attribute(class)?, qualified_name(class)?) else {
+            return Ok(None);
         };
-        let spelling = Spelling {
+        let pickle = match self.dumps.bind(py).call1((class, 0)) {
+            Ok(pickle) => pickle,
+            // It comes again when `pickle` gets to the class. Any other error is not the class's.
+            Err(error) if error.is_instance(py, self.rules.not_pickled.bind(py)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let spelling = spelled(pickle.cast::<PyBytes>()?.as_bytes()).map(|(module, name)| Spelling {
             module: module.to_vec(),
             name: name.to_vec(),
             module_attribute: module_attribute.unbind(),
             qualified_name: qualified_name.unbind(),
-        };
-        let alone = matches!(
-            (tokens.next_token()?, tokens.next_token()?),
-            (Token::Put(0), Token::Stop)
-        );
-        (alone && spelling.holds_for(class)).then_some(spelling)
+        });
+        Ok(match spelling {
+            Some(spelling) if spelling.holds_for(class, self.rules)? => Some(spelling),
+            _ => None,
+        })
     }
+}
+
+/// The module and name that a pickle of nothing but a class has.
+fn spelled(pickle: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut tokens = Tokens::new(pickle);
+    let Token::Global(module, name) = tokens.next_token()? else {
+        return None;
+    };
+    let alone = tokens.next_token()? == Token::Put(0) && tokens.next_token()? == Token::Stop;
+    alone.then_some((module, name))
 }
 
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 impl Spelling {
     /// Whether `pickle` would still spell the class so, and its instances by its defaults.
-    fn holds_for(&self, class: &Bound<'_, PyType>) -> bool {
+    fn holds_for(&self, class: &Bound<'_, PyType>, rules: &Rules) -> PyResult<bool> {
         let py = class.py();
         let (module, name) = (self.module_attribute.bind(py), self.qualified_name.bind(py));
-        Rules::get(py).is_ok_and(|rules| {
-            module_attribute(class).is_some_and(|now| now.is(module))
-                && class.qualname().is_ok_and(|now| now.is(name))
-                && rules.find(module, name).is_some_and(|found| found.is(class))
-                && rules.are_all_for(class)
-        })
+        Ok(rules.are_all_for(class)?
+            && module_attribute(class)?.is_some_and(|now| now.is(module))
+            && qualified_name(class)?.is_some_and(|now| now.is(name))
+            && rules.find(module, name)?.is_some_and(|found| found.is(class)))
     }
 }
 
-fn module_attribute<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyString>> {
-    let module = raw::class_attributes(class)?.get_item(intern!(class.py(), "__module__"));
-    module.ok()??.cast_into().ok()
+/// `__module__`, if the class itself has it and it is a mere str.
+fn module_attribute<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyString>>> {
+    let Some(attributes) = raw::class_attributes(class) else {
+        return Ok(None);
+    };
+    let module = attributes.get_item(intern!(class.py(), "__module__"))?;
+    Ok(module.and_then(|module| raw::exact(&module).cloned()))
+}
+
+/// `__qualname__`, if it is a mere str.
+fn qualified_name<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyString>>> {
+    Ok(raw::exact(class.qualname()?.as_any()).cloned())
 }
 
 #[cfg(not(Py_GIL_DISABLED))]
 mod walk {
-    use pyo3::intern;
     use pyo3::prelude::*;
     use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -194,8 +248,10 @@ mod walk {
 
     /// Nested deeper, an item is the C pickler's, which knows how deep Python may go.
     const DEEPEST: usize = 200;
-    /// An int of more bits is the C pickler's, too.
-    const LONGEST_INT: u64 = 10_000;
+    /// An int of more bytes is the C pickler's, too.
+    const LONGEST_INT: usize = 10_000 / 8 + 1;
+    /// No limit on the digits of an int can be set that is lower.
+    const NEVER_TOO_MANY_DIGITS: usize = 640;
     /// The memo number of a tuple whose items are being saved.
     const IN_PROGRESS: u32 = u32::MAX;
 
@@ -326,14 +382,15 @@ mod walk {
             Some(())
         }
 
-        /// Python limits the digits, and spells the longest ints in Python code.
+        /// Not by `repr`, in which CPython looks for signals. Python limits the digits, which is `pickle`'s to say.
         fn save_long(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
-            let bits: u64 = int.call_method0(intern!(int.py(), "bit_length")).ok()?.extract().ok()?;
-            if bits > LONGEST_INT {
-                return None;
+            let mut room = [0; LONGEST_INT];
+            let digits = self.writer.long(raw::long_bytes(int, &mut room)?);
+            if digits <= NEVER_TOO_MANY_DIGITS {
+                return Some(());
             }
-            self.writer.long(int.repr().ok()?.to_str().ok()?);
-            Some(())
+            let limit = self.classes.rules.digits_limit(int.py()).ok()?;
+            (limit == 0 || digits <= limit).then_some(())
         }
 
         fn save_list(&mut self, list: &Bound<'py, PyList>, once: bool, depth: usize) -> Option<()> {

@@ -13,6 +13,7 @@ mod pickle;
 mod raw;
 mod seal;
 mod value;
+mod walk;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

@@ -35,14 +35,14 @@ impl Pickler {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
         let dumps = pickle_function(py, intern!(py, "dumps"))?;
         Ok(Self {
-            dumper: Dumper::new(py, dumps.clone_ref(py)),
+            dumper: Dumper::new(py, dumps.clone_ref(py))?,
             dumps,
         })
     }
 
     /// Appends the item's pickle to `output`, which stays as it is if there is an error.
     pub(super) fn write(&mut self, item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
-        if !(fast_paths() && self.dumper.dump(item, output)) {
+        if !(fast_paths() && self.dumper.dump(item, output)?) {
             let pickle = self.dumps.bind(item.py()).call1((item, PROTOCOL))?;
             let pickle = pickle.cast::<PyBytes>()?.as_bytes();
             grow(output, pickle.len())?;
@@ -194,8 +194,12 @@ pub(super) fn pickle_dumps_all<'py>(
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut output = Vec::new();
     let mut dumper = Pickler::new(py)?.dumper;
-    let done = items.iter().all(|item| dumper.dump(item, &mut output));
-    Ok(done.then(|| PyBytes::new(py, &output)))
+    for item in &items {
+        if !dumper.dump(item, &mut output)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(PyBytes::new(py, &output)))
 }
 
 /// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.

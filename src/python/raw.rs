@@ -4,10 +4,12 @@
     reason = "each call is in the hot path of dump or load, and was measured to matter"
 )]
 
+use std::ffi::{c_int, c_ulong};
 use std::mem::MaybeUninit;
 use std::slice;
 
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
 #[cfg(not(Py_GIL_DISABLED))]
@@ -108,15 +110,22 @@ pub(super) fn class_attributes<'py>(class: &Bound<'py, PyType>) -> Option<Bound<
     }
 }
 
-/// Whether the class's instances find their attributes as `object` does, and end without running code.
-pub(super) fn has_default_behaviour(class: &Bound<'_, PyType>) -> bool {
-    let class = class.as_type_ptr();
-    // SAFETY: classes, whose slots are read here and now.
-    unsafe {
-        (*class).tp_getattro.map(|get| get as usize) == ffi::PyBaseObject_Type.tp_getattro.map(|get| get as usize)
-            && (*class).tp_finalize.is_none()
-            && (*class).tp_del.is_none()
+/// Whether the class makes and ends its instances as the other one does, finds their attributes so, and runs no code of its
+/// own when they end. Both are classes that were made while Python ran.
+pub(super) fn behaves_as(class: &Bound<'_, PyType>, model: &Bound<'_, PyType>) -> bool {
+    fn slots(class: &ffi::PyTypeObject) -> [Option<usize>; 6] {
+        [
+            class.tp_new.map(|slot| slot as usize),
+            class.tp_alloc.map(|slot| slot as usize),
+            class.tp_dealloc.map(|slot| slot as usize),
+            class.tp_getattro.map(|slot| slot as usize),
+            class.tp_finalize.map(|slot| slot as usize),
+            class.tp_del.map(|slot| slot as usize),
+        ]
     }
+    // SAFETY: two classes, of which a type object stays where it is as long as it lives. The slots stand where PyO3 says on
+    // 3.10 to 3.15: they are as old as `tp_finalize`, and only what is behind it has changed since.
+    unsafe { slots(&*class.as_type_ptr()) == slots(&*model.as_type_ptr()) }
 }
 
 /// An instance's `__dict__`, made if it has none yet. `None` if it can't have any, or has one that is not quite a dict.
@@ -132,19 +141,28 @@ pub(super) fn attributes<'py>(instance: &Bound<'py, PyAny>) -> Option<Bound<'py,
     Some(unsafe { attributes.cast_into_unchecked() })
 }
 
-/// `object.__new__(class)`, if the class is not a built-in type.
+/// `object.__new__(class)`, if that is how CPython itself makes the class's instances. It is not where the class is built in,
+/// takes its `__new__` from another base, has none (as the types of which Python code may make no instances), or is abstract.
 #[inline]
 pub(super) fn new_instance<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyAny>> {
-    if !is_made(class) {
-        return None;
-    }
+    const REFUSED: c_ulong = ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_IS_ABSTRACT;
+    // SAFETY: a static of CPython's, of which the slot never changes.
+    let new = unsafe { ffi::PyBaseObject_Type.tp_new? };
     let arguments = PyTuple::empty(class.py());
-    // SAFETY: what `object.__new__` itself calls, with a class and an empty tuple; the result is a new reference or, with
-    // an error set, null.
+    let class = class.as_type_ptr();
+    // SAFETY: `tp_new` of `object` makes instances of any class that has it as its own: that is the check by which CPython
+    // lets `object.__new__(class)` through ("is not safe, use ..." otherwise). It allocates by the class's `tp_alloc`,
+    // and what is beyond an object's head stays zero, as every class with that `tp_new` expects. It takes a class, an
+    // empty tuple and no keywords; the result is a new reference or, with an error set, null. For an abstract class it
+    // would sort the names of methods, which may run Python code. All of this holds on 3.10 to 3.15.
     unsafe {
-        let new = ffi::PyBaseObject_Type.tp_new?;
-        let instance = new(class.as_type_ptr(), arguments.as_ptr(), std::ptr::null_mut());
-        Bound::from_owned_ptr_or_err(class.py(), instance).ok()
+        if ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HEAPTYPE) == 0
+            || ffi::PyType_HasFeature(class, REFUSED) != 0
+            || (*class).tp_new.map(|own| own as usize) != Some(new as usize)
+        {
+            return None;
+        }
+        new_object(arguments.py(), new(class, arguments.as_ptr(), std::ptr::null_mut()))
     }
 }
 
@@ -195,6 +213,35 @@ pub(super) fn int(int: &Bound<'_, PyInt>) -> Option<i64> {
     // SAFETY: an int; no other object could run code or fail here.
     let value = unsafe { ffi::PyLong_AsLongLongAndOverflow(int.as_ptr(), &raw mut overflow) };
     (overflow == 0).then_some(value)
+}
+
+/// The bytes of an int of more than 64 bits in two's complement, the lowest first. `None` if there is no room for them.
+pub(super) fn long_bytes<'a>(int: &Bound<'_, PyInt>, room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let bits: usize = int.call_method0(intern!(int.py(), "bit_length")).ok()?.extract().ok()?;
+    let bytes = room.get_mut(..bits / 8 + 1)?;
+    if as_bytes(int, bytes) < 0 {
+        drop(PyErr::take(int.py()));
+        return None;
+    }
+    Some(bytes)
+}
+
+#[cfg(Py_3_13)]
+fn as_bytes(int: &Bound<'_, PyInt>, bytes: &mut [u8]) -> isize {
+    let Ok(length) = isize::try_from(bytes.len()) else { return -1 };
+    const LITTLE_ENDIAN: c_int = ffi::Py_ASNATIVEBYTES_LITTLE_ENDIAN;
+    // SAFETY: an int, and as many bytes as are said. CPython calls an object's `__index__` only if it is not an int.
+    unsafe { ffi::PyLong_AsNativeBytes(int.as_ptr(), bytes.as_mut_ptr().cast(), length, LITTLE_ENDIAN) }
+}
+
+#[cfg(not(Py_3_13))]
+fn as_bytes(int: &Bound<'_, PyInt>, bytes: &mut [u8]) -> isize {
+    let (little_endian, signed) = (1, 1);
+    // SAFETY: an int, and as many bytes as are said. The function has this signature on 3.10 to 3.12, and another on 3.13.
+    let result: c_int = unsafe {
+        ffi::_PyLong_AsByteArray(int.as_ptr().cast(), bytes.as_mut_ptr(), bytes.len(), little_endian, signed)
+    };
+    result as isize
 }
 
 /// The str of one byte or none in Latin-1, of which CPython has one each. `None` if memory is short.
@@ -334,34 +381,4 @@ unsafe fn new_object(py: Python<'_>, pointer: *mut ffi::PyObject) -> Option<Boun
         drop_error(py);
     }
     object
-}
-
-/// Keeps the cyclic garbage collector from running, for as long as this lives.
-///
-/// It would run again and again over an item that is being built and can't hold any garbage yet: over half of the time
-/// of loading. Nobody can notice as long as no Python code runs meanwhile. A free-threaded interpreter runs Python
-/// code of other threads meanwhile.
-pub(super) struct CollectorPause {
-    #[cfg(not(Py_GIL_DISABLED))]
-    was_enabled: bool,
-}
-
-impl CollectorPause {
-    pub(super) fn new(_py: Python<'_>) -> Self {
-        Self {
-            // SAFETY: the interpreter is attached.
-            #[cfg(not(Py_GIL_DISABLED))]
-            was_enabled: unsafe { ffi::PyGC_Disable() } != 0,
-        }
-    }
-}
-
-#[cfg(not(Py_GIL_DISABLED))]
-impl Drop for CollectorPause {
-    fn drop(&mut self) {
-        if self.was_enabled {
-            // SAFETY: the interpreter is attached again wherever a build goes on or ends.
-            unsafe { ffi::PyGC_Enable() };
-        }
-    }
 }
