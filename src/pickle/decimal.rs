@@ -23,7 +23,11 @@ pub(super) fn append(bytes: &[u8], out: &mut Vec<u8>) -> usize {
             rest /= 10;
         }
         let leading = if place == 0 {
-            spelled.iter().take(DIGITS - 1).take_while(|&&digit| digit == b'0').count()
+            spelled
+                .iter()
+                .take(DIGITS - 1)
+                .take_while(|&&digit| digit == b'0')
+                .count()
         } else {
             0
         };
@@ -113,7 +117,19 @@ mod tests {
 
     #[test]
     fn borders() {
-        for number in [0, 1, -1, 9, 10, 999_999_999, 1_000_000_000, i128::MAX, i128::MIN, -(1 << 64), 1 << 64] {
+        for number in [
+            0,
+            1,
+            -1,
+            9,
+            10,
+            999_999_999,
+            1_000_000_000,
+            i128::MAX,
+            i128::MIN,
+            -(1 << 64),
+            1 << 64,
+        ] {
             assert_eq!(spelled(&number.to_le_bytes()), number.to_string());
         }
         let mut lowest = [0; 1251];

@@ -15,6 +15,9 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
+/// The longest line of an int of 64 bits, which has 19 digits, and a digit more.
+const LONGEST_LONG: usize = "L-".len() + 20 + "L\n".len();
+
 /// Writes one pickle behind what `out` already holds.
 ///
 /// Each opcode is appended as it comes; that they make sense together is the caller's business.
@@ -54,7 +57,7 @@ impl<'a> Writer<'a> {
             let sign: &[u8] = if value < 0 { b"I-" } else { b"I" };
             self.number_line(sign, value.unsigned_abs());
         } else {
-            self.long(&value.to_le_bytes());
+            self.long_line(value);
         }
     }
 
@@ -188,6 +191,26 @@ impl<'a> Writer<'a> {
     /// The end of the pickle.
     pub fn stop(self) {
         self.out.push(b'.');
+    }
+
+    fn long_line(&mut self, value: i64) {
+        let mut line = [b'\n'; LONGEST_LONG];
+        let mut start = LONGEST_LONG - 2;
+        line[start] = b'L';
+        let mut number = value.unsigned_abs();
+        while number > 0 {
+            start -= 2;
+            line[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+            number /= 100;
+        }
+        start += usize::from(line[start] == b'0');
+        if value < 0 {
+            start -= 1;
+            line[start] = b'-';
+        }
+        start -= 1;
+        line[start] = b'L';
+        self.out.extend_from_slice(&line[start..]);
     }
 
     #[inline]

@@ -9,26 +9,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyModule, PyString, PyTuple, PyType};
 
-use super::raw;
+use super::raw::{self, Characters};
 use super::walk::Walk;
-
-/// What the defaults go by, wherever in the class it stands.
-const HOOKS: [&str; 8] = [
-    "__reduce_ex__",
-    "__reduce__",
-    "__getstate__",
-    "__setstate__",
-    "__slots__",
-    "__new__",
-    "__class__",
-    "__del__",
-];
 
 /// What there is one of in an interpreter.
 pub(super) struct Rules {
-    hooks: [Py<PyString>; HOOKS.len()],
-    dict: Py<PyString>,
-    slot_names: Py<PyString>,
     /// The type of the descriptor by which a class gives its instances a `__dict__`.
     descriptor: Py<PyAny>,
     /// `copyreg.dispatch_table`: what to do with instances of a class instead.
@@ -51,9 +36,6 @@ impl Rules {
             let copyreg = py.import("copyreg")?;
             let sys = py.import("sys")?;
             Ok(Self {
-                hooks: HOOKS.map(|hook| PyString::intern(py, hook).unbind()),
-                dict: PyString::intern(py, "__dict__").unbind(),
-                slot_names: PyString::intern(py, "__slotnames__").unbind(),
                 descriptor: py.import("types")?.getattr("GetSetDescriptorType")?.unbind(),
                 registered: copyreg.getattr("dispatch_table")?.cast_into::<PyDict>()?.unbind(),
                 modules: sys.getattr("modules")?.cast_into::<PyDict>()?.unbind(),
@@ -86,39 +68,40 @@ impl Rules {
         if !mro.get_item(classes).is_ok_and(|root| root.is(py.get_type::<PyAny>())) {
             return Ok(false);
         }
-        for base in mro.iter_borrowed().take(classes) {
-            if !self.hold_in(&base)? {
-                return Ok(false);
-            }
+        if !mro.iter_borrowed().take(classes).all(|base| self.hold_in(&base)) {
+            return Ok(false);
         }
         Ok(!self.registered.bind(py).contains(class)?)
     }
 
-    /// Whether one of a class's bases, or the class itself, leaves the defaults alone.
-    fn hold_in(&self, base: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let py = base.py();
+    /// Whether one of a class's bases, or the class itself, leaves the defaults alone. To go through all that it holds takes less
+    /// than to look up each hook, and compares nothing by code of a name's own.
+    fn hold_in(&self, base: &Bound<'_, PyAny>) -> bool {
         // A metaclass may answer anything to anybody who asks for an attribute.
         let Some(base) = raw::exact::<PyType>(base) else {
-            return Ok(false);
+            return false;
         };
-        let Some(attributes) = raw::class_attributes(base).filter(|_| raw::behaves_as(base, self.model.bind(py))) else {
-            return Ok(false);
-        };
-        for hook in &self.hooks {
-            if attributes.contains(hook)? {
-                return Ok(false);
-            }
+        raw::behaves_as(base, self.model.bind(base.py()))
+            && raw::class_attributes(base).is_some_and(|attributes| {
+                (attributes.iter()).all(|(name, value)| match raw::exact(&name).and_then(raw::characters) {
+                    Some(Characters::Latin1(name)) => self.leaves_defaults(name, &value),
+                    Some(Characters::Ucs2(_) | Characters::Ucs4(_)) => true,
+                    None => false,
+                })
+            })
+    }
+
+    /// Whether an attribute of a class leaves the defaults alone.
+    #[inline]
+    fn leaves_defaults(&self, name: &[u8], value: &Bound<'_, PyAny>) -> bool {
+        match name {
+            b"__reduce_ex__" | b"__reduce__" | b"__getstate__" | b"__setstate__" | b"__slots__" | b"__new__"
+            | b"__class__" | b"__del__" => false,
+            b"__dict__" => value.get_type().is(&self.descriptor),
+            // What `copyreg` leaves on a class that it has looked at.
+            b"__slotnames__" => raw::exact::<PyList>(value).is_some_and(PyListMethods::is_empty),
+            _ => true,
         }
-        if let Some(descriptor) = attributes.get_item(&self.dict)?
-            && !descriptor.get_type().is(&self.descriptor)
-        {
-            return Ok(false);
-        }
-        // What `copyreg` leaves on a class that it has looked at.
-        Ok(match attributes.get_item(&self.slot_names)? {
-            Some(names) => raw::exact::<PyList>(&names).is_some_and(PyListMethods::is_empty),
-            None => true,
-        })
     }
 
     /// What a module that has been imported holds under a name.

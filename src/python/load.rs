@@ -528,7 +528,11 @@ impl Globals {
             return Ok(false);
         };
         // Now that it has been named it is looked at again.
-        if self.known.iter().any(|known| known.module == module && known.name == name) {
+        if self
+            .known
+            .iter()
+            .any(|known| known.module == module && known.name == name)
+        {
             return Ok(true);
         }
         if self.known.len() == Self::MOST {
