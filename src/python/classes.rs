@@ -83,10 +83,12 @@ impl Rules {
         };
         raw::behaves_as(base, self.model.bind(base.py()))
             && raw::class_attributes(base).is_some_and(|attributes| {
-                (attributes.iter()).all(|(name, value)| match raw::exact(&name).and_then(raw::characters) {
-                    Some(Characters::Latin1(name)) => self.leaves_defaults(name, &value),
-                    Some(Characters::Ucs2(_) | Characters::Ucs4(_)) => true,
-                    None => false,
+                raw::all_items(&attributes, |name, value| {
+                    match raw::exact(name).and_then(raw::characters) {
+                        Some(Characters::Latin1(name)) => self.leaves_defaults(name, value),
+                        Some(Characters::Ucs2(_) | Characters::Ucs4(_)) => true,
+                        None => false,
+                    }
                 })
             })
     }

@@ -37,7 +37,7 @@ impl Dumper {
     pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
         let before = out.len();
         loop {
-            self.classes.look(item.py())?;
+            self.classes.look(item)?;
             if self.walk(item, out).is_some() {
                 return Ok(true);
             }
@@ -81,7 +81,7 @@ struct Class {
     spelling: Option<Spelling>,
     /// Whether the spelling holds, as was found before this pickle. `None` if it was not looked at.
     holds: Option<bool>,
-    /// In how many pickles before this one there was no instance.
+    /// In how many items before this one there was no instance, apart from those that are the item.
     unused: u8,
     /// Its memo number, once the pickle has named it.
     number: Option<u32>,
@@ -99,7 +99,7 @@ struct Spelling {
 impl Classes {
     /// They are looked through one by one, and few streams have more.
     const MOST: usize = 64;
-    /// A class that was not met for so many pickles is no longer looked at before each. If it is met after all, that
+    /// A class that was not met within so many items is no longer looked at before each. If it is met after all, that
     /// pickle is begun anew.
     const UNUSED: u8 = 8;
 
@@ -112,16 +112,19 @@ impl Classes {
         }
     }
 
-    /// Looks at the classes, of which anything may have been changed between two items or in what ran before this walk.
-    fn look(&mut self, py: Python<'_>) -> PyResult<()> {
+    /// Looks at the classes that the item may hold instances of. Anything may have been changed between two items, or in what
+    /// ran before this walk.
+    fn look(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let own = raw::made_class(item);
         for known in &mut self.known {
             known.number = None;
             known.holds = None;
+            let expected = known.unused < Self::UNUSED;
+            known.unused += u8::from(expected);
             if let Some(spelling) = &known.spelling
-                && known.unused < Self::UNUSED
+                && (expected || own.as_ref().is_some_and(|own| known.class.is(own)))
             {
-                known.unused += 1;
-                known.holds = Some(spelling.holds_for(known.class.bind(py), self.rules)?);
+                known.holds = Some(spelling.holds_for(known.class.bind(item.py()), self.rules)?);
             }
         }
         Ok(())
@@ -130,14 +133,16 @@ impl Classes {
     /// The memo number of an instance's class, if it has one yet, or how it is spelled. `None` if the instance is one for
     /// `pickle`, or if it has to be found out whether it is.
     #[inline]
-    fn find(&mut self, instance: &Bound<'_, PyAny>) -> Option<(&mut Option<u32>, &Spelling)> {
+    fn find(&mut self, instance: &Bound<'_, PyAny>, within_item: bool) -> Option<(&mut Option<u32>, &Spelling)> {
         let class = raw::made_class(instance)?;
         let Some(known) = self.known.iter_mut().find(|known| known.class.is(&class)) else {
             self.unknown = Some(class.unbind());
             return None;
         };
         let spelling = known.spelling.as_ref()?;
-        known.unused = 0;
+        if within_item || known.holds.is_none() {
+            known.unused = 0;
+        }
         match known.holds {
             Some(true) => Some((&mut known.number, spelling)),
             Some(false) => None,
@@ -513,7 +518,7 @@ mod walk {
             if depth > DEEPEST {
                 return None;
             }
-            let (class, spelling) = self.classes.find(instance)?;
+            let (class, spelling) = self.classes.find(instance, depth > 0)?;
             let attributes = raw::attributes(instance).filter(|attributes| !has_hook(attributes))?;
             let writer = &mut self.writer;
             name(writer, &mut self.reconstructor, b"copy_reg", b"_reconstructor");
