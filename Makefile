@@ -20,7 +20,7 @@ N ?= 1000
 BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
 
 # What exercises the unsafe code of src/python/raw.rs the most.
-UNSAFE := $(addprefix tests/test_,pickle_codec.py pickle_instances.py vectors.py differential_values.py)
+UNSAFE := $(addprefix tests/test_,pickle_codec.py pickle_instances.py pickle_walk.py vectors.py differential_values.py)
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
@@ -106,11 +106,12 @@ fuzz: ## each fuzzer of the codec for FUZZ_SECONDS=60
 	done
 
 # Instrumented code needs a target of its own, so that what runs while it is built is not. The runtime is gcc's, loaded before
-# Python, whose own small objects are left to malloc: else nobody would see where one ends.
+# Python, whose own small objects are left to malloc: else nobody would see where one ends. With debug assertions, so that no
+# Python code runs in a walk: src/python/walk.rs.
 sanitize: build ## what reaches into CPython's objects, under AddressSanitizer
 	rm -rf build/sanitize
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Zexternal-clangrt" CARGO_PROFILE_RELEASE_LTO=off \
-		CARGO_TARGET_DIR=target/sanitize $(BIN)/maturin build --release --locked --quiet --target $(HOST) \
+		CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_TARGET_DIR=target/sanitize $(BIN)/maturin build --release --locked --quiet --target $(HOST) \
 		--auditwheel skip --interpreter $(BIN)/python --out build/sanitize
 	$(BIN)/python -m zipfile -e build/sanitize/*.whl build/sanitize/package
 	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \

@@ -1,5 +1,6 @@
 //! The opcodes of protocol 0, byte for byte as CPython's C pickler writes them.
 
+use super::decimal;
 use super::line::{self, Put};
 use super::mask;
 use crate::error::{Result, append, grow};
@@ -14,6 +15,9 @@ static PAIRS: [[u8; 2]; 100] = {
     }
     pairs
 };
+
+/// The longest line of an int of 64 bits, which has 19 digits, and a digit more.
+const LONGEST_LONG: usize = "L-".len() + 20 + "L\n".len();
 
 /// Writes one pickle behind what `out` already holds.
 ///
@@ -57,19 +61,22 @@ impl<'a> Writer<'a> {
             let sign: &[u8] = if value < 0 { b"I-" } else { b"I" };
             self.number_line(sign, value.unsigned_abs());
         } else {
-            let mut digits = [b'0'; LONGEST_NUMBER];
-            let start = decimal_digits(value.unsigned_abs(), &mut digits);
-            self.extend(if value < 0 { b"L-" } else { b"L" });
-            self.extend(&digits[start..]);
-            self.extend(b"L\n");
+            self.long_line(value);
         }
     }
 
-    /// An int beyond 64 bits, by its decimal digits.
-    pub fn long(&mut self, digits: &str) {
+    /// An int of any length, by its bytes in two's complement, the lowest first. Returns how many digits it has.
+    pub fn long(&mut self, bytes: &[u8]) -> usize {
         self.push(b'L');
-        self.extend(digits.as_bytes());
+        let digits = match decimal::append(bytes, self.out) {
+            Ok(digits) => digits,
+            Err(error) => {
+                self.result = Err(error);
+                0
+            }
+        };
         self.extend(b"L\n");
+        digits
     }
 
     /// A float, as Python's `repr` spells it.
@@ -196,6 +203,26 @@ impl<'a> Writer<'a> {
     pub fn stop(mut self) -> Result<()> {
         self.push(b'.');
         self.result
+    }
+
+    fn long_line(&mut self, value: i64) {
+        let mut line = [b'\n'; LONGEST_LONG];
+        let mut start = LONGEST_LONG - 2;
+        line[start] = b'L';
+        let mut number = value.unsigned_abs();
+        while number > 0 {
+            start -= 2;
+            line[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+            number /= 100;
+        }
+        start += usize::from(line[start] == b'0');
+        if value < 0 {
+            start -= 1;
+            line[start] = b'-';
+        }
+        start -= 1;
+        line[start] = b'L';
+        self.extend(&line[start..]);
     }
 
     #[inline]

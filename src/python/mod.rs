@@ -14,6 +14,7 @@ mod raw;
 mod reduce;
 mod seal;
 mod value;
+mod walk;
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;

@@ -32,14 +32,14 @@ pub(super) struct Pickler {
 impl Pickler {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
         Ok(Self {
-            dumper: Dumper::new(py),
+            dumper: Dumper::new(py, pickle_function(py, intern!(py, "dumps"))?)?,
             others: CPickler::default(),
         })
     }
 
     /// Appends the item's pickle to `output`, which stays as it is if there is an error.
     pub(super) fn write(&mut self, item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
-        if fast_paths() && self.dumper.dump(item, output) {
+        if fast_paths() && self.dumper.dump(item, output)? {
             return Ok(());
         }
         self.others.write(item, output)
@@ -209,8 +209,12 @@ pub(super) fn pickle_dumps_all<'py>(
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut output = Vec::new();
     let mut dumper = Pickler::new(py)?.dumper;
-    let done = items.iter().all(|item| dumper.dump(item, &mut output));
-    done.then(|| new_bytes(py, &output)).transpose()
+    for item in &items {
+        if !dumper.dump(item, &mut output)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(new_bytes(py, &output)?))
 }
 
 /// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
