@@ -25,6 +25,8 @@ mod native {
     #[pymodule_export]
     use super::crypto::{Decryptor, Encryptor, decrypt, encrypt};
     #[pymodule_export]
+    use super::error::CodecError;
+    #[pymodule_export]
     use super::inspect::{Inspection, inspect_chunks};
     #[pymodule_export]
     use super::key::make_full_key;

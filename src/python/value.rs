@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::error::codec_error;
 use super::pickle::{Pickler, Unpickler};
 use super::seal::{Sealer, kind, opened};
 use super::{new_bytes, run};
@@ -45,13 +46,19 @@ pub(super) fn encrypt_value<'py>(
 #[pyo3(signature = (stored, key, is_count, sealer, required, loads, /))]
 pub(super) fn decrypt_value<'py>(
     py: Python<'py>,
-    stored: &[u8],
+    stored: &Bound<'py, PyAny>,
     key: &[u8],
     is_count: bool,
     sealer: Option<&Sealer>,
     required: bool,
     loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let Ok(stored) = stored.cast::<PyBytes>() else {
+        let class = stored.get_type();
+        let text = format!("The data to decrypt must be of type \"bytes\", not \"{class}\"");
+        return Err(codec_error("cipher", text));
+    };
+    let stored = stored.as_bytes();
     let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
     let mut decryptor = Decryptor::new(Key::new(key)?, cipher::iv(iv)?);
     let mut data = Vec::new();

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class MissingChunkError(Exception):
     """A chunk of a large entry is not in the cache, so that the whole entry is worthless."""
+
+
+class ForeignValueError(Exception):
+    """The full key of a large entry holds something other than a count of chunks."""
