@@ -19,7 +19,7 @@ from django.test import override_settings
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from tests.backends import stored_bytes, use_cache
-from tests.servers import Memcached, Redis, missing_servers
+from tools.servers import Memcached, Redis, missing_servers
 
 pytestmark = pytest.mark.django_db
 
@@ -119,6 +119,7 @@ def test_encryption_is_on_where_the_project_says_so(locmem: BaseCache) -> None:
         assert lines(run("inspect", "key"))["form"] == "small, encrypted"
 
 
+@pytest.mark.every_backend
 def test_verify(cache_backend: BaseCache) -> None:
     cache_memoize("small", lambda: 1)
     list(cache_memoize_iter("large", ITEMS))
@@ -286,6 +287,7 @@ list(cache_memoize_iter("lines", (f"line {n} \u20ac" for n in range(1000)), use_
 """
 
 
+@pytest.mark.slow
 def test_in_a_new_project(project: Callable[..., Any]) -> None:
     done = project("shell", stdin=FILL)
     assert (done.returncode, done.stderr) == (0, "")

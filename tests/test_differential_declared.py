@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.contrib.sites.models import Site
-from django.core.cache import cache
+from django.core.cache import cache, caches
 from django.test import override_settings
 from django.utils.functional import lazystr
 
-from tests.faults import failing
+from tests.faults import failing, replaced
 from tests.parity import Action, Library, Parity
 from tests.values import RaisingOnLoad, Slots
 
@@ -181,3 +184,116 @@ def test_each_piece_is_given_out_before_the_next_is_asked_for(both: Parity) -> N
         return counts
 
     assert both_ways(both, asked) == [[2, 3, 3], [1, 2, 3]]
+
+
+def ask_a_dead_redis(library: Library, redis: Any, action: Action) -> list[str]:
+    """What an action asks of a cache that can't be reached."""
+    asked = []
+
+    def refuse(name: str) -> Any:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            asked.append(name)
+            raise redis.ConnectionError("no server")
+
+        return ask
+
+    names = ("get", "get_many", "add", "touch", "set", "set_many", "delete")
+    with replaced(caches["default"], **{name: refuse(name) for name in names}), suppress(redis.ConnectionError):
+        action(library)
+    return asked
+
+
+def test_a_cache_that_cannot_be_reached_is_asked_once(both: Parity) -> None:
+    redis = pytest.importorskip("redis", reason="redis isn't installed")
+
+    def memoize(library: Library) -> list[list[str]]:
+        return [
+            ask_a_dead_redis(library, redis, lambda library: library.backend.cache_memoize("key", int)),
+            ask_a_dead_redis(library, redis, memoize_iter_all(["item"])),
+            ask_a_dead_redis(library, redis, memoize_iter_all(["item"], force_overwrite=True)),
+        ]
+
+    assert both_ways(both, memoize) == [
+        [["get", "set"], ["get", "set"], ["set"]],
+        [["get"], ["get"], ["delete"]],
+    ]
+
+
+def memoize_iter_all(items: Any, **options: Any) -> Action:
+    return lambda library: list(library.backend.cache_memoize_iter("key", items, **options))
+
+
+def limited(library: Library, method: str, when: str, action: Action) -> Any:
+    """Let a time limit come in while the cache is asked."""
+    limit = type("JobTimeoutException", (Exception,), {"__module__": "rq.timeouts"})
+    original = getattr(caches["default"], method)
+
+    def ask(key: str, *args: Any, **kwargs: Any) -> Any:
+        if when in key:
+            raise limit("time is up")
+        return original(key, *args, **kwargs)
+
+    with replaced(caches["default"], **{method: ask}):
+        try:
+            return action(library)
+        except limit:
+            return "ended"
+
+
+@pytest.mark.parametrize("method", ["get", "set"])
+def test_a_time_limit_ends_the_task(both: Parity, method: str) -> None:
+    def memoize(library: Library) -> Any:
+        return limited(library, method, "key", lambda library: library.backend.cache_memoize("key", lambda: "computed"))
+
+    assert both_ways(both, memoize) == ["computed", "ended"]
+
+
+def test_a_lock_that_ended_early_is_warned_of(both: Parity) -> None:
+    def memoize(library: Library) -> Any:
+        lock = library.locks.CacheLock("lock", lock_expiration_secs=0.01)
+        library.backend.cache_memoize("key", lambda: time.sleep(0.05), lock=lock)
+
+    theirs, ours = (both.run(library, memoize).logs for library in both.libraries)
+    assert [line for line in theirs if line.startswith("WARNING")] == []
+    assert [line for line in theirs if "which already expired from cache" in line]
+    assert ["ended before its owner did" in line for line in ours if line.startswith("WARNING")] == [True]
+
+
+def test_threads_that_share_a_lock_are_told(both: Parity) -> None:
+    def memoize(library: Library) -> str:
+        lock = library.locks.CacheLock("lock", retry_secs=0.01, timeout_secs=0.1)
+        lock.acquire()
+        other = threading.Thread(
+            target=library.backend.cache_memoize, args=("key", lambda: "value"), kwargs={"lock": lock}
+        )
+        library.backend.make_cache_key("key")
+        other.start()
+        other.join()
+        held = lock.locked()
+        if held:
+            lock.release()
+        return "held" if held else "released by the other"
+
+    theirs, ours = (both.run(library, memoize) for library in both.libraries)
+    assert [theirs.value, ours.value] == ["released by the other", "held"]
+    assert [line for line in theirs.logs if line.startswith("ERROR")] == []
+    assert ["is held by another thread" in line for line in ours.logs if line.startswith("ERROR")] == [True]
+
+
+def test_a_wait_ends_though_the_clock_stands_still(both: Parity) -> None:
+    def wait(library: Library) -> str:
+        lock = library.locks.CacheLock("lock", timeout_secs=0.05, retry_secs=0.01)
+        cache.set(lock.full_cache_key, "another owner's")
+        naps = iter(range(100))
+        nap = time.sleep
+
+        def sleep(secs: float) -> None:
+            if next(naps) > 50:
+                raise InterruptedError("it would go on for ever")
+            nap(secs)
+
+        with patch.object(time, "monotonic", return_value=1.0), patch.object(time, "sleep", sleep):
+            lock.acquire()
+        return "acquired"
+
+    assert both_ways(both, wait) == [InterruptedError, TimeoutError]

@@ -80,7 +80,7 @@ print(errors)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+@pytest.mark.linux("limits of memory that hold")
 @pytest.mark.parametrize("name", ["items", "value", "decrypt", "encrypt"])
 def test_something_too_large_for_what_there_is(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", HUGE, name], capture_output=True, text=True)

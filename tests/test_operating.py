@@ -112,7 +112,7 @@ def test_a_message_to_watch_is_logged(message: str) -> None:
 
 
 def test_all_that_is_logged_as_a_warning_is_on_the_page() -> None:
-    call = re.compile(r"""logger\.(?:warning|error|exception)\(\s*f?["'](\w+(?: \w+)?)""")
+    call = re.compile(r"""(?:logger\.(?:warning|error)\(|log_failure\(logger, \w+,)\s*f?["'](\w+(?: \w+)?)""")
     for path in (ROOT / "python" / "fastblets").glob("*/*.py"):
         for begins in call.findall(path.read_text()):
             assert any(message.startswith(begins) for message in messages()), (path, begins)

@@ -24,6 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
 from fastblets.cache.classes import get_loads
+from fastblets.cache.failures import is_interval
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
 from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.conf import PREFIXES, SETTINGS, get_settings
@@ -60,6 +61,8 @@ IDS: Final = (
     "fastblets.W008",
     "fastblets.W009",
     "fastblets.W010",
+    "fastblets.W011",
+    "fastblets.W012",
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
@@ -94,12 +97,14 @@ def register_checks() -> None:
     """Register all checks with Django."""
     register(check_settings)
     register(check_values)
+    register(check_traceback_interval)
     register(check_seal, Tags.security)
     register(check_seal_of_deployment, Tags.security, deploy=True)
     register(check_encryption_key, Tags.security)
     register(check_encryption_key_of_deployment, Tags.security, deploy=True)
     register(check_cache, Tags.caches)
     register(check_cache_of_deployment, Tags.caches, deploy=True)
+    register(check_answers, Tags.caches)
     register(check_memcached, Tags.caches, deploy=True)
     register(check_replacement, Tags.compatibility)
 
@@ -209,6 +214,33 @@ def check_cache_of_deployment(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def check_answers(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the memcached client waits for the server's answers: W011."""
+    cache = _default_cache()
+
+    if not isinstance(cache, BaseMemcachedCache):
+        return []
+
+    # Django gives both clients their options from this dict, and pylibmc its own settings from one within it.
+    options = cache._options  # type: ignore[attr-defined]
+    behaviors = options.get("behaviors") or {}
+    name = next(
+        (name for name, given in (("default_noreply", options), ("_noreply", behaviors)) if given.get(name)), None
+    )
+
+    if name is None:
+        return []
+
+    return [
+        Warning(
+            f"The default cache has the option {name}: the client doesn't wait for memcached's answers. A CacheLock "
+            "locks nothing out, and nothing is logged when the server refuses to store an entry.",
+            hint=_hint("W011", f'Remove {name} from the OPTIONS of CACHES["default"].'),
+            id="fastblets.W011",
+        )
+    ]
+
+
 def check_memcached(**kwargs: Any) -> list[CheckMessage]:
     """Check that the memcached servers take items of a chunk's size: W003. A server that doesn't say is left alone."""
     cache = _default_cache()
@@ -267,6 +299,9 @@ def _connect(server: str) -> socket.socket:
     path = server.removeprefix("unix:")
 
     if path.startswith("/"):
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("Windows has no sockets in files.")
+
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(_PATIENCE)
 
@@ -323,6 +358,20 @@ def check_values(**kwargs: Any) -> list[CheckMessage]:
             messages.append(Error(str(e), hint=hint, id=f"fastblets.{check}"))
 
     return messages
+
+
+def check_traceback_interval(**kwargs: Any) -> list[CheckMessage]:
+    """Check that FASTBLETS_TRACEBACK_INTERVAL is a number: W012."""
+    if is_interval(getattr(get_settings(), "FASTBLETS_TRACEBACK_INTERVAL", 0)):
+        return []
+
+    return [
+        Warning(
+            "FASTBLETS_TRACEBACK_INTERVAL is not a number of seconds: each error is logged with its traceback.",
+            hint=_hint("W012", "Set it to the seconds between two tracebacks of the same error, 0 for all of them."),
+            id="fastblets.W012",
+        )
+    ]
 
 
 def check_seal(**kwargs: Any) -> list[CheckMessage]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from django.core.cache import cache
 
 from fastblets import _native
-from fastblets.cache.entry import Entry, get_chunk_sizes, parse_count
+from fastblets.cache.entry import Entry, parse_count
 from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.seals import resolve_seal

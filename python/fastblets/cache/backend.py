@@ -14,7 +14,7 @@ from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
-from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, load_small, store_small, wait_for
+from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
 from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Options, Unset
 from fastblets.cache.storage import Storage
 from fastblets.conf import get_settings
@@ -105,14 +105,12 @@ def cache_memoize(
             entry.refuse_unsealable()
 
         if lock is None and not options.older_keys and not force_overwrite:
-            found: _T | Unset = load_small(storage)
-
-            return store_small(storage, lookup_callable()) if found is UNSET else found
+            return memoize_small(storage, lookup_callable)
 
     call = Memoize(storage, LARGE if large_data else SMALL, lock, force_overwrite)
 
     try:
-        found = wait_for(call.find())
+        found: _T | Unset = wait_for(call.find())
 
         return call.keep(lookup_callable()) if found is UNSET else found
     finally:

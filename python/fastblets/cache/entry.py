@@ -151,7 +151,7 @@ class Entry:
         return _native.LargeWriter(self._options.compress, self.encryption_key, iv)
 
     def encode_chunk(self, chunk: bytes, index: int, write_id: bytes, *, last: bool) -> list[bytes]:
-        """Return the stored form of a chunk: in a list, so that no backend takes it for text, with its seal if it has one.
+        """Return the stored form of a chunk: a list, which no backend takes for text, with the seal if there is one.
 
         Args:
             chunk: The chunk.

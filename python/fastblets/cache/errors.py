@@ -9,3 +9,7 @@ class MissingChunkError(Exception):
 
 class ForeignValueError(Exception):
     """The full key of a large entry holds something other than a count of chunks."""
+
+
+class UnreachableError(Exception):
+    """The cache can't be reached. The call asks nothing more of it."""

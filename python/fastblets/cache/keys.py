@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
+from fastblets.cache.failures import let_pass
 from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
@@ -48,6 +49,7 @@ def get_key_prefix(settings: Any) -> str | None:
     except (ImproperlyConfigured, ObjectDoesNotExist):
         return None
     except Exception as e:
+        let_pass(e)
         domain = _last_domains.get(site_id)
         logger.warning(
             "Error looking up the current Site for a cache key. Going on with %s. Error = %s",

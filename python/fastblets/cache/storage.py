@@ -12,11 +12,12 @@ from fastblets import _native
 from fastblets.cache.connection import get_cache
 from fastblets.cache.entry import COUNT, VALUE, Entry, is_full, parse_count
 from fastblets.cache.errors import MissingChunkError
+from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.options import UNSET
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any, Final
 
     from django.core.cache.backends.base import BaseCache
@@ -36,7 +37,9 @@ FETCH_SIZE: Final = 64
 class Storage:
     """An entry in the default cache.
 
-    Errors of the cache and of the codec are logged where they occur, then raised; :meth:`discard` only logs them.
+    Errors of the cache and of the codec are logged where they occur, then raised; :meth:`discard` only logs them. An
+    error that means that the cache can't be reached is raised as
+    :class:`~fastblets.cache.errors.UnreachableError`. A task's time limit propagates without a log record.
 
     Attributes:
         entry: The entry.
@@ -68,8 +71,8 @@ class Storage:
             self._cache = cache = get_cache()
             stored = cache.get(key, UNSET)
         except Exception as e:
-            logger.exception('Error fetching data from cache for key "%s": %s', key, e)
-            raise
+            log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
 
         if stored is None and entry.sealer is not None and kind is VALUE and isinstance(cache, PyMemcacheCache):
             # pymemcache returns None for values it cannot unpickle. Nothing tells that None from a stored one.
@@ -81,6 +84,8 @@ class Storage:
         try:
             return entry.decode(stored, kind)
         except Exception as e:
+            let_pass(e)
+
             if _is_about_encryption(e):
                 logger.error("Failed to decrypt data from cache for key %s: %s.", key, e)
             else:
@@ -101,6 +106,8 @@ class Storage:
             try:
                 value = entry.encode(value, kind, os.urandom(AES_BLOCK_SIZE))
             except Exception as e:
+                let_pass(e)
+
                 if _is_about_encryption(e):
                     logger.error("Failed to encrypt data for cache for key %s: %s.", entry.full_key, e)
                 else:
@@ -120,6 +127,7 @@ class Storage:
         try:
             count = self.load(COUNT)
         except Exception as e:
+            let_pass(e)
             logger.error(
                 'Failed to fetch large or iterable data entry count from cache for key "%s". '
                 "Rebuilding data. Error = %s",
@@ -139,6 +147,7 @@ class Storage:
 
             items = self.entry.read_items(chunks)
         except Exception as e:
+            let_pass(e)
             self._log_unreadable(e)
             raise
 
@@ -158,22 +167,101 @@ class Storage:
         item = next(items, UNSET)
 
         if item is UNSET or next(items, UNSET) is not UNSET:
-            error = ValueError(f"it has {'less' if item is UNSET else 'more'} than one item")
-            self._log_unreadable(error)
-            raise error
+            raise self._log_unreadable(ValueError(f"it has {'less' if item is UNSET else 'more'} than one item"))
 
         return item
 
-    def delete(self) -> None:
-        """Remove the entry. Chunks are unreachable without the count."""
-        get_cache().delete(self.entry.full_key)
+    def store_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> None:
+        """Store several chunks at once.
 
-    def discard(self) -> None:
-        """Remove the entry. An error is logged."""
+        Args:
+            start: The number of the first one.
+            chunks: The chunks, none of them the last of the entry.
+            write_id: The identity of this write, from :meth:`make_write_id`.
+
+        Raises:
+            Exception: The cache failed, or refused some.
+        """
+        keys = self.entry.chunk_keys(start, start + len(chunks))
+        values = {
+            key: self.entry.encode_chunk(chunk, index, write_id, last=False)
+            for index, (key, chunk) in enumerate(zip(keys, chunks, strict=True), start)
+        }
+
         try:
-            self.delete()
+            failed = get_cache().set_many(values, timeout=self._options.get_timeout())
+
+            if failed:
+                raise OSError(f"the cache refused {len(failed)} of them")
         except Exception as e:
-            logger.exception('Error deleting cache key "%s": %s', self.entry.full_key, e)
+            log_failure(logger, e, "Unable to store cached data for keys %r: %s", sorted(values), e)
+            raise as_cache_error(e) from None
+
+    def store_last_chunk(self, index: int, chunk: bytes | None, write_id: bytes) -> int:
+        """Store the last chunk, if there is one.
+
+        Args:
+            index: Its number.
+            chunk: The chunk, None if the stream has no more bytes.
+            write_id: The identity of this write, from :meth:`make_write_id`.
+
+        Returns:
+            The number of chunks.
+
+        Raises:
+            Exception: The cache failed.
+        """
+        stored = self.entry.encode_last_chunk(chunk, index, write_id)
+
+        if stored is None:
+            return index
+
+        key, next_key = self.entry.chunk_keys(index, index + 2)
+
+        if is_full(stored[0]):
+            # A chunk that a longer entry left behind would be taken for the end of this one.
+            _delete(next_key)
+
+        self._set(key, stored)
+
+        return index + 1
+
+    def make_writer(self) -> _native.LargeWriter:
+        """Return an object that turns items into chunks.
+
+        Raises:
+            _native.CodecError: The AES key has a wrong length.
+        """
+        entry = self.entry
+
+        return entry.make_writer(None if entry.encryption_key is None else os.urandom(AES_BLOCK_SIZE))
+
+    def make_write_id(self) -> bytes:
+        """Return a random identity that the chunks of one write share, empty if they are not sealed."""
+        return b"" if self.entry.sealer is None else os.urandom(_native.WRITE_ID_SIZE)
+
+    def delete(self) -> None:
+        """Remove the entry. Chunks are unreachable without the count.
+
+        Raises:
+            Exception: The cache failed. This alone is not logged here.
+        """
+        _delete(self.entry.full_key)
+
+    def discard(self) -> bool:
+        """Remove the entry. An error is logged.
+
+        Returns:
+            Whether the cache can be reached.
+        """
+        try:
+            get_cache().delete(self.entry.full_key)
+        except Exception as e:
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', self.entry.full_key, e)
+
+            return not is_unreachable(e)
+
+        return True
 
     def log_not_stored(self, error: Exception) -> None:
         """Log that a large entry could not be stored."""
@@ -190,7 +278,11 @@ class Storage:
         while len(stored) < count:
             end = min(len(stored) + FETCH_SIZE, count)
             keys = self.entry.chunk_keys(len(stored), end)
-            found = get_cache().get_many(keys)
+
+            try:
+                found = get_cache().get_many(keys)
+            except Exception as e:
+                raise as_cache_error(e) from None
 
             if len(found) != len(keys):
                 missing = [key for key in keys if key not in found]
@@ -212,7 +304,7 @@ class Storage:
         if chunks and is_full(chunks[-1]):
             (next_key,) = self.entry.chunk_keys(len(chunks), len(chunks) + 1)
 
-            if next_key in get_cache():
+            if _contains(next_key):
                 raise ValueError("it has more chunks than are counted")
 
     def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
@@ -223,6 +315,7 @@ class Storage:
             except StopIteration:
                 return
             except Exception as e:
+                let_pass(e)
                 logger.error(
                     'Failed to return large or iterable cache data for key "%s". Something went wrong when returning '
                     "processed results to the caller. Error = %s",
@@ -241,137 +334,33 @@ class Storage:
 
             cache.set(key, value, timeout=self._options.get_timeout())
         except Exception as e:
-            logger.exception('Error setting data in cache for key "%s": %s', key, e)
-            raise
+            log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
 
-    def _set_many(self, values: dict[str, list[bytes]]) -> None:
-        try:
-            failed = get_cache().set_many(values, timeout=self._options.get_timeout())
-
-            if failed:
-                raise OSError(f"the cache refused {len(failed)} of them")
-        except Exception as e:
-            logger.exception("Unable to store cached data for keys %r: %s", sorted(values), e)
-            raise
-
-    def _log_unreadable(self, error: Exception) -> None:
+    def _log_unreadable(self, error: Exception) -> Exception:
         logger.warning(
             'Failed to fetch large or iterable data from cache for key "%s": %s',
             self.entry.full_key,
-            error,
+            # As text: a handler that keeps the record would keep all chunks, through the exception's traceback.
+            str(error),
         )
 
-
-class LargeWrite:
-    """One attempt to store a large entry. Its first error ends it and is logged; nothing is raised.
-
-    Readers never see chunks of two writes mixed: the count is removed before the first chunk is overwritten, and stored
-    last.
-    """
-
-    __slots__ = ("_chunk_count", "_dirty", "_extend_lock", "_failed", "_id", "_storage", "_writer")
-
-    def __init__(self, storage: Storage, *, overwrite: bool, extend_lock: Callable[[], None]) -> None:
-        """Begin to write. Nothing is stored yet.
-
-        Args:
-            storage: Where to store the entry.
-            overwrite: Whether an entry that is there is outdated, even if nothing is stored in its place.
-            extend_lock: Called after chunks have been stored.
-
-        Raises:
-            _native.CodecError: The AES key has a wrong length.
-        """
-        entry = storage.entry
-        self._storage = storage
-        self._extend_lock = extend_lock
-        self._writer = entry.make_writer(None if entry.encryption_key is None else os.urandom(AES_BLOCK_SIZE))
-        self._id = b"" if entry.sealer is None else os.urandom(_native.WRITE_ID_SIZE)
-        self._failed = False
-        self._chunk_count = 0
-        #: Whether there may be a count that would be wrong if the write ended here.
-        self._dirty = overwrite
-
-    def add(self, item: object) -> bool:
-        """Pickle an item. Return whether there are full chunks to store."""
-        if not self._failed:
-            try:
-                return self._writer.write(item)
-            except Exception as e:
-                self._fail(e)
-
-        return False
-
-    def store_full_chunks(self) -> None:
-        """Store the chunks that are full."""
-        self._attempt(self._store_full_chunks)
-
-    def finish(self) -> None:
-        """Store the remaining chunks, then the count."""
-        self._attempt(self._finish)
-
-    def close(self) -> None:
-        """Make sure that an entry that was not stored completely is missing."""
-        if self._dirty:
-            self._storage.discard()
-
-    def _attempt(self, step: Callable[[], None]) -> None:
-        if not self._failed:
-            try:
-                step()
-            except Exception as e:
-                self._fail(e)
-
-    def _fail(self, error: Exception) -> None:
-        self._failed = True
-        self._storage.log_not_stored(error)
-
-    def _store_full_chunks(self) -> None:
-        chunks = self._writer.take_full_chunks()
-
-        if chunks:
-            entry = self._storage.entry
-            start = self._chunk_count
-            end = start + len(chunks)
-            stored = [
-                entry.encode_chunk(chunk, index, self._id, last=False) for index, chunk in enumerate(chunks, start)
-            ]
-            self._begin()
-            self._storage._set_many(dict(zip(entry.chunk_keys(start, end), stored, strict=True)))
-            self._chunk_count = end
-            self._extend_lock()
-
-    def _finish(self) -> None:
-        self._writer.finish()
-        self._store_full_chunks()
-        self._begin()
-        self._store_last_chunk()
-        self._extend_lock()
-        self._storage.store(str(self._chunk_count), COUNT)
-        self._dirty = False
-
-    def _store_last_chunk(self) -> None:
-        entry = self._storage.entry
-        index = self._chunk_count
-        stored = entry.encode_last_chunk(self._writer.last_chunk(), index, self._id)
-
-        if stored is None:
-            return
-
-        key, next_key = entry.chunk_keys(index, index + 2)
-
-        if is_full(stored[0]):
-            # A chunk that a longer entry left behind would be taken for the end of this one.
-            get_cache().delete(next_key)
-
-        self._storage._set(key, stored)
-        self._chunk_count = index + 1
-
-    def _begin(self) -> None:
-        if self._chunk_count == 0:
-            self._dirty = True
-            self._storage.delete()
+        return error
 
 
 def _is_about_encryption(error: Exception) -> bool:
     return isinstance(error, _native.CodecError) and error.kind == "cipher"
+
+
+def _contains(key: str) -> bool:
+    try:
+        return key in get_cache()
+    except Exception as e:
+        raise as_cache_error(e) from None
+
+
+def _delete(key: str) -> None:
+    try:
+        get_cache().delete(key)
+    except Exception as e:
+        raise as_cache_error(e) from None

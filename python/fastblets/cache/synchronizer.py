@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from django.core.cache import cache
 
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.failures import log_failure
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:
@@ -142,4 +143,5 @@ class GenerationSynchronizer:
         return sync_gen
 
     def _log_error(self, doing: str, error: Exception) -> None:
-        logger.exception(f"Unexpected error {doing}. Is the cache server down? Error = %s", self.cache_key, error)
+        message = f"Unexpected error {doing}. Is the cache server down? Error = %s"
+        log_failure(logger, error, message, self.cache_key, error)
