@@ -1,8 +1,8 @@
 """When to look for an entry, wait for a lock, compute and store.
 
-:meth:`Memoize.find` says once what is looked for and waited for: a generator that makes its cache calls itself and yields
-only what to wait for. A driver such as :func:`wait_for` does the waiting. The producer is called between these steps, so
-that it runs in its caller's own context.
+:meth:`Memoize.find` says once what is looked for and waited for: a generator that makes its cache calls itself and
+yields only what to wait for. A driver such as :func:`wait_for` does the waiting. The producer is called between these
+steps, so that it runs in its caller's own context.
 """
 
 from __future__ import annotations
