@@ -442,7 +442,7 @@ def test_records_name_the_place_that_failed(locmem: BaseCache, caplog: pytest.Lo
 
     with replaced(caches["default"], get=fail):
         cache_memoize("key", lambda: "value")
-    assert [record.filename for record in caplog.records] == ["entry.py"]
+    assert [record.filename for record in caplog.records] == ["storage.py"]
 
 
 def test_threads_may_fail_together(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The codec, in Rust. Private."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 __all__ = [
     "AES_BLOCK_SIZE",
@@ -9,6 +9,7 @@ __all__ = [
     "DEBUG_BUILD",
     "MAX_KEY_SIZE",
     "WRITE_ID_SIZE",
+    "CodecError",
     "Decryptor",
     "Encryptor",
     "Inspection",
@@ -21,7 +22,6 @@ __all__ = [
     "encrypt_value",
     "inspect_chunks",
     "make_full_key",
-    "make_pickle",
     "open_pickle",
     "pickle_dumps",
     "pickle_dumps_all",
@@ -38,6 +38,9 @@ CACHE_CHUNK_SIZE: Final[int]
 DEBUG_BUILD: Final[bool]
 MAX_KEY_SIZE: Final[int]
 WRITE_ID_SIZE: Final[int]
+
+class CodecError(ValueError):
+    kind: Literal["cipher", "pickle", "seal", "zlib"]
 
 def make_full_key(prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, /) -> str: ...
 def encrypt(data: bytes, key: bytes, iv: bytes, /) -> bytes: ...
@@ -96,7 +99,7 @@ def open_pickle(data: bytes, is_count: bool, sealer: Sealer | None, required: bo
 def split_seal(data: bytes, /) -> tuple[bytes, bool]: ...
 def encrypt_value(value: object, key: bytes, iv: bytes, is_count: bool, sealer: Sealer | None, /) -> bytes: ...
 def decrypt_value(
-    stored: bytes,
+    stored: object,
     key: bytes,
     is_count: bool,
     sealer: Sealer | None,
@@ -111,7 +114,6 @@ def read_items(
     loads: Callable[[bytes], Any] | None = None,
     /,
 ) -> Iterator[Any]: ...
-def make_pickle(item: object, /) -> bytes: ...
 def use_fast_paths(enabled: bool, /) -> bool: ...
 def pickle_dumps(item: object, /) -> bytes | None: ...
 def pickle_loads(pickle: bytes, /) -> tuple[Any] | None: ...

@@ -26,7 +26,7 @@ from fastblets import _native
 from fastblets.cache.classes import get_loads
 from fastblets.cache.failures import is_interval
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
-from fastblets.cache.seals import make_sealer, resolve_seal
+from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.conf import PREFIXES, SETTINGS, get_settings
 from fastblets.replacement import MODULES
 
@@ -79,7 +79,7 @@ _READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
         "Each call with encryption under the default key",
     ),
     ("E004", lambda: resolve_seal(get_settings()), "Each call"),
-    ("E005", lambda: make_sealer("", None), "Each call that seals without encryption"),
+    ("E005", lambda: get_seal_key(get_settings()), "Each call that seals without encryption"),
     ("E006", lambda: get_loads(get_settings()), "Each call"),
 )
 

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 from django.core.cache import cache
 
 from fastblets import _native
-from fastblets.cache.entry import FETCH_SIZE, UNSET, Entry, ForeignValueError, parse_count
-from fastblets.cache.seals import make_sealer, resolve_seal
+from fastblets.cache.entry import Entry, parse_count
+from fastblets.cache.errors import ForeignValueError
+from fastblets.cache.options import UNSET, Options
+from fastblets.cache.seals import resolve_seal
+from fastblets.cache.storage import FETCH_SIZE
 from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt
 
@@ -416,7 +419,7 @@ class _Look:
             # Chunks with and without seals are of two writes. Without chunks, there is only the count to believe.
             is_needed = is_needed or bool(seals) or (not chunks and self.setting is True)
         elif complete and seals:
-            error = _error_of(self._make_sealer().check_chunks, chunks, seals)
+            error = _error_of(self.entry.make_sealer().check_chunks, chunks, seals)
             errors.append(f"{error}, or FASTBLETS_SEAL_KEY was another one" if error and plain is None else error)
 
         if any(errors):
@@ -436,10 +439,7 @@ class _Look:
 
     def _open(self, plain: bytes, *, is_count: bool) -> str:
         """Return why what was encrypted isn't a count, or a value, with a valid seal; empty if it is."""
-        return _error_of(_native.open_pickle, plain, is_count, self._make_sealer(), True)
-
-    def _make_sealer(self) -> _native.Sealer:
-        return make_sealer(self.entry.full_key, self.entry.encryption_key)
+        return _error_of(_native.open_pickle, plain, is_count, self.entry.make_sealer(), True)
 
     def _read(self, chunks: list[bytes]) -> None:
         found = _native.inspect_chunks(chunks, self.compressed, self.entry.encryption_key, self.show)
@@ -551,7 +551,9 @@ def _get_each(keys: list[str]) -> dict[str, Any]:
 
 
 def _entry(key: str | Sequence[str], use_encryption: bool | None, encryption_key: bytes | None) -> Entry:
-    return Entry(key, None, True, use_encryption, encryption_key, False)
+    options = Options(None, True, use_encryption, encryption_key, False)
+
+    return Entry(key, options, options.encryption_key)
 
 
 def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryReport:

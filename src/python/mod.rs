@@ -28,15 +28,15 @@ mod native {
     #[pymodule_export]
     use super::crypto::{Decryptor, Encryptor, decrypt, encrypt};
     #[pymodule_export]
+    use super::error::CodecError;
+    #[pymodule_export]
     use super::inspect::{Inspection, inspect_chunks};
     #[pymodule_export]
     use super::key::make_full_key;
     #[pymodule_export]
     use super::large::{ItemStream, LargeWriter, read_items};
     #[pymodule_export]
-    use super::pickle::{
-        make_pickle, pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths,
-    };
+    use super::pickle::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths};
 
     #[pymodule_export]
     use super::seal::{Sealer, open_pickle, split_seal};

@@ -183,16 +183,6 @@ pub(super) fn use_fast_paths(enabled: bool) -> bool {
     FAST_PATHS.swap(enabled, Ordering::Relaxed)
 }
 
-/// The pickle of an item, as it is stored.
-#[pyfunction]
-#[pyo3(signature = (item, /))]
-pub(super) fn make_pickle<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let py = item.py();
-    let mut output = Vec::new();
-    Pickler::write_one(item, &mut output)?;
-    new_bytes(py, &output)
-}
-
 /// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.
 #[pyfunction]
 #[pyo3(signature = (item, /))]

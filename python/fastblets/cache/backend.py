@@ -5,17 +5,18 @@ What is stored, and under which keys, is to the byte what Djblets 6.1 stores.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
-from fastblets.cache.call import MemoizeCall
-from fastblets.cache.entry import DEFAULT_EXPIRATION_TIME, UNSET, Entry, Unset
+from fastblets.cache.entry import Entry
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
+from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
+from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Options, Unset
+from fastblets.cache.storage import Storage
 from fastblets.conf import get_settings
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
@@ -39,11 +40,6 @@ __all__ = [
 
 
 _T = TypeVar("_T")
-
-
-# Djblets' name, so that a project's logging settings go on to hold.
-logger: logging.Logger = logging.getLogger("djblets.cache.backend")
-
 
 #: The size in bytes of a large entry's chunks: just under the largest item that memcached takes by default.
 CACHE_CHUNK_SIZE: int = _native.CACHE_CHUNK_SIZE
@@ -100,36 +96,25 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
-    call = MemoizeCall(entry, key, lock, force_overwrite)
+    options = Options(expiration, compress_large_data, use_encryption, encryption_key, seal)
+    entry = Entry(key, options, options.encryption_key)
+    storage = Storage(entry, options)
 
-    if large_data:
-        load, store = Entry.load_only_item, MemoizeCall.store_only_item
-    else:
-        if entry.seal:
+    if not large_data:
+        if options.seal:
             entry.refuse_unsealable()
 
-        load, store = Entry.load, MemoizeCall.store
+        if lock is None and not options.older_keys and not force_overwrite:
+            return memoize_small(storage, lookup_callable)
+
+    call = Memoize(storage, LARGE if large_data else SMALL, lock, force_overwrite)
 
     try:
-        found: _T | Unset = call.read(load, store)
+        found: _T | Unset = wait_for(call.find())
 
-        if found is not UNSET:
-            return found
-
-        value = lookup_callable()
-
-        if not large_data and isinstance(value, str) and len(value) >= CACHE_CHUNK_SIZE:
-            logger.warning(
-                'Cache data for key "%s" (length %s) may be too big for the cache.',
-                entry.full_key,
-                len(value),
-            )
-
-        return store(call, value)
+        return call.keep(lookup_callable()) if found is UNSET else found
     finally:
-        if lock is not None:
-            call.release_lock()
+        call.release_lock()
 
 
 @keyword_only
@@ -161,20 +146,20 @@ def cache_memoize_iter(
         TypeError: What should be an iterable is none.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
-    call = MemoizeCall(entry, key, lock, force_overwrite)
+    options = Options(expiration, compress_large_data, use_encryption, encryption_key, seal)
+    storage = Storage(Entry(key, options, options.encryption_key), options)
+    call = Memoize(storage, ITEMS, lock, force_overwrite)
 
     try:
-        found = call.read(Entry.load_items, MemoizeCall.store_items)
+        found = wait_for(call.find())
 
         if found is UNSET:
             items = items_or_callable() if callable(items_or_callable) else items_or_callable
-            found = call.store_items(_iterate(items))
+            found = call.keep(_iterate(items))
 
         yield from found
     finally:
-        if lock is not None:
-            call.release_lock()
+        call.release_lock()
 
 
 def _iterate(items: Iterable[_T]) -> Iterator[_T]:

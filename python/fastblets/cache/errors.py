@@ -7,5 +7,9 @@ class MissingChunkError(Exception):
     """A chunk of a large entry is not in the cache, so that the whole entry is worthless."""
 
 
+class ForeignValueError(Exception):
+    """The full key of a large entry holds something other than a count of chunks."""
+
+
 class UnreachableError(Exception):
-    """The cache can't be reached, so that the call asks nothing more of it."""
+    """The cache can't be reached. The call asks nothing more of it."""
