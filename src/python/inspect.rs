@@ -1,7 +1,6 @@
 //! What stands in stored chunks, for people to look at.
 
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyInt, PyList, PyString, PyTuple};
 
 use super::{chunks_of, raw, run};
@@ -31,11 +30,12 @@ pub(super) struct Inspection {
 #[pyo3(signature = (chunks, compressed, key, show, /))]
 pub(super) fn inspect_chunks(
     py: Python<'_>,
-    #[pyo3(from_py_with = chunks_of)] chunks: Vec<PyBackedBytes>,
+    chunks: &Bound<'_, PyAny>,
     compressed: Option<bool>,
     key: Option<&[u8]>,
     show: usize,
 ) -> PyResult<Inspection> {
+    let chunks = chunks_of(chunks)?;
     let key = key.map(Key::new).transpose()?;
     let stored = chunks.iter().map(|chunk| chunk.len()).sum();
     let stream = run(py, stored, || inspect::inspect(&chunks, compressed, key, show))?;

@@ -82,11 +82,12 @@ impl LargeWriter {
 #[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
     py: Python<'py>,
-    #[pyo3(from_py_with = chunks_of)] chunks: Vec<PyBackedBytes>,
+    chunks: &Bound<'py, PyAny>,
     compressed: bool,
     key: Option<&[u8]>,
     loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let chunks = chunks_of(chunks)?;
     // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
     let items = raw::new_list(py).ok_or(Error::Memory)?;
     let iterator = items.try_iter()?.into_any();

@@ -16,6 +16,9 @@ mod seal;
 mod value;
 mod walk;
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -53,6 +56,31 @@ mod native {
     const MAX_KEY_SIZE: usize = crate::key::MAX_KEY_SIZE;
     #[pymodule_export]
     const WRITE_ID_SIZE: usize = crate::seal::WRITE_ID_SIZE;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::let_in(module.py())
+    }
+}
+
+/// Lets one interpreter of the process import the module, as often as it likes.
+///
+/// What is kept for all calls, such as classes and modules, is that interpreter's, and must never get to another one. It
+/// stays so after the interpreter's end.
+fn let_in(py: Python<'_>) -> PyResult<()> {
+    static OWNER: AtomicI64 = AtomicI64::new(NONE);
+    const NONE: i64 = -1;
+    let current = raw::interpreter_id(py)?;
+    match OWNER.compare_exchange(NONE, current, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(owner) if owner != current => Err(PyImportError::new_err(
+            "Another Python interpreter in this process uses fastblets already, and only one can. Under mod_wsgi, let the \
+             application run in the main interpreter: set \"WSGIApplicationGroup %{GLOBAL}\" in Apache's configuration, \
+             and give each further application a process group of its own (WSGIDaemonProcess, WSGIProcessGroup).",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Below this many bytes the GIL is kept: giving it up and getting it back costs more than the work that it would let

@@ -32,6 +32,13 @@ use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, Py
 
 use crate::pickle::read::{self, Filled, Piece, Text};
 
+/// The number of the interpreter that runs, which no other one of the process ever has.
+pub(super) fn interpreter_id(py: Python<'_>) -> PyResult<i64> {
+    // SAFETY: there is an interpreter, as this thread is attached to it.
+    let id = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if id < 0 { Err(PyErr::fetch(py)) } else { Ok(id) }
+}
+
 /// The object as a `T`, if that is its very type.
 #[inline]
 pub(super) fn exact<'a, 'py, T: PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {

@@ -42,12 +42,8 @@ impl Sealer {
 
     /// Checks all chunks of an entry with their seals.
     #[pyo3(signature = (chunks, seals, /))]
-    fn check_chunks(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = chunks_of)] chunks: Vec<PyBackedBytes>,
-        #[pyo3(from_py_with = chunks_of)] seals: Vec<PyBackedBytes>,
-    ) -> PyResult<()> {
+    fn check_chunks(&self, py: Python<'_>, chunks: &Bound<'_, PyAny>, seals: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (chunks, seals) = (chunks_of(chunks)?, chunks_of(seals)?);
         let size = chunks.iter().map(|chunk| chunk.len()).sum();
         Ok(run(py, size, || self.0.check_chunks(&chunks, &seals))?)
     }
