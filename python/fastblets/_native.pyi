@@ -20,6 +20,7 @@ __all__ = [
     "encrypt",
     "encrypt_value",
     "inspect_chunks",
+    "keep_forever",
     "make_full_key",
     "open_pickle",
     "pickle_dumps",
@@ -38,6 +39,7 @@ DEBUG_BUILD: Final[bool]
 MAX_KEY_SIZE: Final[int]
 WRITE_ID_SIZE: Final[int]
 
+def keep_forever(object: object, /) -> None: ...
 def make_full_key(prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, /) -> str: ...
 def encrypt(data: bytes, key: bytes, iv: bytes, /) -> bytes: ...
 def decrypt(data: bytes, key: bytes, /) -> bytes: ...

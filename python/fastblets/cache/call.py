@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +26,7 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 class MemoizeCall:
     """A call of a memoize function on an entry, with the lock that it was given."""
 
-    __slots__ = ("_error", "_lock", "_releases_lock", "entry", "overwrite")
+    __slots__ = ("_error", "_lock", "_lock_pid", "entry", "overwrite")
 
     entry: Entry
     overwrite: bool
@@ -42,7 +43,8 @@ class MemoizeCall:
         self.entry = entry
         self.overwrite = overwrite
         self._lock = lock = lock or None
-        self._releases_lock = False
+        #: The process in which this call acquires the lock, and has to release it. A forked child must not.
+        self._lock_pid = 0
         #: Why the entry that is there can't be read, if it is there.
         self._error: Exception | None = None
 
@@ -146,7 +148,7 @@ class MemoizeCall:
         """Release the lock, if this call acquired it. An error is logged: the lock ends by itself."""
         lock = self._lock
 
-        if self._releases_lock and lock is not None and lock.locked():
+        if lock is not None and self._lock_pid == os.getpid() and lock.locked():
             try:
                 lock.release()
             except Exception as e:
@@ -198,7 +200,7 @@ class MemoizeCall:
             return value is not UNSET
 
         # Said before, since an exception may come in right behind the acquisition.
-        self._releases_lock = True
+        self._lock_pid = os.getpid()
 
         try:
             # Locks of Djblets' own class can't stop waiting before they have been acquired.
@@ -232,6 +234,8 @@ class _LargeWrite:
         self._writer = writer
         self._id = call.entry.make_write_id()
         self._failed = False
+        #: A forked child goes on with a copy, but the entry is its parent's to store.
+        self._pid = os.getpid()
         self._chunk_count = 0
         #: Whether there may be a count that would be wrong if it ended here.
         self._dirty = call.overwrite
@@ -256,12 +260,15 @@ class _LargeWrite:
 
     def close(self) -> None:
         """Make sure that an entry that was not stored completely is missing."""
-        if self._dirty:
+        if self._dirty and self._pid == os.getpid():
             self._entry.discard()
 
     def _attempt(self, step: Callable[[], None]) -> None:
         if not self._failed:
             try:
+                if self._pid != os.getpid():
+                    raise RuntimeError(f"it is being written by process {self._pid}, of which this one is a fork")
+
                 step()
             except Exception as e:
                 self._fail(e)

@@ -6,9 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from django.core.cache import cache
-
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.connection import cache
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:

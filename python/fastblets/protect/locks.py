@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from django.core.cache import cache
-
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.connection import cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,19 +34,21 @@ class CacheLock:
     at once are unlikely, not impossible. An instance must not be shared by threads.
 
     Attributes:
-        acquired: Whether this instance holds the lock.
+        acquired: Whether this instance holds the lock, in this process.
         full_cache_key: The cache key of the lock. If empty, it must be set before the lock is acquired; the memoize
             functions derive it from their own key.
         token: A random text that tells whose the lock in the cache is.
     """
 
-    acquired: bool
     blocking: bool
     full_cache_key: str
     lock_expiration_secs: float
     retry_secs: float
     timeout_secs: float
     token: str
+
+    #: The process that holds the lock, 0 if none does. A forked child gets a copy of this object, but not the lock.
+    _owner_pid: int = 0
 
     #: When the lock ends by itself, on the monotonic clock.
     _lock_expires_time: float
@@ -77,9 +79,6 @@ class CacheLock:
         Raises:
             ValueError: One of the times is not positive.
         """
-        # Before anything can fail, since __del__ looks at it.
-        self.acquired = False
-
         # Not the other way round: NaN is no time either.
         if timeout_secs != -1 and not timeout_secs > 0:
             raise ValueError("timeout_secs must be -1 or a positive value.")
@@ -98,6 +97,15 @@ class CacheLock:
         self.token = ""
         self._lock_expires_time = 0
         self._is_needless = None
+
+    @property
+    def acquired(self) -> bool:
+        """Whether this instance holds the lock. In a forked child it doesn't hold the parent's."""
+        return self._owner_pid == os.getpid()
+
+    @acquired.setter
+    def acquired(self, acquired: bool) -> None:
+        self._owner_pid = os.getpid() if acquired else 0
 
     def __del__(self) -> None:
         """Log an error if the lock was never released."""
