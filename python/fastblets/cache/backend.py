@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fastblets import _native
 from fastblets.cache.call import MemoizeCall
 from fastblets.cache.entry import DEFAULT_EXPIRATION_TIME, UNSET, Entry, Unset
+from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
@@ -70,7 +71,7 @@ def cache_memoize(
     """Return a value from the cache, or compute and store it.
 
     An entry that can't be read counts as missing. A cache that fails costs no more than the computation: its errors
-    are logged.
+    are logged. So does a database that can't tell the Site's domain, which keys begin with: nothing is read or stored.
 
     Args:
         key: The base key, as for :func:`make_cache_key`.
@@ -100,7 +101,17 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    entry: Entry | None
+
+    try:
+        entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    except SiteUnavailableError as e:
+        _log_no_full_key(key, e)
+        entry = None
+
+    if entry is None:
+        return lookup_callable()
+
     call = MemoizeCall(entry, key, lock, force_overwrite)
 
     if large_data:
@@ -161,15 +172,25 @@ def cache_memoize_iter(
         TypeError: What should be an iterable is none.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    entry: Entry | None
+
+    try:
+        entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    except SiteUnavailableError as e:
+        _log_no_full_key(key, e)
+        entry = None
+
+    if entry is None:
+        yield from _iterate(items_or_callable)
+        return
+
     call = MemoizeCall(entry, key, lock, force_overwrite)
 
     try:
         found = call.read(Entry.load_items, MemoizeCall.store_items)
 
         if found is UNSET:
-            items = items_or_callable() if callable(items_or_callable) else items_or_callable
-            found = call.store_items(_iterate(items))
+            found = call.store_items(_iterate(items_or_callable))
 
         yield from found
     finally:
@@ -177,7 +198,17 @@ def cache_memoize_iter(
             call.release_lock()
 
 
-def _iterate(items: Iterable[_T]) -> Iterator[_T]:
+def _log_no_full_key(key: str | Sequence[str], error: SiteUnavailableError) -> None:
+    logger.error(
+        'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
+        key,
+        error,
+    )
+
+
+def _iterate(items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T]) -> Iterator[_T]:
+    items = items_or_callable() if callable(items_or_callable) else items_or_callable
+
     # Asked for once only: it may be a query, or work but once. And its own TypeErrors are its own.
     if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
         raise TypeError(
@@ -208,6 +239,7 @@ def make_cache_key(
 
     Raises:
         AssertionError: The encryption key is not of type ``bytes``.
+        SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
         TypeError: The base key is neither a string nor a sequence of strings.
     """
     settings = get_settings()

@@ -77,6 +77,7 @@ class CacheLock:
             timeout_secs: Seconds to wait for the lock, -1 for as long as it takes.
 
         Raises:
+            SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
             ValueError: One of the times is not positive.
         """
         # Not the other way round: NaN is no time either.
