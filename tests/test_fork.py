@@ -1,4 +1,4 @@
-"""Forked processes, on real servers: a child uses no connection of its parent's, and ends nothing that is its parent's."""
+"""Forked processes, on real servers: a child uses no connection of its parent's, and ends nothing of its parent's."""
 
 from __future__ import annotations
 

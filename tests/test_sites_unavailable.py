@@ -26,7 +26,7 @@ from tests.backends import BACKENDS, Needs
 ROOT = Path(__file__).parent.parent
 SQLITE = "django.db.backends.sqlite3"
 
-#: What each process begins with: a project with an async view, in this very module. It is a fresh one: no key has been made.
+#: What each process begins with: a project with an async view, in this very module. No key has been made.
 PREAMBLE = """
 import asyncio, json, logging, os, sys, threading
 import django
@@ -101,7 +101,8 @@ def run(code: str, tmp_path: Path, **options: Any) -> Any:
 
 
 def file_cache(tmp_path: Path) -> Any:
-    return {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path / "c")}}
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    return {"default": {"BACKEND": backend, "LOCATION": str(tmp_path / "c")}}
 
 
 def database(tmp_path: Path, domain: str | None, *, table: bool = True) -> dict[str, str]:
@@ -411,7 +412,7 @@ def test_errors_of_the_computation_are_its_own() -> None:
 @pytest.mark.usefixtures("failing")
 def test_the_error_says_what_is_wrong() -> None:
     for make in (make_cache_key, CacheLock):
-        with pytest.raises(SiteUnavailableError, match="SITE_ID 1 can't be looked up.*the server is away") as raised:
+        with pytest.raises(SiteUnavailableError, match=r"SITE_ID 1 can't be looked up.*the server is away") as raised:
             make("key")
         assert isinstance(raised.value, OperationalError)
         assert isinstance(raised.value.__cause__, OperationalError)

@@ -5,6 +5,6 @@ use pyo3::prelude::*;
 /// Keeps an object until the process ends. It is not destroyed when the interpreter ends, as modules' own objects are.
 #[pyfunction]
 #[pyo3(signature = (object, /))]
-pub fn keep_forever(object: Py<PyAny>) {
+pub(super) fn keep_forever(object: Py<PyAny>) {
     std::mem::forget(object);
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from asgiref.local import Local
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
@@ -63,7 +63,7 @@ class _Caches:
 
 
 #: The same as ``django.core.cache.cache``, in each forked child too.
-cache: Final[Any] = djangos.ConnectionProxy(_Caches(), DEFAULT_CACHE_ALIAS)
+cache: Final[Any] = djangos.ConnectionProxy(cast("Any", _Caches()), DEFAULT_CACHE_ALIAS)
 
 
 def _get_state(connections: Any) -> object:

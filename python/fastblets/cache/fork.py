@@ -64,8 +64,8 @@ class _Fork:
         #: The caches that a project put in the place of Django's, by their aliases.
         self.set_by_hand = _get_set_by_hand()
 
-        #: What keeps the parent's clients alive. Before any hook runs in the child, CPython clears the contexts of other
-        #: threads. A client of pylibmc that is destroyed then ends the parent's connection.
+        #: What keeps the parent's clients alive. Before any hook runs in the child, CPython clears the contexts of
+        #: other threads. A client of pylibmc that is destroyed then ends the parent's connection.
         self.clients = [*self.set_by_hand.values(), *_get_clients()]
 
         #: The names of the LocMem caches that this thread isn't inside of.
@@ -178,7 +178,7 @@ def _wait_for_locmem() -> list[str]:
 
 
 def _unlock_locmem(names: list[str]) -> None:
-    """Unlock the caches that a thread of the parent has locked since, and that nobody would unlock here."""
+    """Unlock the caches that a thread of the parent has locked since: it doesn't exist here."""
     locmem: Any = sys.modules.get("django.core.cache.backends.locmem")
 
     for name in names:
@@ -203,8 +203,8 @@ def _mark_process() -> Any:
     return page
 
 
-#: At index 0 it is true, and false in a child that was forked without Python's hooks. Looking there takes a tenth of the
-#: time of ``os.getpid()``, which every hit would pay for.
+#: True at index 0, but false in a child that was forked without Python's hooks. Looking there takes a tenth of the time
+#: of ``os.getpid()``, which every hit would pay for.
 same_process: Any = [1]
 
 if hasattr(os, "register_at_fork"):

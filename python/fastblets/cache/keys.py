@@ -19,8 +19,8 @@ def get_key_prefix(settings: Any) -> str | None:
     """Return what all full keys of this site begin with, None if there is no Site.
 
     Raises:
-        SiteUnavailableError: The Site can't be looked up, and was not seen before. There may be one: without its prefix,
-            two installations that share a cache would share keys.
+        SiteUnavailableError: The Site can't be looked up, and was not seen before. There may be one, and without its
+            prefix two installations that share a cache would share keys.
     """
     sites = get_sites()
 

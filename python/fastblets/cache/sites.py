@@ -95,8 +95,8 @@ class Sites:
     def recover_domain(self, site_id: object, error: Exception) -> str | None:
         """Return the domain although :meth:`get_domain` failed, or None if there is no Site.
 
-        Code that runs in an event loop may not use the database, so the Site is looked up in another thread then. If the
-        lookup fails, the domain is the one last seen.
+        Code that runs in an event loop may not use the database, so the Site is looked up in another thread then. If
+        the lookup fails, the domain is the one last seen.
 
         Args:
             site_id: The Site's ID.
@@ -124,7 +124,8 @@ class Sites:
 
         if domain is None and is_visible:
             raise SiteUnavailableError(
-                f"The domain of the Site with SITE_ID {site_id!r} can't be looked up, and cache keys begin with it: {error}"
+                f"The domain of the Site with SITE_ID {site_id!r} can't be looked up, and cache keys begin with it: "
+                f"{error}"
             ) from error
 
         logger.warning(
@@ -170,7 +171,9 @@ class Sites:
         """Return whether the error means that there is no Site, rather than that it can't be looked up."""
         return (
             # No SITE_ID or no DATABASES; no such Site.
-            isinstance(error, (ImproperlyConfigured, ObjectDoesNotExist)) or _is_blocked(error) or self._has_no_table(error)
+            isinstance(error, (ImproperlyConfigured, ObjectDoesNotExist))
+            or _is_blocked(error)
+            or self._has_no_table(error)
         )
 
     def _has_no_table(self, error: Exception) -> bool:

@@ -166,4 +166,6 @@ class GenerationSynchronizer:
         return self.cache_key
 
     def _log_error(self, doing: str, error: Exception) -> None:
-        logger.exception(f"Unexpected error {doing}. Is the cache server down? Error = %s", self.cache_key or self._base_key, error)
+        key = self.cache_key or self._base_key
+
+        logger.exception(f"Unexpected error {doing}. Is the cache server down? Error = %s", key, error)
