@@ -5,19 +5,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.contrib.sites.models import Site
 from django.core.cache import cache, caches
+from django.db.utils import OperationalError
 from django.test import override_settings
 from django.utils.functional import lazystr
 
+from fastblets.cache import sites
+from fastblets.cache.errors import SiteUnavailableError
+from tests.backends import Config, use_cache
 from tests.faults import failing, replaced
 from tests.parity import Action, Library, Parity
 from tests.values import RaisingOnLoad, Slots
@@ -139,6 +146,86 @@ def test_the_site_stays_known_while_it_cannot_be_looked_up(both: Parity) -> None
         return keys
 
     assert both_ways(both, make_keys) == [["example.com:key", "key"], ["example.com:key", "example.com:key"]]
+
+
+def test_a_site_that_was_never_seen_makes_no_key(both: Parity, monkeypatch: pytest.MonkeyPatch) -> None:
+    def memoize(library: Library) -> list[Any]:
+        monkeypatch.setattr(sites, "_last_domains", {})
+        with patch.object(Site.objects, "get_current", side_effect=OSError("the database is away")):
+            values = [library.backend.cache_memoize("key", lambda value=value: value) for value in (1, 2)]
+            try:
+                return [*values, library.backend.make_cache_key("key")]
+            except OperationalError as e:
+                return [*values, type(e)]
+
+    assert both_ways(both, memoize) == [[1, 1, "key"], [1, 2, SiteUnavailableError]]
+
+
+def test_the_domain_of_a_projects_own_lookup_is_not_the_last_known_one(both: Parity) -> None:
+    def make_keys(library: Library) -> list[Any]:
+        lookups = [Site(domain="tenant.example.com"), OSError("the database is away")]
+        with patch.object(Site.objects, "get_current", side_effect=lookups), patch.object(sites, "_last_domains", {}):
+            keys = [library.backend.make_cache_key("key")]
+            try:
+                return [*keys, library.backend.make_cache_key("key")]
+            except OperationalError as e:
+                return [*keys, type(e)]
+
+    tenant = "tenant.example.com:key"
+    assert both_ways(both, make_keys) == [[tenant, "key"], [tenant, SiteUnavailableError]]
+
+
+def test_a_site_is_looked_up_in_an_event_loop(both: Parity) -> None:
+    def make_key(library: Library) -> str:
+        async def make() -> str:
+            return library.backend.make_cache_key("key")
+
+        Site.objects.clear_cache()
+        return asyncio.run(make())
+
+    assert both_ways(both, make_key) == ["key", "example.com:key"]
+
+
+def fork(function: Callable[[], Any]) -> None:
+    """Call a function in a child, which ends then, and wait for that."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with suppress(Exception):
+                function()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Config:
+    """A cache that processes share."""
+    return {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
+
+
+def test_a_forked_child_leaves_a_lock_to_its_parent(both: Parity, files: Config) -> None:
+    def is_still_held(library: Library) -> bool:
+        with use_cache(files):
+            lock = library.locks.CacheLock("lock")
+            lock.acquire()
+            fork(lock.release)
+            return bool(cache.get(lock.full_cache_key) == lock.token)
+
+    assert both_ways(both, is_still_held) == [False, True]
+
+
+def test_a_forked_child_leaves_an_open_stream_to_its_parent(both: Parity, files: Config) -> None:
+    def memoize(library: Library) -> bool:
+        with use_cache(files):
+            items = (f"{os.getpid()} {number} " + "x" * 1_500_000 for number in range(2))
+            stream = library.backend.cache_memoize_iter("key", items, **PLAIN)
+            next(stream)
+            fork(lambda: list(stream))
+            # The parent has not gone on.
+            return library.backend.make_cache_key("key") in cache
+
+    assert both_ways(both, memoize) == [True, False]
 
 
 def test_a_root_that_is_translated_late_is_part_of_the_key(both: Parity) -> None:

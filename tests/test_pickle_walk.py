@@ -311,9 +311,7 @@ def hostile_module_name(cls: type[Plain]) -> type[Plain]:
 
 
 @pytest.mark.parametrize("harm", [hostile_class, hostile_module, hostile_name, hostile_module_name])
-def test_a_namespace_that_runs_code(
-    victim: type[Plain], harm: Callable[[type[Plain]], type[Plain]]
-) -> None:
+def test_a_namespace_that_runs_code(victim: type[Plain], harm: Callable[[type[Plain]], type[Plain]]) -> None:
     cls = harm(victim)
     try:
         found = outcome(lambda: written_twice(cls))

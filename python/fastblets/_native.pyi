@@ -21,6 +21,7 @@ __all__ = [
     "encrypt",
     "encrypt_value",
     "inspect_chunks",
+    "keep_forever",
     "make_full_key",
     "open_pickle",
     "pickle_dumps",
@@ -42,6 +43,7 @@ WRITE_ID_SIZE: Final[int]
 class CodecError(ValueError):
     kind: Literal["cipher", "pickle", "seal", "zlib"]
 
+def keep_forever(object: object, /) -> None: ...
 def make_full_key(prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, /) -> str: ...
 def encrypt(data: bytes, key: bytes, iv: bytes, /) -> bytes: ...
 def decrypt(data: bytes, key: bytes, /) -> bytes: ...

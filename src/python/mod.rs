@@ -5,6 +5,7 @@ mod crypto;
 mod dump;
 mod error;
 mod inspect;
+mod keep;
 mod key;
 mod large;
 mod load;
@@ -34,6 +35,8 @@ mod native {
     use super::error::CodecError;
     #[pymodule_export]
     use super::inspect::{Inspection, inspect_chunks};
+    #[pymodule_export]
+    use super::keep::keep_forever;
     #[pymodule_export]
     use super::key::make_full_key;
     #[pymodule_export]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
 from fastblets.cache.entry import Entry
+from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
@@ -66,7 +67,7 @@ def cache_memoize(
     """Return a value from the cache, or compute and store it.
 
     An entry that can't be read counts as missing. A cache that fails costs no more than the computation: its errors
-    are logged.
+    are logged. So does a database that can't tell the Site's domain, which keys begin with: nothing is read or stored.
 
     Args:
         key: The base key, as for :func:`make_cache_key`.
@@ -96,15 +97,16 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    options = Options(expiration, compress_large_data, use_encryption, encryption_key, seal)
-    entry = Entry(key, options, options.encryption_key)
-    storage = Storage(entry, options)
+    storage = _open(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+
+    if storage is None:
+        return lookup_callable()
 
     if not large_data:
-        if options.seal:
-            entry.refuse_unsealable()
+        if storage.options.seal:
+            storage.entry.refuse_unsealable()
 
-        if lock is None and not options.older_keys and not force_overwrite:
+        if lock is None and not storage.options.older_keys and not force_overwrite:
             return memoize_small(storage, lookup_callable)
 
     call = Memoize(storage, LARGE if large_data else SMALL, lock, force_overwrite)
@@ -146,23 +148,50 @@ def cache_memoize_iter(
         TypeError: What should be an iterable is none.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    options = Options(expiration, compress_large_data, use_encryption, encryption_key, seal)
-    storage = Storage(Entry(key, options, options.encryption_key), options)
+    storage = _open(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+
+    if storage is None:
+        yield from _iterate(items_or_callable)
+        return
+
     call = Memoize(storage, ITEMS, lock, force_overwrite)
 
     try:
         found = wait_for(call.find())
 
         if found is UNSET:
-            items = items_or_callable() if callable(items_or_callable) else items_or_callable
-            found = call.keep(_iterate(items))
+            found = call.keep(_iterate(items_or_callable))
 
         yield from found
     finally:
         call.release_lock()
 
 
-def _iterate(items: Iterable[_T]) -> Iterator[_T]:
+def _open(
+    key: str | Sequence[str],
+    expiration: int | Unset | None,
+    compress: bool,
+    use_encryption: bool | None,
+    encryption_key: bytes | None,
+    seal: Seal | None,
+) -> Storage | None:
+    """Return the entry in the cache; None, with an error logged, if its full key can't be made."""
+    try:
+        options = Options(expiration, compress, use_encryption, encryption_key, seal)
+    except SiteUnavailableError as e:
+        logger.error(
+            'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
+            key,
+            e,
+        )
+        return None
+
+    return Storage(Entry(key, options, options.encryption_key), options)
+
+
+def _iterate(items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T]) -> Iterator[_T]:
+    items = items_or_callable() if callable(items_or_callable) else items_or_callable
+
     # Asked for once only: it may be a query, or work but once. And its own TypeErrors are its own.
     if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
         raise TypeError(
@@ -193,6 +222,7 @@ def make_cache_key(
 
     Raises:
         AssertionError: The encryption key is not of type ``bytes``.
+        SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
         TypeError: The base key is neither a string nor a sequence of strings.
     """
     settings = get_settings()

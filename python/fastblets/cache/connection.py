@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from asgiref.local import Local
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 from django.utils import connection as djangos
+
+from fastblets.cache.fork import drop_parents_clients, same_process
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -32,6 +34,9 @@ def get_cache() -> BaseCache:
     Django takes as long to find that as LocMem takes to find half a value. So it is asked only if anything may have
     changed since it was asked last.
     """
+    if not same_process[0]:
+        drop_parents_clients()
+
     found = _found.get()
 
     if (
@@ -50,6 +55,15 @@ def get_cache() -> BaseCache:
         _found.set(None if state is None else (state, get_ident(), cache))
 
     return cache
+
+
+class _Caches:
+    def __getitem__(self, alias: str) -> BaseCache:
+        return get_cache()
+
+
+#: The same as ``django.core.cache.cache``, in each forked child too.
+cache: Final[Any] = djangos.ConnectionProxy(cast("Any", _Caches()), DEFAULT_CACHE_ALIAS)
 
 
 def _get_state(connections: Any) -> object:

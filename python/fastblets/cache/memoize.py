@@ -8,6 +8,7 @@ steps, so that it runs in its caller's own context.
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fastblets import _native
@@ -129,7 +130,7 @@ class Memoize:
         storage: The entry in the cache.
     """
 
-    __slots__ = ("_failure", "_form", "_lock", "_overwrite", "_releases_lock", "storage")
+    __slots__ = ("_failure", "_form", "_lock", "_lock_pid", "_overwrite", "storage")
 
     storage: Storage
 
@@ -146,7 +147,8 @@ class Memoize:
         self._form = form
         self._lock = lock = lock or None
         self._overwrite = overwrite
-        self._releases_lock = False
+        #: The process in which this call acquires the lock, and has to release it. A forked child must not.
+        self._lock_pid = 0
         #: Why the last look failed, UnreachableError for good. The exception itself would keep all chunks that were
         #: read alive, through its traceback.
         self._failure: type[Exception] | None = None
@@ -248,7 +250,7 @@ class Memoize:
         """
         lock = self._lock
 
-        if lock is None or not self._releases_lock or not lock.locked():
+        if lock is None or self._lock_pid != os.getpid() or not lock.locked():
             return
 
         try:
@@ -291,7 +293,7 @@ class Memoize:
             return value is not UNSET or self._is_cut_off
 
         # Set before acquiring: an interrupt may arrive right after it.
-        self._releases_lock = True
+        self._lock_pid = os.getpid()
 
         try:
             yield Wait(lock, is_needless)
@@ -379,7 +381,7 @@ class _LargeWrite:
     last.
     """
 
-    __slots__ = ("_call", "_chunk_count", "_dirty", "_failed", "_id", "_storage", "_writer")
+    __slots__ = ("_call", "_chunk_count", "_dirty", "_failed", "_id", "_pid", "_storage", "_writer")
 
     def __init__(self, call: Memoize) -> None:
         self._call = call
@@ -387,6 +389,8 @@ class _LargeWrite:
         self._writer = storage.make_writer()
         self._id = storage.make_write_id()
         self._failed = False
+        #: A forked child goes on with a copy, but the entry is its parent's to store.
+        self._pid = os.getpid()
         self._chunk_count = 0
         #: Whether there may be a count that would be wrong if the write ended here.
         self._dirty = call._overwrite
@@ -411,12 +415,15 @@ class _LargeWrite:
 
     def close(self) -> None:
         """Make sure that an entry that was not stored completely is missing."""
-        if self._dirty:
+        if self._dirty and self._pid == os.getpid():
             self._call._discard(self._storage)
 
     def _attempt(self, step: Callable[[], None]) -> None:
         if not self._failed:
             try:
+                if self._pid != os.getpid():
+                    raise RuntimeError(f"it is being written by process {self._pid}, of which this one is a fork")
+
                 step()
             except Exception as e:
                 self._fail(e)

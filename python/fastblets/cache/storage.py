@@ -43,20 +43,21 @@ class Storage:
 
     Attributes:
         entry: The entry.
+        options: How it is stored.
     """
 
-    __slots__ = ("_cache", "_options", "entry")
+    __slots__ = ("_cache", "entry", "options")
 
     def __init__(self, entry: Entry, options: Options) -> None:
         """Take the entry and its options. No cache is asked yet."""
         self.entry = entry
-        self._options = options
+        self.options = options
         #: Where a small value was looked for, and is stored.
         self._cache: BaseCache | None = None
 
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
-        return (Storage(entry, self._options) for entry in self.entry.get_older())
+        return (Storage(entry, self.options) for entry in self.entry.get_older())
 
     def load(self, kind: Kind = VALUE) -> Any:
         """Return what is stored under the full key, UNSET if nothing is.
@@ -189,7 +190,7 @@ class Storage:
         }
 
         try:
-            failed = get_cache().set_many(values, timeout=self._options.get_timeout())
+            failed = get_cache().set_many(values, timeout=self.options.get_timeout())
 
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
@@ -263,15 +264,6 @@ class Storage:
 
         return True
 
-    def log_not_stored(self, error: Exception) -> None:
-        """Log that a large entry could not be stored."""
-        logger.error(
-            'Failed to store or retrieve large or iterable cache data for key "%s". Newly-generated data will be '
-            "returned but not cached. Error = %s",
-            self.entry.full_key,
-            error,
-        )
-
     def _fetch_chunks(self, count: int) -> list[Any]:
         stored: list[Any] = []
 
@@ -332,7 +324,7 @@ class Storage:
             if cache is None:
                 cache = get_cache()
 
-            cache.set(key, value, timeout=self._options.get_timeout())
+            cache.set(key, value, timeout=self.options.get_timeout())
         except Exception as e:
             log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
             raise as_cache_error(e) from None

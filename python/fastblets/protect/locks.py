@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from django.core.cache import cache
-
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.connection import cache
 from fastblets.cache.failures import log_failure
 
 if TYPE_CHECKING:
@@ -37,19 +37,21 @@ class CacheLock:
     thread uses it.
 
     Attributes:
-        acquired: Whether this instance holds the lock.
+        acquired: Whether this instance holds the lock, in this process.
         full_cache_key: The cache key of the lock. If empty, it must be set before the lock is acquired; the memoize
             functions derive it from their own key.
         token: A random text that tells whose the lock in the cache is.
     """
 
-    acquired: bool
     blocking: bool
     full_cache_key: str
     lock_expiration_secs: float
     retry_secs: float
     timeout_secs: float
     token: str
+
+    #: The process that holds the lock, 0 if none does. A forked child gets a copy of this object, but not the lock.
+    _owner_pid: int = 0
 
     #: When the lock was acquired and when it ends by itself, on the monotonic clock.
     _acquired_time: float
@@ -86,11 +88,9 @@ class CacheLock:
             timeout_secs: Seconds to wait for the lock, -1 for as long as it takes.
 
         Raises:
+            SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
             ValueError: One of the times is not positive.
         """
-        # Before anything can fail, since __del__ looks at it.
-        self.acquired = False
-
         # Not the other way round: NaN is no time either.
         if timeout_secs != -1 and not timeout_secs > 0:
             raise ValueError("timeout_secs must be -1 or a positive value.")
@@ -113,6 +113,15 @@ class CacheLock:
         self._owner = None
         self._sleeper = None
         self._is_needless = {}
+
+    @property
+    def acquired(self) -> bool:
+        """Whether this instance holds the lock. In a forked child it doesn't hold the parent's."""
+        return self._owner_pid == os.getpid()
+
+    @acquired.setter
+    def acquired(self, acquired: bool) -> None:
+        self._owner_pid = os.getpid() if acquired else 0
 
     def __del__(self) -> None:
         """Log an error if the lock was never released."""
@@ -160,8 +169,11 @@ class CacheLock:
 
         token = str(uuid4())
 
+        # A child that is forked meanwhile gets a copy of the mark, which must not keep it from acquiring the lock.
+        mark = f"_acquired_in_{os.getpid()}"
+
         # setdefault() is atomic: of two threads only one gets its own token back.
-        if vars(self).setdefault("_acquiring", token) is not token:
+        if vars(self).setdefault(mark, token) is not token:
             raise RuntimeError(self._describe_sharing("is being acquired"))
 
         try:
@@ -177,7 +189,7 @@ class CacheLock:
 
             return self._acquire(key, token, blocking, timeout)
         finally:
-            del vars(self)["_acquiring"]
+            vars(self).pop(mark, None)
 
     def _acquire(self, key: str, token: str, blocking: bool, timeout: float) -> bool:
         is_needless = self._is_needless.get(threading.get_ident())

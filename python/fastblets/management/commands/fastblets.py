@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
+from fastblets.cache.errors import SiteUnavailableError
 from fastblets.inspect import forget_entry, inspect_entry
 from fastblets.measure import NotStoredError, measure
 
@@ -183,8 +184,8 @@ def _clear_errors() -> Iterator[None]:
         yield
     except CommandError:
         raise
-    except (AssertionError, ImproperlyConfigured, ValueError) as e:
-        # An encryption key that is none, or another setting.
+    except (AssertionError, ImproperlyConfigured, SiteUnavailableError, ValueError) as e:
+        # An encryption key that is none, another setting, or the database.
         raise CommandError(str(e)) from e
     except Exception as e:
         # Most likely a server that is down: each client has exceptions of its own for it.
