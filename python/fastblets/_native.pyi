@@ -20,6 +20,7 @@ __all__ = [
     "encrypt",
     "encrypt_value",
     "inspect_chunks",
+    "make_chunk_keys",
     "make_full_key",
     "open_pickle",
     "pickle_dumps",
@@ -38,7 +39,18 @@ DEBUG_BUILD: Final[bool]
 MAX_KEY_SIZE: Final[int]
 WRITE_ID_SIZE: Final[int]
 
-def make_full_key(prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, /) -> str: ...
+def make_full_key(
+    prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, max_bytes: int | None, /
+) -> str: ...
+def make_chunk_keys(
+    prefix: str | None,
+    key: str | Sequence[str],
+    encryption_key: bytes | None,
+    max_bytes: int | None,
+    start: int,
+    end: int,
+    /,
+) -> list[str]: ...
 def encrypt(data: bytes, key: bytes, iv: bytes, /) -> bytes: ...
 def decrypt(data: bytes, key: bytes, /) -> bytes: ...
 

@@ -27,7 +27,7 @@ mod native {
     #[pymodule_export]
     use super::inspect::{Inspection, inspect_chunks};
     #[pymodule_export]
-    use super::key::make_full_key;
+    use super::key::{make_chunk_keys, make_full_key};
     #[pymodule_export]
     use super::large::{ItemStream, LargeWriter, read_items};
     #[pymodule_export]

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
 from fastblets.cache.call import MemoizeCall
-from fastblets.cache.entry import DEFAULT_EXPIRATION_TIME, UNSET, Entry, Unset
+from fastblets.cache.connection import get_cache
+from fastblets.cache.entry import UNSET, Entry, Unset
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
+from fastblets.cache.kinds import get_max_key_bytes
+from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, compute, refuse_async
 from fastblets.conf import get_settings
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
@@ -48,7 +51,7 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 #: The size in bytes of a large entry's chunks: just under the largest item that memcached takes by default.
 CACHE_CHUNK_SIZE: int = _native.CACHE_CHUNK_SIZE
 
-#: The longest full cache key, in characters. memcached takes 250 bytes.
+#: The longest full cache key, in characters. Memcached takes 250 bytes.
 MAX_KEY_SIZE: int = _native.MAX_KEY_SIZE
 
 
@@ -91,6 +94,7 @@ def cache_memoize(
     Raises:
         django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
             setting has a value that makes no sense.
+        TypeError: An argument is of a wrong type, or ``lookup_callable`` is asynchronous.
         Exception: What ``lookup_callable`` raised.
     """
     if use_generator:
@@ -117,7 +121,7 @@ def cache_memoize(
         if found is not UNSET:
             return found
 
-        value = lookup_callable()
+        value = compute(lookup_callable)
 
         if not large_data and isinstance(value, str) and len(value) >= CACHE_CHUNK_SIZE:
             logger.warning(
@@ -144,7 +148,7 @@ def cache_memoize_iter(
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
     seal: Seal | None = None,
-) -> Iterator[_T]:
+) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
     A generator: nothing happens before its first ``next()``. If the items have to be computed, each is yielded before
@@ -158,7 +162,7 @@ def cache_memoize_iter(
     The options are those of :func:`cache_memoize`. The data is always stored in chunks.
 
     Raises:
-        TypeError: What should be an iterable is none.
+        TypeError: What should be an iterable is none, or another argument is of a wrong type.
         Exception: What the callable or the iterable raised, after the items before it.
     """
     entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
@@ -178,6 +182,8 @@ def cache_memoize_iter(
 
 
 def _iterate(items: Iterable[_T]) -> Iterator[_T]:
+    refuse_async("items_or_callable", items)
+
     # Asked for once only: it may be a query, or work but once. And its own TypeErrors are its own.
     if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
         raise TypeError(
@@ -196,8 +202,9 @@ def make_cache_key(
 ) -> str:
     """Return the full cache key for a base key.
 
-    It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters and
-    spaces are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest.
+    It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters, spaces
+    and lone surrogates are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest. If the
+    default cache is on memcached, so does what goes beyond the bytes that it takes.
 
     Args:
         key: A string, which is taken as it is, or a sequence of strings. Those may come from users: where there are
@@ -208,10 +215,17 @@ def make_cache_key(
 
     Raises:
         AssertionError: The encryption key is not of type ``bytes``.
-        TypeError: The base key is neither a string nor a sequence of strings.
+        TypeError: The base key is neither a string nor a sequence of strings. Iterators can't be read twice, sets and
+            mappings are in no order of their own.
     """
     settings = get_settings()
 
+    try:
+        max_bytes = get_max_key_bytes(get_cache())
+    except Exception:
+        # A cache that can't be had tells nothing of its keys. Its error is for those who use it.
+        max_bytes = None
+
     return _native.make_full_key(
-        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key)
+        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key), max_bytes
     )

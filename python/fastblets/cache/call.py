@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets.cache.entry import UNSET, Entry, ForeignValueError
+from fastblets.cache.options import check_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,16 +39,26 @@ class MemoizeCall:
             key: Its base key.
             lock: The lock, if there is one.
             overwrite: Whether to store a new value even if there is one.
+
+        Raises:
+            TypeError: The lock is none.
         """
         self.entry = entry
         self.overwrite = overwrite
+
+        if lock is not None:
+            check_lock(lock)
+
         self._lock = lock = lock or None
         self._releases_lock = False
         #: Why the entry that is there can't be read, if it is there.
         self._error: Exception | None = None
 
         if lock is not None and not lock.full_cache_key:
-            lock.full_cache_key = entry.make_key(f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key))
+            # Joined, since a subclass of str may be formatted into other characters than its own.
+            lock.full_cache_key = entry.make_key(
+                "".join(("_lock_:", key)) if isinstance(key, str) else ("_lock_", *key)
+            )
 
     def read(self, load: Callable[[Entry], Any], store: Callable[[MemoizeCall, Any], Any]) -> Any:
         """Return what is found, or UNSET; then the lock is held, if there is one that could be had.

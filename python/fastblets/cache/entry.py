@@ -21,6 +21,8 @@ from fastblets.cache.keys import (
     get_key_prefix,
     resolve_encryption_key,
 )
+from fastblets.cache.kinds import get_max_key_bytes, unwrap
+from fastblets.cache.options import check_seconds, get_expiration_time
 from fastblets.cache.seals import make_sealer, resolve_seal
 from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt, aes_encrypt
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
-
-#: For how long, in seconds, entries are kept by default: 30 days. The setting ``CACHE_EXPIRATION_TIME`` changes it.
-DEFAULT_EXPIRATION_TIME: Final = 60 * 60 * 24 * 30
 
 #: How many chunks are fetched at a time. Their count comes from the cache, so it may be anything.
 FETCH_SIZE: Final = 64
@@ -70,6 +69,7 @@ class Entry:
         "_expiration",
         "_key",
         "_loads",
+        "_max_key_bytes",
         "_prefix",
         "_sealer",
         "encryption_key",
@@ -98,11 +98,23 @@ class Entry:
         would make a dict on their way here, which took a good part of a small value's time.
 
         Raises:
+            TypeError: The base key or the expiration is of a wrong type.
             Exception: What the functions raise that work out the full key and read the settings. Were it to come up
                 where the entry is read, it would pass for an entry that can't be.
         """
-        #: Where a small value was looked for, and goes to.
-        self._cache: BaseCache | None = None
+        if expiration is not UNSET and expiration is not None:
+            check_seconds("expiration", expiration)
+
+        #: Where a small value is looked for, and goes to.
+        self._cache: BaseCache | None
+
+        try:
+            self._cache = cache = get_cache()
+            self._max_key_bytes = max_key_bytes = get_max_key_bytes(cache)
+        except Exception:
+            # The cache's error, which is logged where the entry is read.
+            self._cache = self._max_key_bytes = max_key_bytes = None
+
         self._key = key
         self._expiration = expiration
         self._compress = compress
@@ -116,12 +128,12 @@ class Entry:
         )
         self._prefix = prefix = get_key_prefix(settings)
         self.encryption_key = key_in_use
-        self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use)
+        self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use, max_key_bytes)
         self._sealer = make_sealer(full_key, key_in_use) if self.seal else None
 
     def make_key(self, key: str | Sequence[str]) -> str:
         """Make a full key as this entry's own was made, of another base key."""
-        return _native.make_full_key(self._prefix, key, self.encryption_key)
+        return _native.make_full_key(self._prefix, key, self.encryption_key, self._max_key_bytes)
 
     def get_older(self) -> Iterator[Entry]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
@@ -151,13 +163,17 @@ class Entry:
         key = self.full_key
 
         try:
-            self._cache = cache = get_cache()
+            cache = self._cache
+
+            if cache is None:
+                self._cache = cache = get_cache()
+
             value = cache.get(key, UNSET)
         except Exception as e:
             logger.exception('Error fetching data from cache for key "%s": %s', key, e)
             raise
 
-        if value is None and self._sealer is not None and not is_count and isinstance(cache, PyMemcacheCache):
+        if value is None and self._sealer is not None and not is_count and isinstance(unwrap(cache), PyMemcacheCache):
             # Of what this client can't unpickle it makes None. Nothing else would tell that from what was stored.
             return UNSET
 
@@ -268,9 +284,10 @@ class Entry:
         Raises:
             Exception: The cache failed, or refused some. It has been logged.
         """
+        keys = self.chunk_keys(start, start + len(chunks))
         values = {
-            self._make_chunk_key(index): self._sealed(chunk, index, write_id, last=False)
-            for index, chunk in enumerate(chunks, start)
+            key: self._sealed(chunk, index, write_id, last=False)
+            for index, (key, chunk) in enumerate(zip(keys, chunks, strict=True), start)
         }
 
         try:
@@ -316,7 +333,9 @@ class Entry:
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
         """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
-        return [self._make_chunk_key(index) for index in range(start, end)]
+        return _native.make_chunk_keys(
+            self._prefix, self._key, self.encryption_key, self._max_key_bytes, start, end
+        )
 
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""
@@ -342,12 +361,7 @@ class Entry:
         return other
 
     def _make_chunk_key(self, index: int) -> str:
-        if isinstance(self._key, str):
-            return self.make_key(f"{self._key}-{index}")
-
-        *parts, last = self._key
-
-        return self.make_key([*parts, f"{last}-{index}"])
+        return self.chunk_keys(index, index + 1)[0]
 
     def _decrypt(self, value: Any, encryption_key: bytes, *, is_count: bool) -> Any:
         try:
@@ -457,9 +471,7 @@ class Entry:
         if self._expiration is not UNSET:
             return self._expiration
 
-        timeout: int | None = getattr(get_settings(), "CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
-
-        return timeout
+        return get_expiration_time(get_settings())
 
     def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
         try:

@@ -49,8 +49,7 @@ def make_sealer(full_key: str, encryption_key: bytes | None) -> _native.Sealer:
     Raises:
         ImproperlyConfigured: ``FASTBLETS_SEAL_KEY`` is too short, or neither text nor bytes.
     """
-    # Bytes in their own right: a key may hold lone surrogates.
-    return _native.Sealer(encryption_key or _get_seal_key(), full_key.encode("utf-8", "surrogatepass"))
+    return _native.Sealer(encryption_key or _get_seal_key(), full_key.encode("utf-8"))
 
 
 def _is_seal(seal: object) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from django.core.cache import cache
 
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.options import check_seconds
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ class GenerationSynchronizer:
             cache_expiration_secs: Seconds for which to keep the number in the cache.
 
         Raises:
+            TypeError: The key or the expiration is of a wrong type.
             ValueError: A sequence was given for a key that is not to be normalized.
         """
+        if cache_expiration_secs is not None:
+            check_seconds("cache_expiration_secs", cache_expiration_secs)
+
         if normalize_cache_key:
             cache_key = make_cache_key(cache_key)
         elif not isinstance(cache_key, str):

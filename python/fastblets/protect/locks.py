@@ -11,6 +11,7 @@ from uuid import uuid4
 from django.core.cache import cache
 
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.options import check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,10 +76,15 @@ class CacheLock:
             timeout_secs: Seconds to wait for the lock, -1 for as long as it takes.
 
         Raises:
+            TypeError: One of the times is no number: a lock that never ends would stay when its process dies.
             ValueError: One of the times is not positive.
         """
         # Before anything can fail, since __del__ looks at it.
         self.acquired = False
+
+        check_seconds("timeout_secs", timeout_secs)
+        check_seconds("retry_secs", retry_secs)
+        check_seconds("lock_expiration_secs", lock_expiration_secs)
 
         # Not the other way round: NaN is no time either.
         if timeout_secs != -1 and not timeout_secs > 0:
