@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from django.apps import apps
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.base import MEMCACHE_MAX_KEY_LENGTH
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.memcached import BaseMemcachedCache
@@ -25,8 +26,10 @@ from django.core.exceptions import ImproperlyConfigured
 from fastblets import _native
 from fastblets.cache.classes import get_loads
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
+from fastblets.cache.kinds import DIGEST_SIZE, fits, measure_max_key_bytes, unwrap
+from fastblets.cache.options import get_expiration_time
 from fastblets.cache.seals import make_sealer, resolve_seal
-from fastblets.conf import PREFIXES, SETTINGS, get_settings
+from fastblets.conf import DOCUMENTATION, PREFIXES, SETTINGS, get_settings
 from fastblets.replacement import MODULES
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ IDS: Final = (
     "fastblets.E004",
     "fastblets.E005",
     "fastblets.E006",
+    "fastblets.E007",
     "fastblets.W001",
     "fastblets.W002",
     "fastblets.W003",
@@ -60,6 +64,7 @@ IDS: Final = (
     "fastblets.W008",
     "fastblets.W009",
     "fastblets.W010",
+    "fastblets.W011",
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
@@ -78,6 +83,7 @@ _READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
     ("E004", lambda: resolve_seal(get_settings()), "Each call"),
     ("E005", lambda: make_sealer("", None), "Each call that seals without encryption"),
     ("E006", lambda: get_loads(get_settings()), "Each call"),
+    ("E007", lambda: get_expiration_time(get_settings()), "Storing, unless a call has an expiration of its own,"),
 )
 
 #: What a chunk takes in a memcached beyond its bytes: its key, the list around it, and memcached's own header.
@@ -99,6 +105,7 @@ def register_checks() -> None:
     register(check_encryption_key, Tags.security)
     register(check_encryption_key_of_deployment, Tags.security, deploy=True)
     register(check_cache, Tags.caches)
+    register(check_keys, Tags.caches)
     register(check_cache_of_deployment, Tags.caches, deploy=True)
     register(check_memcached, Tags.caches, deploy=True)
     register(check_replacement, Tags.compatibility)
@@ -209,6 +216,36 @@ def check_cache_of_deployment(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def check_keys(**kwargs: Any) -> list[CheckMessage]:
+    """Check that keys of memcached can be made short enough: W011."""
+    cache = _default_cache()
+
+    # A KEY_FUNCTION that fails does so in each call.
+    with suppress(Exception):
+        if isinstance(cache, BaseMemcachedCache):
+            return list(_check_keys(cache))
+
+    return []
+
+
+def _check_keys(cache: BaseMemcachedCache) -> Iterator[CheckMessage]:
+    most = measure_max_key_bytes(cache)
+    refused = None
+
+    if most == 0:
+        refused = f"long ones, since KEY_PREFIX leaves less than {DIGEST_SIZE} bytes for a key"
+    elif not all(fits(cache, "\U0001f511" * count) for count in range(1, (most or 4 * _native.MAX_KEY_SIZE) // 4 + 1)):
+        refused = "long ones that are not ASCII, since KEY_FUNCTION makes keys of more bytes of them"
+
+    if refused:
+        yield Warning(
+            f"memcached takes keys of up to {MEMCACHE_MAX_KEY_LENGTH} bytes, and refuses {refused}. What is to be "
+            "stored under such keys is computed every time.",
+            hint=_hint("W011", 'Shorten the KEY_PREFIX of CACHES["default"], or what its KEY_FUNCTION returns.'),
+            id="fastblets.W011",
+        )
+
+
 def check_memcached(**kwargs: Any) -> list[CheckMessage]:
     """Check that the memcached servers take items of a chunk's size: W003. A server that doesn't say is left alone."""
     cache = _default_cache()
@@ -312,7 +349,7 @@ def _module_name(name: str) -> str:
 
 
 def check_values(**kwargs: Any) -> list[CheckMessage]:
-    """Check the values of settings that no call can do with if they are wrong: E003 to E006."""
+    """Check the values of settings that no call can do with if they are wrong: E003 to E007."""
     messages: list[CheckMessage] = []
 
     for check, read, who in _READERS:
@@ -401,15 +438,10 @@ def _set_by_project() -> Iterable[str]:
 def _default_cache() -> BaseCache | None:
     # Django's own checks say what is to be said of a cache that can't be had.
     try:
-        cache = caches["default"]
+        return unwrap(caches["default"])
     except (InvalidCacheBackendError, ImportError):
         return None
 
-    # Djblets' forwarding cache, which names another one.
-    forwards = isinstance(getattr(type(cache), "backend", None), property)
-
-    return getattr(cache, "backend", cache) if forwards else cache
-
 
 def _hint(check: str, text: str) -> str:
-    return f"{text} See docs/operating.md#fastblets-{check.lower()}."
+    return f"{text} See {DOCUMENTATION}/operating.md#fastblets-{check.lower()}"
