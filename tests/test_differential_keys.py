@@ -14,7 +14,7 @@ from django.utils.safestring import mark_safe
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.differential import aes_keys, characters, examples, key_characters, key_texts, texts, wrong_aes_keys
+from tests.differential import aes_keys, characters, examples, key_characters, key_texts, wrong_aes_keys
 from tests.parity import Action, Library, Parity
 
 #: "example.com:" is part of the key.
@@ -31,7 +31,9 @@ single_keys = key_texts | long_texts
 parts = st.lists(single_keys | st.sampled_from(["", "%", ":", "%3A", "%25"]), max_size=5)
 sequences: list[Callable[[list[str]], Any]] = [list, tuple, deque, UserList]
 lazy_parts = st.builds(lambda parts, last: [*parts, lazystr(last)], parts, key_texts)
-no_texts = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.uuids(), st.dates(), st.binary(max_size=3))
+no_texts = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.uuids(), st.dates(), st.binary(max_size=3)
+)
 unordered: list[Callable[[list[str]], Any]] = [set, frozenset, dict.fromkeys, lambda parts: dict.fromkeys(parts).keys()]
 no_keys = st.one_of(
     no_texts,
@@ -111,11 +113,11 @@ def test_what_is_no_key(locmem: BaseCache, key: Any, options: dict[str, Any]) ->
     # Djblets takes some of them, and has errors of several types for others.
     from fastblets.cache import backend
 
-    with pytest.raises(TypeError, match="^(A|Each part of a) cache key must be a string"):
+    with pytest.raises(TypeError, match=r"^(A|Each part of a) cache key must be a string"):
         backend.make_cache_key(key, **options)
-    with pytest.raises(TypeError, match="^(A|Each part of a) cache key must be a string"):
+    with pytest.raises(TypeError, match=r"^(A|Each part of a) cache key must be a string"):
         backend.cache_memoize(key, int, **options)
-    with pytest.raises(TypeError, match="^(A|Each part of a) cache key must be a string"):
+    with pytest.raises(TypeError, match=r"^(A|Each part of a) cache key must be a string"):
         next(backend.cache_memoize_iter(key, [1], **options))
 
 

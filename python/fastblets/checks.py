@@ -73,17 +73,17 @@ _KEY_OF_STARTPROJECT: Final = b"django-insecure-"
 #: The lengths in bytes that AES keys have.
 _KEY_SIZES: Final = (16, 24, 32)
 
-#: What reads a setting and refuses a wrong one, as each call does, the id of the check, and which calls fail then.
+#: What reads a setting and refuses a wrong one, as each call does, the id of the check, and what comes of it.
 _READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
     (
         "E003",
         lambda: get_encryption_key_fallbacks(get_settings(), b""),
-        "Each call with encryption under the default key",
+        "Each call with encryption under the default key raises ImproperlyConfigured.",
     ),
-    ("E004", lambda: resolve_seal(get_settings()), "Each call"),
-    ("E005", lambda: make_sealer("", None), "Each call that seals without encryption"),
-    ("E006", lambda: get_loads(get_settings()), "Each call"),
-    ("E007", lambda: get_expiration_time(get_settings()), "Storing, unless a call has an expiration of its own,"),
+    ("E004", lambda: resolve_seal(get_settings()), "Each call raises ImproperlyConfigured."),
+    ("E005", lambda: make_sealer("", None), "Each call that seals without encryption raises ImproperlyConfigured."),
+    ("E006", lambda: get_loads(get_settings()), "Each call raises ImproperlyConfigured."),
+    ("E007", lambda: get_expiration_time(get_settings()), "Only calls with an expiration of their own store anything."),
 )
 
 #: What a chunk takes in a memcached beyond its bytes: its key, the list around it, and memcached's own header.
@@ -352,11 +352,11 @@ def check_values(**kwargs: Any) -> list[CheckMessage]:
     """Check the values of settings that no call can do with if they are wrong: E003 to E007."""
     messages: list[CheckMessage] = []
 
-    for check, read, who in _READERS:
+    for check, read, effect in _READERS:
         try:
             read()
         except ImproperlyConfigured as e:
-            hint = _hint(check, f"{who} raises ImproperlyConfigured.")
+            hint = _hint(check, effect)
             messages.append(Error(str(e), hint=hint, id=f"fastblets.{check}"))
 
     return messages
@@ -438,9 +438,11 @@ def _set_by_project() -> Iterable[str]:
 def _default_cache() -> BaseCache | None:
     # Django's own checks say what is to be said of a cache that can't be had.
     try:
-        return unwrap(caches["default"])
+        cache: BaseCache = unwrap(caches["default"])
     except (InvalidCacheBackendError, ImportError):
         return None
+
+    return cache
 
 
 def _hint(check: str, text: str) -> str:

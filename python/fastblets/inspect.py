@@ -272,9 +272,7 @@ class _Look:
 
         # The chunks are stored one after the other, and last of all the count.
         first = self.entry.chunk_keys(0, min(count, 1))
-        self._set(
-            kind="large", chunk_count=count, expires=get_expiry(get_cache(), [self.entry.full_key, *first])
-        )
+        self._set(kind="large", chunk_count=count, expires=get_expiry(get_cache(), [self.entry.full_key, *first]))
         chunks, seals = self._fetch(count)
 
         if large is None and not chunks:

@@ -51,7 +51,7 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 #: The size in bytes of a large entry's chunks: just under the largest item that memcached takes by default.
 CACHE_CHUNK_SIZE: int = _native.CACHE_CHUNK_SIZE
 
-#: The longest full cache key, in characters. Memcached takes 250 bytes.
+#: The longest full cache key, in characters. memcached takes 250 bytes.
 MAX_KEY_SIZE: int = _native.MAX_KEY_SIZE
 
 

@@ -333,9 +333,7 @@ class Entry:
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
         """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
-        return _native.make_chunk_keys(
-            self._prefix, self._key, self.encryption_key, self._max_key_bytes, start, end
-        )
+        return _native.make_chunk_keys(self._prefix, self._key, self.encryption_key, self._max_key_bytes, start, end)
 
     def delete(self) -> None:
         """Remove the entry. Chunks without a count are nothing."""

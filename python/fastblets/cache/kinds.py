@@ -31,21 +31,28 @@ def unwrap(cache: Any) -> Any:
     A backend forwards by looking attributes up in the other one, as Djblets' does, or keeps it in an attribute.
     """
     for _ in range(_MOST_FORWARDS):
-        if isinstance(cache, BaseMemcachedCache):
-            break
+        inner = _find_owner(cache)
 
-        inner = getattr(getattr(cache, "make_key", None), "__self__", cache)
+        if isinstance(inner, BaseMemcachedCache):
+            return inner
 
-        if inner is cache:
+        if inner is None or inner is cache:
             kept = [getattr(cache, "backend", None), *getattr(cache, "__dict__", {}).values()]
-            inner = next((other for other in kept if isinstance(other, BaseCache)), cache)
+            inner = next(filter(None, map(_find_owner, kept)), None)
 
-        if inner is cache:
+        if inner is None:
             break
 
         cache = inner
 
     return cache
+
+
+def _find_owner(cache: Any) -> BaseCache | None:
+    """Return the backend whose methods a cache has: itself, or the one in which it looks attributes up."""
+    owner = getattr(getattr(cache, "make_key", None), "__self__", None)
+
+    return owner if isinstance(owner, BaseCache) else None
 
 
 def get_max_key_bytes(cache: Any) -> int | None:
@@ -63,8 +70,11 @@ def get_max_key_bytes(cache: Any) -> int | None:
     return size if size is None or type(size) is int else None
 
 
-def measure_max_key_bytes(cache: BaseMemcachedCache) -> int | None:
-    """Return the most bytes of a full key from which memcached's ``make_key()`` makes one that the server takes.
+def measure_max_key_bytes(cache: Any) -> int | None:
+    """Return the most bytes of a full key that memcached takes with what its backend puts around it.
+
+    Args:
+        cache: A backend for memcached.
 
     Returns:
         The number, 0 if it is less than :data:`DIGEST_SIZE`. None if there is no such limit, since ``KEY_FUNCTION``
@@ -82,28 +92,31 @@ def measure_max_key_bytes(cache: BaseMemcachedCache) -> int | None:
     return sizes[fitting - 1] if fitting else 0
 
 
-def fits(cache: BaseMemcachedCache, full_key: str) -> bool:
-    """Return whether memcached takes what the backend and its client make of a full key."""
-    key = cache.make_key(full_key).encode("utf-8", "surrogatepass")
+def fits(cache: Any, full_key: str) -> bool:
+    """Return whether memcached takes what its backend and client make of a full key."""
+    key: bytes = cache.make_key(full_key).encode("utf-8", "surrogatepass")
     # pymemcache can put a prefix of its own in front.
     prefix = cache._options.get("key_prefix", b"")
 
     return len(prefix) + len(key) <= MEMCACHE_MAX_KEY_LENGTH
 
 
-def _find_max_key_bytes(cache: Any) -> int | None:
-    size: int | None = getattr(cache, "__dict__", {}).get("_fastblets_max_key_bytes", ...)
-
-    if size is ...:
-        size = None
+def _find_max_key_bytes(backend: Any) -> int | None:
+    # Behind one that keeps it, and doesn't look attributes up in it, it may be known already.
+    if "_fastblets_max_key_bytes" not in getattr(backend, "__dict__", {}):
+        size: int | None = None
 
         # A KEY_FUNCTION that fails does so for each key, and then says why.
         with suppress(Exception):
-            if isinstance(cache, BaseMemcachedCache):
+            if isinstance(backend, BaseMemcachedCache):
                 # Without room for a digest there is nothing to be gained.
-                size = measure_max_key_bytes(cache) or None
+                size = measure_max_key_bytes(backend) or None
 
-        with suppress(AttributeError):
-            cache._fastblets_max_key_bytes = size
+        try:
+            backend._fastblets_max_key_bytes = size
+        except AttributeError:
+            return size
 
-    return size
+    known: int | None = backend._fastblets_max_key_bytes
+
+    return known

@@ -90,11 +90,13 @@ def refuse_async(name: str, value: object) -> None:
         TypeError: It is one.
     """
     if isinstance(value, (CoroutineType, AsyncGeneratorType)):
+        instead = "a function that computes the same without await"
+
         if isinstance(value, CoroutineType):
             # Else Python warns that it was never awaited.
             value.close()
+            instead = f"asgiref.sync.async_to_sync({value.__name__}), or {instead}"
 
         raise TypeError(
-            f"{name} must be synchronous, but {value.__qualname__}() is declared with async def. Pass "
-            f"asgiref.sync.async_to_sync({value.__name__}), or a function that computes the same without await."
+            f"{name} must be synchronous, but {value.__qualname__}() is declared with async def. Pass {instead}."
         )

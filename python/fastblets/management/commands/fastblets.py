@@ -118,8 +118,8 @@ class Command(BaseCommand):
             self._print("\n".join(_table(measured)))
 
     def _print(self, text: str) -> None:
-        # Not each terminal has all characters; one that it hasn't is no reason to print nothing.
-        encoding = getattr(self.stdout, "encoding", None)
+        # A terminal may lack some characters, which is no reason to print nothing. Django's wrapper hides its encoding.
+        encoding = getattr(getattr(self.stdout, "_out", None), "encoding", None)
 
         if encoding:
             text = text.encode(encoding, "backslashreplace").decode(encoding)
