@@ -405,3 +405,16 @@ def test_a_cache_that_cannot_be_had() -> None:
         with patch("fastblets.cache.backend.get_cache", side_effect=OSError):
             assert make_cache_key("key") == "example.com:key"
         assert caches["default"] is before
+
+
+class Gone:
+    def __reduce__(self) -> Any:
+        return (getattr, (enum, "no such name"))
+
+
+@pytest.mark.parametrize("forwarding", FORWARDING)
+def test_what_a_client_cannot_unpickle_behind_another_backend(memcached: Memcached, forwarding: str) -> None:
+    # pymemcache returns None for it.
+    with on_memcached(memcached.address, "PyMemcacheCache", forwarding):
+        cache_memoize("key", Gone, seal=True)
+        assert cache_memoize("key", lambda: 1, seal=True) == 1

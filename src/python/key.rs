@@ -40,7 +40,9 @@ pub(super) fn make_chunk_keys<'py>(
     end: u64,
 ) -> PyResult<Bound<'py, PyList>> {
     if !key.is_instance_of::<PyString>() && key.is_empty()? {
-        return Err(PyValueError::new_err("A cache key without parts has no place for chunks."));
+        return Err(PyValueError::new_err(
+            "A cache key without parts has no place for chunks.",
+        ));
     }
     // The index goes behind the last part, where there is nothing in it to escape.
     let joined = join(prefix, key)?;
@@ -120,9 +122,8 @@ fn split<'py>(key: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyString>>> {
 /// Whether it has parts that can be read again, in an order that is the same in each process.
 fn is_sequence(key: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = key.py();
-    let is_bytes = key.is_instance_of::<PyBytes>()
-        || key.is_instance_of::<PyByteArray>()
-        || key.is_instance_of::<PyMemoryView>();
+    let is_bytes =
+        key.is_instance_of::<PyBytes>() || key.is_instance_of::<PyByteArray>() || key.is_instance_of::<PyMemoryView>();
     if is_bytes || !key.hasattr("__len__")? {
         return Ok(false);
     }
