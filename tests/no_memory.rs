@@ -269,8 +269,8 @@ fn memo() {
 fn keys() {
     let long = b"reviews of 17%:".repeat(30);
     check(|| key::join(Some(b"example.com"), &[&long, b"a:b", &long]));
-    check(|| key::plain(key::join(None, &[&long])?));
-    check(|| key::plain(key::join(Some(b"example.com"), &[b"short"])?));
+    check(|| key::plain(key::join(None, &[&long])?, None));
+    check(|| key::plain(key::join(Some(b"example.com"), &[b"sh\x7fort\xed\xa0\x80"])?, Some(100)));
     check(|| key::keyed(&key::join(None, &[&long])?, &KEY));
 }
 

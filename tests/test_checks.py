@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.conf import settings
@@ -22,7 +24,7 @@ from django.test import override_settings
 
 from fastblets import checks
 from fastblets.cache import backend
-from fastblets.conf import SETTINGS
+from fastblets.conf import DOCUMENTATION, SETTINGS
 from fastblets.replacement import MODULES
 from tests.backends import locmem_config
 from tools.servers import Memcached, missing_servers
@@ -52,13 +54,17 @@ def found(*, deploy: bool = True) -> dict[str, CheckMessage]:
     ours = [message for message in messages if str(message.id).startswith("fastblets.")]
     for message in ours:
         assert message.id in checks.IDS
-        anchor = f"docs/operating.md#{str(message.id).replace('.', '-').lower()}."
-        assert str(message.hint).endswith(anchor)
+        anchor = str(message.id).replace(".", "-").lower()
+        assert str(message.hint).endswith(f" See {DOCUMENTATION}/operating.md#{anchor}")
     return {str(message.id): message for message in ours}
 
 
 def test_a_project_in_order() -> None:
     assert found() == {}
+
+
+def test_the_pages_are_where_the_package_says() -> None:
+    assert f'\nDocumentation = "{DOCUMENTATION}"\n' in (OPERATING.parent.parent / "pyproject.toml").read_text()
 
 
 def test_each_check_is_explained() -> None:
@@ -222,6 +228,61 @@ def test_the_limit_of_a_memcached(kind: str, size: str, expected: list[str]) -> 
             pytest.skip("no such client")
     if messages:
         assert f"{server.address} takes items of up to 524,288 bytes" in messages["fastblets.W003"].msg
+
+
+@pytest.mark.parametrize("setting", ["1 day", timedelta(days=1), [1]])
+def test_an_expiration_that_is_no_number(setting: Any) -> None:
+    with override_settings(CACHE_EXPIRATION_TIME=setting):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.E007"]
+    assert messages["fastblets.E007"].msg.startswith("CACHE_EXPIRATION_TIME must be a number of seconds or None")
+    for right in (60, 0.5, None):
+        with override_settings(CACHE_EXPIRATION_TIME=right):
+            assert found() == {}
+
+
+def quoted(key: str, prefix: str, version: int) -> str:
+    return quote(f"{prefix}:{version}:{key}")
+
+
+def by_characters(key: str, prefix: str, version: int) -> str:
+    full_key = f"{prefix}:{version}:{key}"
+    return full_key if len(full_key) <= 250 else str(hash(full_key))
+
+
+def failing(key: str, prefix: str, version: int) -> str:
+    raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({}, None),
+        ({"KEY_PREFIX": "p" * 183}, None),
+        ({"KEY_PREFIX": "p" * 184}, "long ones, since KEY_PREFIX leaves less than 64 bytes"),
+        ({"KEY_PREFIX": "п" * 92}, "long ones, since KEY_PREFIX leaves less than 64 bytes"),
+        ({"KEY_FUNCTION": quoted}, "long ones that are not ASCII, since KEY_FUNCTION"),
+        ({"KEY_FUNCTION": by_characters}, "long ones that are not ASCII, since KEY_FUNCTION"),
+        ({"KEY_FUNCTION": lambda key, prefix, version: f"{hash(key)}"}, None),
+        ({"KEY_FUNCTION": failing}, None),
+    ],
+)
+@pytest.mark.parametrize("forwarding", [False, True])
+def test_a_prefix_that_leaves_no_room_for_keys(config: dict[str, Any], refused: str | None, forwarding: bool) -> None:
+    pytest.importorskip("pymemcache")
+    caches = {"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": "127.0.0.1:1", **config}}
+    if forwarding:
+        pytest.importorskip("djblets")
+        caches["forwarded_backend"] = caches["default"]
+        backend = "djblets.cache.forwarding_backend.ForwardingCacheBackend"
+        caches["default"] = {"BACKEND": backend, "LOCATION": "forwarded_backend"}
+    with override_settings(CACHES=caches):
+        messages = found(deploy=False)
+    messages.pop("fastblets.W004", None)
+    assert list(messages) == (["fastblets.W013"] if refused else [])
+    if refused:
+        assert refused in messages["fastblets.W013"].msg
+        assert "ppp" not in str(messages)
 
 
 @pytest.mark.parametrize("state", ["down", "frozen", "nowhere"])

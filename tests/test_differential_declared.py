@@ -234,6 +234,61 @@ def test_a_root_that_is_translated_late_is_part_of_the_key(both: Parity) -> None
     assert keys == ["key", "example.com:/root/:key"]
 
 
+@pytest.mark.parametrize(
+    ("key", "options", "theirs", "ours"),
+    [
+        ("\ud800", {}, "example.com:\ud800", "example.com:\\ud800"),
+        (["a:", "\udfff "], {}, "example.com:a%3A:\udfff\\x20", "example.com:a%3A:\\udfff\\x20"),
+        ("\ud800" * 300, {}, UnicodeEncodeError, str),
+        ("\ud800", {"use_encryption": True}, UnicodeEncodeError, str),
+    ],
+)
+def test_a_lone_surrogate_is_escaped_in_a_key(
+    both: Parity, key: Any, options: dict[str, Any], theirs: Any, ours: Any
+) -> None:
+    made = both_ways(both, lambda library: library.backend.make_cache_key(key, **options))
+    assert made[0] == theirs
+    assert type(made[1]) is str if ours is str else made[1] == ours
+    made[1].encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "theirs"),
+    [
+        ({"a": 1, "b": 2}, "example.com:a:b"),
+        ({"one"}, "example.com:one"),
+        (b"", "example.com"),
+        (["a", 1], AttributeError),
+        (iter("ab"), TypeError),
+    ],
+    ids=["dict", "set", "bytes", "number", "iterator"],
+)
+def test_what_is_no_sequence_of_strings_is_no_key(both: Parity, key: Any, theirs: Any) -> None:
+    made = both_ways(both, lambda library: library.backend.make_cache_key(key))
+    assert made[0] == theirs or made[0] == f"{theirs}:"
+    assert made[1] is TypeError
+
+
+class Masked(str):
+    """As a secret's class may be."""
+
+    def __format__(self, spec: str) -> str:
+        return "****"
+
+
+def test_a_string_key_counts_by_its_own_characters(both: Parity) -> None:
+    def memoize(library: Library) -> list[Any]:
+        return [
+            list(library.backend.cache_memoize_iter(Masked(key), [f"of {key}"], force_overwrite=key == "b", **PLAIN))
+            for key in "aba"
+        ]
+
+    # The second one's chunk lies over the first one's.
+    theirs, ours = both_ways(both, memoize)
+    assert theirs == [["of a"], ["of b"], ["of b"]]
+    assert ours == [["of a"], ["of b"], ["of a"]]
+
+
 def test_the_expiration_is_read_at_call_time(both: Parity) -> None:
     with override_settings(CACHE_EXPIRATION_TIME=5):
         trials = [

@@ -1,4 +1,4 @@
-"""What happens while an item is written or read: signals, the collector, hostile namespaces. None of it is seen halfway."""
+"""Signals, the collector and hostile namespaces while an item is written or read: none of it is seen halfway."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ __all__ = [
     "encrypt_value",
     "inspect_chunks",
     "keep_forever",
+    "make_chunk_keys",
     "make_full_key",
     "open_pickle",
     "pickle_dumps",
@@ -44,7 +45,18 @@ class CodecError(ValueError):
     kind: Literal["cipher", "pickle", "seal", "zlib"]
 
 def keep_forever(object: object, /) -> None: ...
-def make_full_key(prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, /) -> str: ...
+def make_full_key(
+    prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, max_bytes: int | None, /
+) -> str: ...
+def make_chunk_keys(
+    prefix: str | None,
+    key: str | Sequence[str],
+    encryption_key: bytes | None,
+    max_bytes: int | None,
+    start: int,
+    end: int,
+    /,
+) -> list[str]: ...
 def encrypt(data: bytes, key: bytes, iv: bytes, /) -> bytes: ...
 def decrypt(data: bytes, key: bytes, /) -> bytes: ...
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from django.apps import apps
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.base import MEMCACHE_MAX_KEY_LENGTH
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.memcached import BaseMemcachedCache
@@ -26,8 +27,10 @@ from fastblets import _native
 from fastblets.cache.classes import get_loads
 from fastblets.cache.failures import is_interval
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
+from fastblets.cache.kinds import DIGEST_SIZE, fits, measure_max_key_bytes, unwrap
+from fastblets.cache.options import get_expiration_time
 from fastblets.cache.seals import get_seal_key, resolve_seal
-from fastblets.conf import PREFIXES, SETTINGS, get_settings
+from fastblets.conf import DOCUMENTATION, PREFIXES, SETTINGS, get_settings
 from fastblets.replacement import MODULES
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ IDS: Final = (
     "fastblets.E004",
     "fastblets.E005",
     "fastblets.E006",
+    "fastblets.E007",
     "fastblets.W001",
     "fastblets.W002",
     "fastblets.W003",
@@ -63,6 +67,7 @@ IDS: Final = (
     "fastblets.W010",
     "fastblets.W011",
     "fastblets.W012",
+    "fastblets.W013",
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
@@ -71,16 +76,21 @@ _KEY_OF_STARTPROJECT: Final = b"django-insecure-"
 #: The lengths in bytes that AES keys have.
 _KEY_SIZES: Final = (16, 24, 32)
 
-#: What reads a setting and refuses a wrong one, as each call does, the id of the check, and which calls fail then.
+#: What reads a setting and refuses a wrong one, as each call does, the id of the check, and what comes of it.
 _READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
     (
         "E003",
         lambda: get_encryption_key_fallbacks(get_settings(), b""),
-        "Each call with encryption under the default key",
+        "Each call with encryption under the default key raises ImproperlyConfigured.",
     ),
-    ("E004", lambda: resolve_seal(get_settings()), "Each call"),
-    ("E005", lambda: get_seal_key(get_settings()), "Each call that seals without encryption"),
-    ("E006", lambda: get_loads(get_settings()), "Each call"),
+    ("E004", lambda: resolve_seal(get_settings()), "Each call raises ImproperlyConfigured."),
+    (
+        "E005",
+        lambda: get_seal_key(get_settings()),
+        "Each call that seals without encryption raises ImproperlyConfigured.",
+    ),
+    ("E006", lambda: get_loads(get_settings()), "Each call raises ImproperlyConfigured."),
+    ("E007", lambda: get_expiration_time(get_settings()), "Only calls with an expiration of their own store anything."),
 )
 
 #: What a chunk takes in a memcached beyond its bytes: its key, the list around it, and memcached's own header.
@@ -103,6 +113,7 @@ def register_checks() -> None:
     register(check_encryption_key, Tags.security)
     register(check_encryption_key_of_deployment, Tags.security, deploy=True)
     register(check_cache, Tags.caches)
+    register(check_keys, Tags.caches)
     register(check_cache_of_deployment, Tags.caches, deploy=True)
     register(check_answers, Tags.caches)
     register(check_memcached, Tags.caches, deploy=True)
@@ -241,6 +252,36 @@ def check_answers(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def check_keys(**kwargs: Any) -> list[CheckMessage]:
+    """Check that keys of memcached can be made short enough: W013."""
+    cache = _default_cache()
+
+    # A KEY_FUNCTION that fails does so in each call.
+    with suppress(Exception):
+        if isinstance(cache, BaseMemcachedCache):
+            return list(_check_keys(cache))
+
+    return []
+
+
+def _check_keys(cache: BaseMemcachedCache) -> Iterator[CheckMessage]:
+    most = measure_max_key_bytes(cache)
+    refused = None
+
+    if most == 0:
+        refused = f"long ones, since KEY_PREFIX leaves less than {DIGEST_SIZE} bytes for a key"
+    elif not all(fits(cache, "\U0001f511" * count) for count in range(1, (most or 4 * _native.MAX_KEY_SIZE) // 4 + 1)):
+        refused = "long ones that are not ASCII, since KEY_FUNCTION makes keys of more bytes of them"
+
+    if refused:
+        yield Warning(
+            f"memcached takes keys of up to {MEMCACHE_MAX_KEY_LENGTH} bytes, and refuses {refused}. What is to be "
+            "stored under such keys is computed every time.",
+            hint=_hint("W013", 'Shorten the KEY_PREFIX of CACHES["default"], or what its KEY_FUNCTION returns.'),
+            id="fastblets.W013",
+        )
+
+
 def check_memcached(**kwargs: Any) -> list[CheckMessage]:
     """Check that the memcached servers take items of a chunk's size: W003. A server that doesn't say is left alone."""
     cache = _default_cache()
@@ -347,14 +388,14 @@ def _module_name(name: str) -> str:
 
 
 def check_values(**kwargs: Any) -> list[CheckMessage]:
-    """Check the values of settings that no call can do with if they are wrong: E003 to E006."""
+    """Check the values of settings that no call can do with if they are wrong: E003 to E007."""
     messages: list[CheckMessage] = []
 
-    for check, read, who in _READERS:
+    for check, read, effect in _READERS:
         try:
             read()
         except ImproperlyConfigured as e:
-            hint = _hint(check, f"{who} raises ImproperlyConfigured.")
+            hint = _hint(check, effect)
             messages.append(Error(str(e), hint=hint, id=f"fastblets.{check}"))
 
     return messages
@@ -450,15 +491,12 @@ def _set_by_project() -> Iterable[str]:
 def _default_cache() -> BaseCache | None:
     # Django's own checks say what is to be said of a cache that can't be had.
     try:
-        cache = caches["default"]
+        cache: BaseCache = unwrap(caches["default"])
     except (InvalidCacheBackendError, ImportError):
         return None
 
-    # Djblets' forwarding cache, which names another one.
-    forwards = isinstance(getattr(type(cache), "backend", None), property)
-
-    return getattr(cache, "backend", cache) if forwards else cache
+    return cache
 
 
 def _hint(check: str, text: str) -> str:
-    return f"{text} See docs/operating.md#fastblets-{check.lower()}."
+    return f"{text} See {DOCUMENTATION}/operating.md#fastblets-{check.lower()}"

@@ -38,7 +38,7 @@ mod native {
     #[pymodule_export]
     use super::keep::keep_forever;
     #[pymodule_export]
-    use super::key::make_full_key;
+    use super::key::{make_chunk_keys, make_full_key};
     #[pymodule_export]
     use super::large::{ItemStream, LargeWriter, read_items};
     #[pymodule_export]

@@ -9,20 +9,21 @@ import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
-from fastblets.cache.entry import Entry
-from fastblets.cache.errors import SiteUnavailableError
+from fastblets.cache.arguments import compute, refuse_async
+from fastblets.cache.connection import get_cache
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
+from fastblets.cache.kinds import get_max_key_bytes
 from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
-from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Options, Unset
-from fastblets.cache.storage import Storage
+from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Unset
+from fastblets.cache.storage import open_entry
 from fastblets.conf import get_settings
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
@@ -88,6 +89,7 @@ def cache_memoize(
     Raises:
         django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
             setting has a value that makes no sense.
+        TypeError: An argument is of a wrong type, or ``lookup_callable`` is asynchronous.
         Exception: What ``lookup_callable`` raised.
     """
     if use_generator:
@@ -97,10 +99,10 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    storage = _open(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
 
     if storage is None:
-        return lookup_callable()
+        return compute(lookup_callable)
 
     if not large_data:
         if storage.options.seal:
@@ -114,7 +116,7 @@ def cache_memoize(
     try:
         found: _T | Unset = wait_for(call.find())
 
-        return call.keep(lookup_callable()) if found is UNSET else found
+        return call.keep(compute(lookup_callable)) if found is UNSET else found
     finally:
         call.release_lock()
 
@@ -131,7 +133,7 @@ def cache_memoize_iter(
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
     seal: Seal | None = None,
-) -> Iterator[_T]:
+) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
     A generator: nothing happens before its first ``next()``. If the items have to be computed, each is yielded before
@@ -145,10 +147,10 @@ def cache_memoize_iter(
     The options are those of :func:`cache_memoize`. The data is always stored in chunks.
 
     Raises:
-        TypeError: What should be an iterable is none.
+        TypeError: What should be an iterable is none, or another argument is of a wrong type.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    storage = _open(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
 
     if storage is None:
         yield from _iterate(items_or_callable)
@@ -167,30 +169,9 @@ def cache_memoize_iter(
         call.release_lock()
 
 
-def _open(
-    key: str | Sequence[str],
-    expiration: int | Unset | None,
-    compress: bool,
-    use_encryption: bool | None,
-    encryption_key: bytes | None,
-    seal: Seal | None,
-) -> Storage | None:
-    """Return the entry in the cache; None, with an error logged, if its full key can't be made."""
-    try:
-        options = Options(expiration, compress, use_encryption, encryption_key, seal)
-    except SiteUnavailableError as e:
-        logger.error(
-            'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
-            key,
-            e,
-        )
-        return None
-
-    return Storage(Entry(key, options, options.encryption_key), options)
-
-
 def _iterate(items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T]) -> Iterator[_T]:
     items = items_or_callable() if callable(items_or_callable) else items_or_callable
+    refuse_async("items_or_callable", items)
 
     # Asked for once only: it may be a query, or work but once. And its own TypeErrors are its own.
     if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
@@ -210,8 +191,9 @@ def make_cache_key(
 ) -> str:
     """Return the full cache key for a base key.
 
-    It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters and
-    spaces are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest.
+    It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters, spaces
+    and lone surrogates are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest. If the
+    default cache is on memcached, so does what goes beyond the bytes that it takes.
 
     Args:
         key: A string, which is taken as it is, or a sequence of strings. Those may come from users: where there are
@@ -223,10 +205,17 @@ def make_cache_key(
     Raises:
         AssertionError: The encryption key is not of type ``bytes``.
         SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
-        TypeError: The base key is neither a string nor a sequence of strings.
+        TypeError: The base key is neither a string nor a sequence of strings. Iterators can't be read twice, sets and
+            mappings are in no order of their own.
     """
     settings = get_settings()
 
+    try:
+        max_bytes = get_max_key_bytes(get_cache())
+    except Exception:
+        # A cache that can't be had tells nothing of its keys. Its error is for those who use it.
+        max_bytes = None
+
     return _native.make_full_key(
-        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key)
+        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key), max_bytes
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar
-from threading import get_ident
 from typing import TYPE_CHECKING, cast
 
 from asgiref.local import Local
@@ -42,7 +42,8 @@ def get_cache() -> BaseCache:
     if (
         found is not None
         and found[0] is _get_state(_caches._connections)
-        and found[1] == get_ident()
+        # Looked up now, since gevent may have put its own in there after the import.
+        and found[1] == threading.get_ident()
         and type(caches).__getitem__ is _getitem
     ):
         return found[2]
@@ -52,7 +53,7 @@ def get_cache() -> BaseCache:
     # To ask may have been a change.
     if _has_states and type(caches).__getitem__ is _getitem:
         state = _get_state(_caches._connections)
-        _found.set(None if state is None else (state, get_ident(), cache))
+        _found.set(None if state is None else (state, threading.get_ident(), cache))
 
     return cache
 

@@ -65,7 +65,7 @@ class Entry:
         self._key = key
         self._options = options
         self.encryption_key = encryption_key
-        self.full_key = _native.make_full_key(options.prefix, key, encryption_key)
+        self.full_key = _native.make_full_key(options.prefix, key, encryption_key, options.max_key_bytes)
         self.sealer = self.make_sealer() if options.seal else None
 
     def get_older(self) -> Iterator[Entry]:
@@ -75,13 +75,19 @@ class Entry:
     def make_lock_key(self) -> str:
         """Return the full key of the lock for computing this entry."""
         key = self._key
-        lock_key = f"_lock_:{key}" if isinstance(key, str) else ("_lock_", *key)
+        # Joined, since formatting may make other characters of a subclass of str than it holds.
+        lock_key = "".join(("_lock_:", key)) if isinstance(key, str) else ("_lock_", *key)
+        options = self._options
 
-        return _native.make_full_key(self._options.prefix, lock_key, self.encryption_key)
+        return _native.make_full_key(options.prefix, lock_key, self.encryption_key, options.max_key_bytes)
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
         """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
-        return [self._make_chunk_key(index) for index in range(start, end)]
+        options = self._options
+
+        return _native.make_chunk_keys(
+            options.prefix, self._key, self.encryption_key, options.max_key_bytes, start, end
+        )
 
     def make_sealer(self) -> _native.Sealer:
         """Return an object that makes and checks the seals of this entry.
@@ -92,8 +98,7 @@ class Entry:
         Raises:
             ImproperlyConfigured: ``FASTBLETS_SEAL_KEY`` is too short, or neither text nor bytes.
         """
-        # A key may hold lone surrogates.
-        full_key = self.full_key.encode("utf-8", "surrogatepass")
+        full_key = self.full_key.encode("utf-8")
 
         return _native.Sealer(self.encryption_key or get_seal_key(get_settings()), full_key)
 
@@ -217,12 +222,6 @@ class Entry:
             Exception: Unpickling an item failed.
         """
         return _native.read_items(chunks, self._options.compress, self.encryption_key, self._options.loads)
-
-    def _make_chunk_key(self, index: int) -> str:
-        key = self._key
-        chunk_key = f"{key}-{index}" if isinstance(key, str) else [*key[:-1], f"{key[-1]}-{index}"]
-
-        return _native.make_full_key(self._options.prefix, chunk_key, self.encryption_key)
 
 
 def is_full(chunk: bytes) -> bool:

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fastblets import _native
+from fastblets.cache.arguments import check_lock, compute
 from fastblets.cache.entry import COUNT
 from fastblets.cache.errors import ForeignValueError, UnreachableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
@@ -142,7 +143,13 @@ class Memoize:
             form: How the entry's value is loaded and kept.
             lock: The lock, None without one.
             overwrite: Whether to compute even if there is an entry.
+
+        Raises:
+            TypeError: The lock is none.
         """
+        if lock is not None:
+            check_lock(lock)
+
         self.storage = storage
         self._form = form
         self._lock = lock = lock or None
@@ -506,6 +513,7 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T]) -> _T:
     This is what most calls are, so it has no generator, and no object more than it needs.
 
     Raises:
+        TypeError: As for :func:`~fastblets.cache.arguments.compute`.
         Exception: What ``lookup_callable`` raised.
     """
     is_reachable = True
@@ -522,7 +530,7 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T]) -> _T:
         return found
 
     log_miss(storage)
-    value = lookup_callable()
+    value = compute(lookup_callable)
     warn_if_big(storage, value)
 
     if is_reachable:

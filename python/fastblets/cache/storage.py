@@ -11,19 +11,21 @@ from django.core.cache.backends.memcached import PyMemcacheCache
 from fastblets import _native
 from fastblets.cache.connection import get_cache
 from fastblets.cache.entry import COUNT, VALUE, Entry, is_full, parse_count
-from fastblets.cache.errors import MissingChunkError
+from fastblets.cache.errors import MissingChunkError, SiteUnavailableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
-from fastblets.cache.options import UNSET
+from fastblets.cache.kinds import unwrap
+from fastblets.cache.options import UNSET, Options
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any, Final
 
     from django.core.cache.backends.base import BaseCache
 
     from fastblets.cache.entry import Kind
-    from fastblets.cache.options import Options
+    from fastblets.cache.options import Unset
+    from fastblets.cache.seals import Seal
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
@@ -52,8 +54,8 @@ class Storage:
         """Take the entry and its options. No cache is asked yet."""
         self.entry = entry
         self.options = options
-        #: Where a small value was looked for, and is stored.
-        self._cache: BaseCache | None = None
+        #: Where a small value is looked for, and stored.
+        self._cache: BaseCache | None = options.cache
 
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
@@ -69,13 +71,17 @@ class Storage:
         key = entry.full_key
 
         try:
-            self._cache = cache = get_cache()
+            cache = self._cache
+
+            if cache is None:
+                self._cache = cache = get_cache()
+
             stored = cache.get(key, UNSET)
         except Exception as e:
             log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
             raise as_cache_error(e) from None
 
-        if stored is None and entry.sealer is not None and kind is VALUE and isinstance(cache, PyMemcacheCache):
+        if stored is None and entry.sealer is not None and kind is VALUE and isinstance(unwrap(cache), PyMemcacheCache):
             # pymemcache returns None for values it cannot unpickle. Nothing tells that None from a stored one.
             return UNSET
 
@@ -356,3 +362,31 @@ def _delete(key: str) -> None:
         get_cache().delete(key)
     except Exception as e:
         raise as_cache_error(e) from None
+
+
+def open_entry(
+    key: str | Sequence[str],
+    expiration: int | Unset | None,
+    compress: bool,
+    use_encryption: bool | None,
+    encryption_key: bytes | None,
+    seal: Seal | None,
+) -> Storage | None:
+    """Return the entry of one call of a memoize function; None, with an error logged, if its full key can't be made.
+
+    For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
+
+    Raises:
+        Exception: As for :class:`~fastblets.cache.options.Options` and :class:`~fastblets.cache.entry.Entry`.
+    """
+    try:
+        options = Options(expiration, compress, use_encryption, encryption_key, seal)
+    except SiteUnavailableError as e:
+        logger.error(
+            'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
+            key,
+            e,
+        )
+        return None
+
+    return Storage(Entry(key, options, options.encryption_key), options)

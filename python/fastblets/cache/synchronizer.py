@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from fastblets.cache.arguments import check_seconds
 from fastblets.cache.backend import make_cache_key
 from fastblets.cache.connection import cache
 from fastblets.cache.errors import SiteUnavailableError
@@ -65,8 +66,12 @@ class GenerationSynchronizer:
             cache_expiration_secs: Seconds for which to keep the number in the cache.
 
         Raises:
+            TypeError: The key or the expiration is of a wrong type.
             ValueError: A sequence was given for a key that is not to be normalized.
         """
+        if cache_expiration_secs is not None:
+            check_seconds("cache_expiration_secs", cache_expiration_secs)
+
         if not (normalize_cache_key or isinstance(cache_key, str)):
             raise ValueError("cache_key must be a string if setting normalize_cache_key=False.")
 

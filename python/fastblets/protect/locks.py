@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from fastblets.cache.arguments import check_seconds
 from fastblets.cache.backend import make_cache_key
 from fastblets.cache.connection import cache
 from fastblets.cache.failures import log_failure
@@ -89,8 +90,13 @@ class CacheLock:
 
         Raises:
             SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
+            TypeError: One of the times is no number: a lock that never ends would stay when its process dies.
             ValueError: One of the times is not positive.
         """
+        check_seconds("timeout_secs", timeout_secs)
+        check_seconds("retry_secs", retry_secs)
+        check_seconds("lock_expiration_secs", lock_expiration_secs)
+
         # Not the other way round: NaN is no time either.
         if timeout_secs != -1 and not timeout_secs > 0:
             raise ValueError("timeout_secs must be -1 or a positive value.")
