@@ -7,7 +7,6 @@ FUZZ_SECONDS ?= 60
 BIN := .venv/bin
 DEV := .venv/requirements-dev
 LINT := .venv/requirements-lint
-MATRIX := .venv/requirements-matrix
 WHEELS := .venv/requirements-wheels
 DOCS := .venv/requirements-docs
 # pyright looks at what is installed there.
@@ -21,58 +20,62 @@ N ?= 1000
 BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
 
 # What exercises the unsafe code of src/python/raw.rs the most.
-UNSAFE := $(addprefix tests/test_,pickle_codec.py pickle_instances.py vectors.py differential_values.py)
+UNSAFE := $(addprefix tests/test_,pickle_codec.py pickle_instances.py pickle_walk.py vectors.py differential_values.py)
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
-.PHONY: help demo test parity matrix matrix-short docs wheels licences upstream faults lint lint-rust lint-python
-.PHONY: fuzz sanitize bench build servers clean
+# How pytest runs: a worker for each processor, each with servers and a database of its own.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+LLVM = $(shell rustc --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+LLVM_TOOLS = $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
+# Each worker, and each process that a test starts, would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test test-slow test-all parity matrix matrix-short docs wheels licences upstream faults
+.PHONY: lint lint-rust lint-python deny msrv fuzz sanitize coverage bench build servers clean
+
+# A target with two # behind its name is in the list, in the order of this file.
 help:
-	@echo "make demo [CACHE=file|memcached|redis]  see what it does"
-	@echo "make test                               Rust and Python tests, on real caches"
-	@echo "make faults                             what fails on purpose, and what comes of it: docs/reliability.md, docs/security.md"
-	@echo "make parity [N=1000]                    so many random cases of each kind, beside Djblets"
-	@echo "make matrix                             the tests on every Python here, with every Django"
-	@echo "make matrix-short                       the tests on the oldest pair and the newest"
-	@echo "make docs                               the pages in docs as a site, in site"
-	@echo "make wheels                             what is released: an sdist and wheels, built and tested, in dist"
-	@echo "make licences                           THIRD-PARTY.txt, from what Cargo.lock says"
-	@echo "make upstream                           Djblets' own tests, of every release in use, on us"
-	@echo "make lint                               formatters, linters, type checkers; or lint-rust, lint-python"
-	@echo "make fuzz [FUZZ_SECONDS=60]             each fuzzer of the codec for that long"
-	@echo "make sanitize                           what reaches into CPython's objects, under AddressSanitizer"
-	@echo "make build                              the package, in .venv, in release mode"
-	@echo "make bench [BENCH=--help]               Djblets and fastblets side by side, for docs/performance.md"
-	@echo "make clean                              remove all that was made"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-demo: build
+demo: build ## a small Django project at work, on files; CACHE=memcached or redis: on a real server
 	$(BIN)/python examples/demo.py $(CACHE)
 
-test: build servers
+test: build servers ## the tests for every day, Rust and Python, on real caches
 	cargo test --locked
-	$(BIN)/python -m pytest -q --slow-paths $(BOTH_WAYS)
-	$(BIN)/python -m pytest
+	$(PYTEST) -q -m "not slow" --slow-paths $(BOTH_WAYS)
+	$(PYTEST) -q -m "not slow"
 
-faults: build servers
+test-slow: build servers
+	$(PYTEST) -q -m slow --slow-paths $(BOTH_WAYS)
+	$(PYTEST) -q -m slow
+
+test-all: test test-slow ## all tests: what CI runs
+
+faults: build servers ## what fails on purpose, and what comes of it: docs/reliability.md, docs/security.md
 	$(BIN)/python -m tests.faults
 
-parity: build
+parity: build ## N=1000 random cases of each kind, beside Djblets
 	FASTBLETS_EXAMPLES=$(N) $(BIN)/python -m pytest --timeout 0 $(wildcard tests/test_differential_*.py)
 
-matrix matrix-short: $(MATRIX) servers
-	$(BIN)/nox --session $@ table
+matrix: $(DEV) servers ## all tests on every Python here, with every Django
+	$(BIN)/python -m tools.matrix all
 
-docs: $(DOCS)
+matrix-short: $(DEV) servers ## the tests for every day, on the oldest pair and the newest
+	$(BIN)/python -m tools.matrix short
+
+docs: $(DOCS) ## the pages in docs as a site, in site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-wheels: $(WHEELS) servers
-	$(BIN)/nox --session wheels
+wheels: $(WHEELS) servers ## what is released: an sdist and wheels, built and tested, in dist
+	$(BIN)/python -m tools.matrix wheels
 
-licences: $(DEV)
-	$(BIN)/python -m tests.licences
+licences: $(DEV) ## THIRD-PARTY.txt, from what Cargo.lock says
+	$(BIN)/python -m tools.licences
 
-upstream: build
+upstream: build ## Djblets' own tests, of every release in use, on us
 	rm -rf build/upstream/wheel
 	$(BIN)/maturin build --release --locked --quiet --interpreter $(BIN)/python --out build/upstream/wheel
 	set -e; for version in 6.1 6.0 5.2.2; do \
@@ -80,7 +83,7 @@ upstream: build
 		$(BIN)/python -m tests.upstream.run --version $$version --all --fastblets build/upstream/wheel/*.whl; \
 	done
 
-lint: lint-rust lint-python
+lint: lint-rust lint-python ## formatters, linters, type checkers; or lint-rust, lint-python
 
 lint-rust: $(DEV)
 	cargo fmt --check
@@ -96,31 +99,45 @@ lint-python: build $(LINT)
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
 
 # The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may.
-fuzz:
+fuzz: ## each fuzzer of the codec for FUZZ_SECONDS=60
 	command -v cargo-fuzz || cargo install --locked --quiet cargo-fuzz
 	for target in $$(cargo fuzz list); do \
 		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
 # Instrumented code needs a target of its own, so that what runs while it is built is not. The runtime is gcc's, loaded before
-# Python, whose own small objects are left to malloc: else nobody would see where one ends.
-sanitize: build
+# Python, whose own small objects are left to malloc: else nobody would see where one ends. With debug assertions, so that no
+# Python code runs in a walk: src/python/walk.rs.
+sanitize: build ## what reaches into CPython's objects, under AddressSanitizer
 	rm -rf build/sanitize
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Zexternal-clangrt" CARGO_PROFILE_RELEASE_LTO=off \
-		CARGO_TARGET_DIR=target/sanitize $(BIN)/maturin build --release --locked --quiet --target $(HOST) \
+		CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_TARGET_DIR=target/sanitize $(BIN)/maturin build --release --locked --quiet --target $(HOST) \
 		--auditwheel skip --interpreter $(BIN)/python --out build/sanitize
 	$(BIN)/python -m zipfile -e build/sanitize/*.whl build/sanitize/package
 	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 		PYTHONPATH=build/sanitize/package $(BIN)/python -m pytest -q $(UNSAFE)
 
-build: $(DEV)
+deny: ## licences, sources and known faults of the crates, by cargo-deny
+	command -v cargo-deny || cargo install --locked --quiet cargo-deny
+	cargo deny --locked --all-features check $(DENY)
+
+msrv: $(DEV) ## whether the oldest Rust that Cargo.toml names compiles it
+	rustup toolchain install $(MSRV) --profile minimal
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python CARGO_TARGET_DIR=target/msrv cargo +$(MSRV) check --locked --features python
+
+# The tests in both languages, on an instrumented build: the tests of Python run most of the Rust.
+coverage: $(DEV) servers ## which lines of Python and Rust no test runs, in build/coverage
+	rm -rf build/coverage
+	PATH=$(LLVM_TOOLS):$$PATH LLVM=$(LLVM) $(BIN)/python -m tools.coverage
+
+build: $(DEV) ## the package, in .venv, in release mode
 	$(BIN)/maturin develop --release --locked --quiet
 
-bench: build servers
+bench: build servers ## BENCH=--help: Djblets and fastblets side by side, for docs/performance.md
 	$(BIN)/python -m benches.memoize $(BENCH)
 
-servers: $(DEV)
-	$(BIN)/python -m tests.servers install
+servers: $(DEV) ## memcached and redis-server, installed where we may
+	$(BIN)/python -m tools.servers install
 
 $(DEV): requirements/dev.txt requirements/oracle.txt requirements/test.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("fastblets needs Python 3.10 or newer")'
@@ -132,17 +149,13 @@ $(LINT): requirements/lint.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
-$(MATRIX): requirements/matrix.txt $(DEV)
-	$(PIP) $<
-	touch $@
-
 $(DOCS): requirements/docs.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
-$(WHEELS): requirements/wheels.txt requirements/matrix.txt $(DEV)
+$(WHEELS): requirements/wheels.txt $(DEV)
 	$(PIP) $<
 	touch $@
 
-clean:
+clean: ## remove all that was made
 	rm -rf .venv target fuzz/target build dist site

@@ -11,10 +11,10 @@ from typing import Any
 
 from django.core.cache import cache, caches
 from django.core.cache.backends.locmem import LocMemCache
-from tests.backends import stored_bytes
 
 from benches import data
 from benches.libraries import Library, fixed_ivs
+from tests.backends import stored_bytes
 
 KEY = "benchmark"
 LONG_KEY = "long/" * 80

@@ -14,6 +14,7 @@ from unittest import mock
 import django
 from django.conf import settings
 from django.core.cache import cache
+
 from tests.randomness import CountingIVs
 
 LIBRARIES = ("djblets", "fastblets")

@@ -10,9 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tests.backends import locmem_config
-from tests.servers import Memcached, Redis, Server, missing_servers
-
 from benches import report, seals, threads
 from benches.jobs import CheckError, Job, all_jobs
 from benches.libraries import LIBRARIES, Library, set_up_django, use_cache
@@ -22,6 +19,8 @@ from benches.memory import RECORDS, can_measure, measure_memory
 from benches.seals import Cost
 from benches.timing import QUICK, THOROUGH, Speed, time_job
 from fastblets import _native
+from tests.backends import locmem_config
+from tools.servers import Memcached, Redis, Server, missing_servers
 
 Row = Speed | Limit | Cost
 #: A title, and what measures.

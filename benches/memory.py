@@ -13,12 +13,11 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from tests.servers import Memcached
-
 from benches.data import Record, records
 from benches.jobs import KEY, MODES, CheckError
 from benches.libraries import LIBRARIES, Library, set_up_django, use_cache
 from benches.limits import Limit
+from tools.servers import Memcached
 
 RECORDS = 2_000_000
 STATUS = Path("/proc/self/status")

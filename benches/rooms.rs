@@ -74,7 +74,9 @@ fn encrypt(data: &[u8]) -> Vec<u8> {
 
 fn decrypt(data: &[u8]) -> Vec<u8> {
     let mut output = Vec::new();
-    Decryptor::new(Key::new(&KEY).unwrap(), IV).apply(data, &mut output);
+    Decryptor::new(Key::new(&KEY).unwrap(), IV)
+        .apply(data, &mut output)
+        .unwrap();
     output
 }
 
@@ -179,7 +181,7 @@ fn naive_join(prefix: &str, parts: &[&str]) -> Vec<u8> {
         .into_bytes()
 }
 
-fn naive_plain(joined: &str) -> Vec<u8> {
+fn naive_plain(joined: &str) -> String {
     use sha2::Digest;
 
     let escaped: String = joined
@@ -190,17 +192,17 @@ fn naive_plain(joined: &str) -> Vec<u8> {
         })
         .collect();
     if escaped.chars().count() <= key::MAX_KEY_SIZE {
-        return escaped.into_bytes();
+        return escaped;
     }
     let digest: String = sha2::Sha256::digest(&escaped)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let kept: String = escaped.chars().take(key::MAX_KEY_SIZE - digest.len()).collect();
-    (kept + &digest).into_bytes()
+    kept + &digest
 }
 
-fn naive_keyed(joined: &[u8]) -> Vec<u8> {
+fn naive_keyed(joined: &[u8]) -> String {
     use hmac::{KeyInit, Mac};
 
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(&KEY).unwrap();
@@ -209,8 +211,7 @@ fn naive_keyed(joined: &[u8]) -> Vec<u8> {
         .into_bytes()
         .iter()
         .map(|byte| format!("{byte:02x}"))
-        .collect::<String>()
-        .into_bytes()
+        .collect()
 }
 
 fn keys(criterion: &mut Criterion) {
@@ -221,7 +222,9 @@ fn keys(criterion: &mut Criterion) {
         &mut group(criterion, "key join", size),
         "sequence",
         [
-            ("fastblets", &|| key::join(Some(b"example.com"), black_box(&bytes))),
+            ("fastblets", &|| {
+                key::join(Some(b"example.com"), black_box(&bytes)).unwrap()
+            }),
             ("naive", &|| naive_join("example.com", black_box(&parts))),
         ],
     );
@@ -236,7 +239,7 @@ fn keys(criterion: &mut Criterion) {
             &mut group(criterion, "key plain", text.len()),
             input,
             [
-                ("fastblets", &|| key::plain(black_box(text).into()).unwrap()),
+                ("fastblets", &|| key::plain(black_box(text).into(), None).unwrap()),
                 ("naive", &|| naive_plain(black_box(text))),
             ],
         );
@@ -247,7 +250,7 @@ fn keys(criterion: &mut Criterion) {
         &mut group(criterion, "key keyed", joined.len()),
         "short",
         [
-            ("fastblets", &|| key::keyed(black_box(joined), &KEY)),
+            ("fastblets", &|| key::keyed(black_box(joined), &KEY).unwrap()),
             ("naive", &|| naive_keyed(black_box(joined))),
         ],
     );
@@ -283,7 +286,7 @@ fn chunks(criterion: &mut Criterion) {
 }
 
 fn write(items: &[&[u8]], compress: bool, key: Option<Key<'_>>) -> Vec<Vec<u8>> {
-    let mut writer = Writer::new(compress, key.map(|key| (key, IV)));
+    let mut writer = Writer::new(compress, key.map(|key| (key, IV))).unwrap();
     let mut chunks = Vec::new();
     let mut take = |cutter: &mut Cutter| {
         chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));

@@ -1,5 +1,7 @@
 //! Cutting a stream into chunks that fit into a cache.
 
+use crate::error::shrink;
+
 /// A chunk's size in bytes: just under the largest item that memcached takes by default.
 pub const CHUNK_SIZE: usize = (1 << 20) - 1024;
 
@@ -26,7 +28,7 @@ impl Cutter {
         let taken = self.full_chunks().len() * CHUNK_SIZE;
         self.pending.drain(..taken);
         // One huge item must not hold its memory for all that follow it.
-        self.pending.shrink_to(2 * CHUNK_SIZE);
+        shrink(&mut self.pending, 2 * CHUNK_SIZE);
     }
 
     /// What is left after the full chunks: the last chunk, `None` where nothing is left.

@@ -8,7 +8,7 @@ use aes::cipher::{Array, BlockCipherEncrypt, BlockModeEncrypt, InnerIvInit, KeyI
 // Decryption, too, only ever encrypts blocks.
 use aes::{Aes128Enc as Aes128, Aes192Enc as Aes192, Aes256Enc as Aes256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, grow};
 
 #[cfg(target_arch = "x86_64")]
 mod registers;
@@ -130,7 +130,8 @@ impl Decryptor {
     }
 
     /// Decrypts the next bytes of the stream, appending them to `output`.
-    pub fn apply(&mut self, data: &[u8], output: &mut Vec<u8>) {
+    pub fn apply(&mut self, data: &[u8], output: &mut Vec<u8>) -> Result<()> {
+        grow(output, data.len())?;
         // The register and the first bytes of data, so that every byte's block is 16 bytes in a row somewhere.
         let (head, tail) = data.split_at(data.len().min(BLOCK_SIZE));
         let mut joined = [0; 2 * BLOCK_SIZE];
@@ -139,12 +140,12 @@ impl Decryptor {
         room[..head.len()].copy_from_slice(head);
         let joined = &joined[..BLOCK_SIZE + head.len()];
 
-        output.reserve(data.len());
         self.decrypt(joined, head, output);
         self.decrypt(data, tail, output);
 
         let last = if data.len() < BLOCK_SIZE { joined } else { data };
         self.register.copy_from_slice(&last[last.len() - BLOCK_SIZE..]);
+        Ok(())
     }
 
     /// Decrypts `data`, of which byte i is preceded by the 16 bytes at `before[i..]`.
@@ -219,7 +220,7 @@ mod tests {
         let mut decryptor = Decryptor::new(Key::new(key).unwrap(), iv);
         let mut output = Vec::new();
         for piece in pieces {
-            decryptor.apply(piece, &mut output);
+            decryptor.apply(piece, &mut output).unwrap();
         }
         output
     }

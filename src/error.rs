@@ -19,6 +19,9 @@ pub enum Error {
     Memory,
 }
 
+/// The text of [`Error::Memory`].
+pub(crate) const NO_MEMORY: &str = "There is not enough memory.";
+
 /// The codec's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -33,7 +36,7 @@ impl fmt::Display for Error {
             Self::IvSize(bytes) => write!(f, "Invalid IV size ({bytes}) for CFB8."),
             Self::Zlib(what) => write!(f, "The compressed data is damaged: {what}."),
             Self::Seal(what) => write!(f, "The data's seal is not valid: {what}."),
-            Self::Memory => f.write_str("There is not enough memory."),
+            Self::Memory => f.write_str(NO_MEMORY),
             Self::Pickle(what) => write!(f, "The pickled data is damaged: {what}."),
         }
     }
@@ -41,7 +44,57 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Makes room, or says that there is none: a `Vec` that can't grow by itself ends the process.
-pub(crate) fn grow(output: &mut Vec<u8>, more: usize) -> Result<()> {
-    output.try_reserve(more).map_err(|_| Error::Memory)
+// A `Vec` that can't grow by itself ends the process. So whatever grows with the data grows by one of these.
+
+/// Makes room for `more` elements, or says that there is none.
+#[inline]
+pub(crate) fn grow<T>(list: &mut Vec<T>, more: usize) -> Result<()> {
+    list.try_reserve(more).map_err(|_| Error::Memory)
+}
+
+/// Appends an element.
+#[inline]
+pub(crate) fn push<T>(list: &mut Vec<T>, element: T) -> Result<()> {
+    grow(list, 1)?;
+    list.push(element);
+    Ok(())
+}
+
+/// Appends elements.
+#[inline]
+pub(crate) fn append<T: Copy>(list: &mut Vec<T>, elements: &[T]) -> Result<()> {
+    grow(list, elements.len())?;
+    list.extend_from_slice(elements);
+    Ok(())
+}
+
+/// One vector of several pieces.
+pub(crate) fn concat<T: Copy>(pieces: &[&[T]]) -> Result<Vec<T>> {
+    let mut whole = Vec::new();
+    grow(&mut whole, pieces.iter().map(|piece| piece.len()).sum())?;
+    for piece in pieces {
+        whole.extend_from_slice(piece);
+    }
+    Ok(whole)
+}
+
+/// What an iterator gives.
+pub(crate) fn collect<T>(elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    grow(&mut list, elements.size_hint().0)?;
+    for element in elements {
+        push(&mut list, element)?;
+    }
+    Ok(list)
+}
+
+/// Gives room beyond `most` elements back, once it isn't needed any more. It is kept where memory is short: a smaller
+/// one has to be had first.
+pub(crate) fn shrink<T: Copy>(list: &mut Vec<T>, most: usize) {
+    let mut smaller = Vec::new();
+    let size = most.max(list.len());
+    if list.capacity() > size && smaller.try_reserve_exact(size).is_ok() {
+        smaller.extend_from_slice(list);
+        *list = smaller;
+    }
 }

@@ -4,7 +4,7 @@
 
 use crate::chunk::{CHUNK_SIZE, Cutter};
 use crate::cipher::{BLOCK_SIZE, Decryptor, Encryptor, Key, iv};
-use crate::error::{Error, Result, grow};
+use crate::error::{Error, Result, append, grow, shrink};
 use crate::zlib::{Deflate, Inflate};
 
 /// How much is given to inflate at a time, and the least room it is given for its output, in bytes.
@@ -19,23 +19,25 @@ pub struct Writer {
     pickle: Vec<u8>,
     /// Where in the cutter's input that begins which is not yet encrypted.
     start: usize,
+    /// The first error. After it the stream is not what it should be.
+    result: Result<()>,
 }
 
 impl Writer {
     /// Starts a stream. An encrypted one begins with its initialization vector, even if nothing ever follows.
-    pub fn new(compress: bool, encryption: Option<(Key<'_>, [u8; BLOCK_SIZE])>) -> Self {
+    pub fn new(compress: bool, encryption: Option<(Key<'_>, [u8; BLOCK_SIZE])>) -> Result<Self> {
         let mut cutter = Cutter::default();
-        let encryptor = encryption.map(|(key, iv)| {
-            cutter.input().extend_from_slice(&iv);
-            Encryptor::new(key, iv)
-        });
-        Self {
+        if let Some((_, iv)) = &encryption {
+            append(cutter.input(), iv)?;
+        }
+        Ok(Self {
             deflate: compress.then(Deflate::default),
-            encryptor,
+            encryptor: encryption.map(|(key, iv)| Encryptor::new(key, iv)),
             cutter,
             pickle: Vec::new(),
             start: 0,
-        }
+            result: Ok(()),
+        })
     }
 
     /// Where the next item's pickle is to be appended, before [`end_pickle`](Self::end_pickle).
@@ -48,26 +50,27 @@ impl Writer {
         }
     }
 
-    /// Takes over the pickle that was appended.
+    /// Takes over the pickle that was appended. After an error there is no going on.
     pub fn end_pickle(&mut self) -> Result<()> {
-        if let Some(deflate) = &mut self.deflate {
-            deflate.write(&self.pickle, self.cutter.input())?;
-            self.pickle.clear();
-            // One huge item must not hold its memory for all that follow it.
-            self.pickle.shrink_to(CHUNK_SIZE);
-        }
-        self.encrypt();
-        Ok(())
+        self.go_on(|deflate, pickle, output| deflate.write(pickle, output))
     }
 
     /// Ends the stream. What is left is in the full chunks and the last one.
     pub fn finish(&mut self) -> Result<()> {
         self.start = self.cutter.input().len();
+        self.go_on(|deflate, _, output| deflate.finish(output))
+    }
+
+    fn go_on(&mut self, compress: impl FnOnce(&mut Deflate, &[u8], &mut Vec<u8>) -> Result<()>) -> Result<()> {
+        self.result.clone()?;
         if let Some(deflate) = &mut self.deflate {
-            deflate.finish(self.cutter.input())?;
+            self.result = compress(deflate, &self.pickle, self.cutter.input());
+            self.pickle.clear();
+            // One huge item must not hold its memory for all that follow it.
+            shrink(&mut self.pickle, CHUNK_SIZE);
         }
         self.encrypt();
-        Ok(())
+        self.result.clone()
     }
 
     /// The chunks made so far.
@@ -191,7 +194,7 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
             decryptor: None,
         };
         if let Some(key) = key {
-            let mut bytes = Vec::with_capacity(BLOCK_SIZE);
+            let mut bytes = Vec::new();
             source.read(&mut bytes, BLOCK_SIZE)?;
             source.decryptor = Some(Decryptor::new(key, iv(&bytes)?));
         }
@@ -217,10 +220,9 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
             };
             let rest = chunk.as_ref().get(self.at..).unwrap_or_default();
             let piece = &rest[..rest.len().min(end - output.len())];
-            grow(output, piece.len())?;
             match &mut self.decryptor {
-                Some(decryptor) => decryptor.apply(piece, output),
-                None => output.extend_from_slice(piece),
+                Some(decryptor) => decryptor.apply(piece, output)?,
+                None => append(output, piece)?,
             }
             self.at += piece.len();
             if piece.len() == rest.len() {
@@ -243,7 +245,7 @@ mod tests {
     /// The stored chunks, as a caller collects them.
     fn write(items: &[Vec<u8>], compress: bool, encrypt: bool) -> Vec<Vec<u8>> {
         let key = Key::new(KEY).unwrap();
-        let mut writer = Writer::new(compress, encrypt.then_some((key, IV)));
+        let mut writer = Writer::new(compress, encrypt.then_some((key, IV))).unwrap();
         let mut chunks: Vec<Vec<u8>> = Vec::new();
         let mut collect = |cutter: &mut Cutter| {
             chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));

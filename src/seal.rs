@@ -33,12 +33,13 @@ const TAG_SIZE: usize = 32;
 const LABEL: &[u8; 16] = b"fastblets seal 1";
 const VERSION: u8 = 1;
 
-/// Version, identity of the write, tag.
-const CHUNK_SEAL_SIZE: usize = 1 + WRITE_ID_SIZE + TAG_SIZE;
+/// The size in bytes of a chunk's seal: version, identity of the write, tag.
+pub const CHUNK_SEAL_SIZE: usize = 1 + WRITE_ID_SIZE + TAG_SIZE;
 
 /// In front of the tag after a pickle. No pickle of protocol 0 holds a zero byte; of protocol 4 one may.
 const TRAILER_MARK: &[u8; 4] = b"\0fb\x01";
-const TRAILER_SIZE: usize = TRAILER_MARK.len() + TAG_SIZE;
+/// The size in bytes of the seal behind a pickle.
+pub const TRAILER_SIZE: usize = TRAILER_MARK.len() + TAG_SIZE;
 
 const FOREIGN: Error = Error::Seal("it is none of fastblets'");
 const WRONG: Error = Error::Seal("it does not fit the data");
@@ -58,8 +59,12 @@ pub struct Sealer(Tag);
 
 /// A tag being computed.
 #[derive(Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "each seal would take memory, of which there may be none"
+)]
 enum Tag {
-    Keyed(Box<Hmac<Sha256>>),
+    Keyed(Hmac<Sha256>),
     Unkeyed(Sha256),
 }
 
@@ -78,9 +83,19 @@ impl Sealer {
     }
 
     /// The seal of a chunk: its number, from 0 on, and whether it is the last of this write.
-    pub fn chunk(&self, write_id: [u8; WRITE_ID_SIZE], index: usize, last: bool, chunk: &[u8]) -> Vec<u8> {
+    pub fn chunk(
+        &self,
+        write_id: [u8; WRITE_ID_SIZE],
+        index: usize,
+        last: bool,
+        chunk: &[u8],
+    ) -> [u8; CHUNK_SEAL_SIZE] {
         let tag = self.chunk_tag(&write_id, index, last, chunk).finish();
-        [&[VERSION][..], &write_id, &tag].concat()
+        let mut seal = [VERSION; CHUNK_SEAL_SIZE];
+        let (id, place) = seal[1..].split_at_mut(WRITE_ID_SIZE);
+        id.copy_from_slice(&write_id);
+        place.copy_from_slice(&tag);
+        seal
     }
 
     /// Checks all chunks of an entry, with their seals: that they are of one write, complete and in order.
@@ -100,11 +115,14 @@ impl Sealer {
         Ok(())
     }
 
-    /// Puts a seal behind a pickle.
-    pub fn seal(&self, kind: Kind, pickle: &mut Vec<u8>) {
+    /// The seal that goes behind a pickle.
+    pub fn trailer(&self, kind: Kind, pickle: &[u8]) -> [u8; TRAILER_SIZE] {
         let tag = self.pickle_tag(kind, pickle).finish();
-        pickle.extend_from_slice(TRAILER_MARK);
-        pickle.extend_from_slice(&tag);
+        let mut trailer = [0; TRAILER_SIZE];
+        let (mark, place) = trailer.split_at_mut(TRAILER_MARK.len());
+        mark.copy_from_slice(TRAILER_MARK);
+        place.copy_from_slice(&tag);
+        trailer
     }
 
     /// Checks the seal that [`split`] found behind a pickle.
@@ -146,7 +164,7 @@ pub fn split(data: &[u8]) -> (&[u8], Option<&[u8]>) {
 fn keyed(secret: &[u8]) -> Option<Tag> {
     let mut key = [0; 32];
     Hkdf::<Sha256>::new(None, secret).expand(LABEL, &mut key).ok()?;
-    Some(Tag::Keyed(Box::new(Hmac::new_from_slice(&key).ok()?)))
+    Some(Tag::Keyed(Hmac::new_from_slice(&key).ok()?))
 }
 
 fn number(value: usize) -> [u8; 8] {
@@ -197,8 +215,12 @@ mod tests {
         chunks
             .iter()
             .enumerate()
-            .map(|(index, chunk)| sealer.chunk(ID, index, index == last, chunk))
+            .map(|(index, chunk)| sealer.chunk(ID, index, index == last, chunk).to_vec())
             .collect()
+    }
+
+    fn with_trailer(sealer: &Sealer, kind: Kind, pickle: &[u8]) -> Vec<u8> {
+        [pickle, &sealer.trailer(kind, pickle)].concat()
     }
 
     fn seals_of(secret: Option<&[u8]>, full_key: &[u8]) -> Sealer {
@@ -217,8 +239,7 @@ mod tests {
                 assert_eq!(sealer.check_chunks(&chunks, &seals), Ok(()));
             }
             for kind in [Kind::Value, Kind::Count] {
-                let mut data = b"I3\n.".to_vec();
-                sealer.seal(kind, &mut data);
+                let data = with_trailer(&sealer, kind, b"I3\n.");
                 let (pickle, tag) = split(&data);
                 assert_eq!(pickle, b"I3\n.");
                 assert_eq!(sealer.check(kind, pickle, tag.unwrap()), Ok(()));
@@ -239,7 +260,7 @@ mod tests {
             let swapped = |list: &[Vec<u8>]| vec![list[1].clone(), list[0].clone(), list[2].clone()];
             assert!(sealer.check_chunks(&swapped(&chunks), &swapped(&seals)).is_err());
             let mut of_another_write = seals.clone();
-            of_another_write[1] = sealer.chunk(*b"another identity", 1, false, &chunks[1]);
+            of_another_write[1] = sealer.chunk(*b"another identity", 1, false, &chunks[1]).to_vec();
             assert_eq!(
                 sealer.check_chunks(&chunks, &of_another_write),
                 Err(Error::Seal("it is of another write"))
@@ -262,8 +283,7 @@ mod tests {
     #[test]
     fn a_value_is_no_count() {
         for sealer in sealers() {
-            let mut data = b"V3\np0\n.".to_vec();
-            sealer.seal(Kind::Value, &mut data);
+            let data = with_trailer(&sealer, Kind::Value, b"V3\np0\n.");
             let (pickle, tag) = split(&data);
             assert_eq!(sealer.check(Kind::Count, pickle, tag.unwrap()), Err(WRONG));
         }
@@ -290,10 +310,8 @@ mod tests {
 
     #[test]
     fn fields_do_not_run_into_each_other() {
-        let mut whole = b"ab.".to_vec();
-        seals_of(None, b"key").seal(Kind::Value, &mut whole);
-        let mut shifted = b"b.".to_vec();
-        seals_of(None, b"key\0a").seal(Kind::Value, &mut shifted);
+        let whole = with_trailer(&seals_of(None, b"key"), Kind::Value, b"ab.");
+        let shifted = with_trailer(&seals_of(None, b"key\0a"), Kind::Value, b"b.");
         assert_ne!(split(&whole).1, split(&shifted).1);
     }
 

@@ -16,12 +16,14 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import call_command
 from django.test import override_settings
 
-from tests.servers import Memcached, Redis
+from tools.servers import Memcached, Redis
 
 Config = dict[str, Any]
 
 # Limits what `cache_backend` runs on: locmem,file
 CHOICE = "FASTBLETS_BACKENDS"
+# One in memory and one for each kind of server. On the others, all but the tests of `every_backend` are slow.
+EVERYDAY = ("locmem", "pymemcache", "redis")
 FORWARDED = "forwarded_backend"
 # Django's own caches throw entries away beyond 300.
 ROOMY = {"MAX_ENTRIES": 100_000}

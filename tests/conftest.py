@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,16 +12,17 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 
 from fastblets import _native
-from tests.backends import BACKENDS, Backend, Needs, chosen, locmem_config, use_cache
+from tests.backends import BACKENDS, CHOICE, EVERYDAY, Backend, Needs, chosen, locmem_config, use_cache
 from tests.parity import Parity
 from tests.randomness import CountingIVs
-from tests.servers import AnyServer, Memcached, Redis, missing_servers
+from tools.servers import AnyServer, Memcached, Redis, missing_servers
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow-paths", action="store_true", help="leave all pickling to CPython's pickle, as a model")
+    parser.addoption("--portable", action="store_true", help="only what runs on every system: no servers, no `linux`")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,8 +31,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{backend.name}: runs on that cache backend")
 
 
-def pytest_sessionstart() -> None:
-    if IN_CI and (missing := missing_servers()):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    is_portable = config.getoption("--portable") or sys.platform != "linux"
+    for item in items:
+        # xdist runs tests by their names, which its workers must agree on.
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"The id of a parameter must be the same in each process: {item.nodeid}")
+        callspec = getattr(item, "callspec", None)
+        backend = callspec and callspec.params.get("cache_backend")
+        everyday = backend is None or backend.name in EVERYDAY or CHOICE in os.environ
+        if not everyday and not item.get_closest_marker("every_backend"):
+            item.add_marker(pytest.mark.slow)
+        if is_portable and (mark := item.get_closest_marker("linux")):
+            item.add_marker(pytest.mark.skip(reason=f"not portable: it needs {mark.args[0]}"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if IN_CI and not session.config.getoption("--portable") and (missing := missing_servers()):
         pytest.exit(f"Not installed, and CI tests everything: {', '.join(missing)}", returncode=1)
 
 
@@ -41,7 +59,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     if missing := missing_servers():
         terminalreporter.section("NOT ALL WAS TESTED", sep="!", red=True, bold=True)
         terminalreporter.line(f"Skipped, as it isn't installed, everything that needs: {', '.join(missing)}", red=True)
-        terminalreporter.line("Install with: python -m tests.servers install", red=True)
+        terminalreporter.line("Install with: python -m tools.servers install", red=True)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,11 @@ fn in_pieces(data: &[u8], cuts: &[usize]) -> (Result<Option<usize>>, Vec<String>
     cuts.sort_unstable();
     cuts.push(data.len());
     for cut in cuts {
-        match scanner.scan_with(&data[..cut], |global| globals.push(describe(global))) {
+        let found = scanner.scan_with(&data[..cut], |global| {
+            globals.push(describe(global));
+            Ok(())
+        });
+        match found {
             Ok(None) => {}
             done => return (done, globals),
         }

@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from django.conf import settings
@@ -22,10 +24,10 @@ from django.test import override_settings
 
 from fastblets import checks
 from fastblets.cache import backend
-from fastblets.conf import SETTINGS
+from fastblets.conf import DOCUMENTATION, SETTINGS
 from fastblets.replacement import MODULES
 from tests.backends import locmem_config
-from tests.servers import Memcached, missing_servers
+from tools.servers import Memcached, missing_servers
 
 OPERATING = Path(__file__).parent.parent / "docs" / "operating.md"
 MEMCACHED = "django.core.cache.backends.memcached"
@@ -52,13 +54,17 @@ def found(*, deploy: bool = True) -> dict[str, CheckMessage]:
     ours = [message for message in messages if str(message.id).startswith("fastblets.")]
     for message in ours:
         assert message.id in checks.IDS
-        anchor = f"docs/operating.md#{str(message.id).replace('.', '-').lower()}."
-        assert str(message.hint).endswith(anchor)
+        anchor = str(message.id).replace(".", "-").lower()
+        assert str(message.hint).endswith(f" See {DOCUMENTATION}/operating.md#{anchor}")
     return {str(message.id): message for message in ours}
 
 
 def test_a_project_in_order() -> None:
     assert found() == {}
+
+
+def test_the_pages_are_where_the_package_says() -> None:
+    assert f'\nDocumentation = "{DOCUMENTATION}"\n' in (OPERATING.parent.parent / "pyproject.toml").read_text()
 
 
 def test_each_check_is_explained() -> None:
@@ -186,6 +192,26 @@ def test_a_cache_that_cannot_be_had() -> None:
             assert checks.check_cache() == checks.check_memcached() == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "name"),
+    [
+        ("PyMemcacheCache", {}, None),
+        ("PyMemcacheCache", {"default_noreply": False}, None),
+        ("PyMemcacheCache", {"default_noreply": True}, "default_noreply"),
+        ("PyLibMCCache", {"behaviors": None}, None),
+        ("PyLibMCCache", {"behaviors": {"_noreply": 0}}, None),
+        ("PyLibMCCache", {"behaviors": {"_noreply": 1}}, "_noreply"),
+    ],
+)
+def test_a_client_that_does_not_wait_for_answers(kind: str, options: dict[str, Any], name: str | None) -> None:
+    pytest.importorskip({"PyMemcacheCache": "pymemcache", "PyLibMCCache": "pylibmc"}[kind])
+    caches = {"default": {"BACKEND": f"{MEMCACHED}.{kind}", "LOCATION": "127.0.0.1:1", "OPTIONS": options}}
+    with override_settings(CACHES=caches):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.W011"] * (name is not None)
+    assert not messages or f"the option {name}:" in messages["fastblets.W011"].msg
+
+
 @pytest.mark.parametrize("kind", ["PyMemcacheCache", "PyLibMCCache"])
 @pytest.mark.parametrize(("size", "expected"), [("512k", ["fastblets.W003"]), ("1m", []), ("2m", [])])
 def test_the_limit_of_a_memcached(kind: str, size: str, expected: list[str]) -> None:
@@ -204,6 +230,61 @@ def test_the_limit_of_a_memcached(kind: str, size: str, expected: list[str]) -> 
         assert f"{server.address} takes items of up to 524,288 bytes" in messages["fastblets.W003"].msg
 
 
+@pytest.mark.parametrize("setting", ["1 day", timedelta(days=1), [1]])
+def test_an_expiration_that_is_no_number(setting: Any) -> None:
+    with override_settings(CACHE_EXPIRATION_TIME=setting):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.E007"]
+    assert messages["fastblets.E007"].msg.startswith("CACHE_EXPIRATION_TIME must be a number of seconds or None")
+    for right in (60, 0.5, None):
+        with override_settings(CACHE_EXPIRATION_TIME=right):
+            assert found() == {}
+
+
+def quoted(key: str, prefix: str, version: int) -> str:
+    return quote(f"{prefix}:{version}:{key}")
+
+
+def by_characters(key: str, prefix: str, version: int) -> str:
+    full_key = f"{prefix}:{version}:{key}"
+    return full_key if len(full_key) <= 250 else str(hash(full_key))
+
+
+def failing(key: str, prefix: str, version: int) -> str:
+    raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({}, None),
+        ({"KEY_PREFIX": "p" * 183}, None),
+        ({"KEY_PREFIX": "p" * 184}, "long ones, since KEY_PREFIX leaves less than 64 bytes"),
+        ({"KEY_PREFIX": "п" * 92}, "long ones, since KEY_PREFIX leaves less than 64 bytes"),
+        ({"KEY_FUNCTION": quoted}, "long ones that are not ASCII, since KEY_FUNCTION"),
+        ({"KEY_FUNCTION": by_characters}, "long ones that are not ASCII, since KEY_FUNCTION"),
+        ({"KEY_FUNCTION": lambda key, prefix, version: f"{hash(key)}"}, None),
+        ({"KEY_FUNCTION": failing}, None),
+    ],
+)
+@pytest.mark.parametrize("forwarding", [False, True])
+def test_a_prefix_that_leaves_no_room_for_keys(config: dict[str, Any], refused: str | None, forwarding: bool) -> None:
+    pytest.importorskip("pymemcache")
+    caches = {"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": "127.0.0.1:1", **config}}
+    if forwarding:
+        pytest.importorskip("djblets")
+        caches["forwarded_backend"] = caches["default"]
+        backend = "djblets.cache.forwarding_backend.ForwardingCacheBackend"
+        caches["default"] = {"BACKEND": backend, "LOCATION": "forwarded_backend"}
+    with override_settings(CACHES=caches):
+        messages = found(deploy=False)
+    messages.pop("fastblets.W004", None)
+    assert list(messages) == (["fastblets.W013"] if refused else [])
+    if refused:
+        assert refused in messages["fastblets.W013"].msg
+        assert "ppp" not in str(messages)
+
+
 @pytest.mark.parametrize("state", ["down", "frozen", "nowhere"])
 def test_a_memcached_that_says_nothing(state: str) -> None:
     if Memcached.program in missing_servers():
@@ -216,10 +297,8 @@ def test_a_memcached_that_says_nothing(state: str) -> None:
             server.freeze()
         else:
             addresses = ["nowhere.invalid:11211", "no port", "unix:/nowhere/at/all", "/nowhere", "[::1]:1"]
-        start = time.monotonic()
         with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": addresses}}):
             assert found() == {}
-        assert time.monotonic() - start < 10
 
 
 def test_a_server_that_talks_without_end() -> None:
@@ -237,12 +316,18 @@ def test_a_server_that_talks_without_end() -> None:
 
         threading.Thread(target=talk, daemon=True).start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        start = time.monotonic()
         with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": address}}):
             assert found() == {}
-        assert time.monotonic() - start < 5
 
 
+def test_a_system_without_sockets_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+    caches = {"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": "unix:/tmp/memcached.sock"}}
+    with override_settings(CACHES=caches):
+        assert found() == {}
+
+
+@pytest.mark.linux("sockets in files")
 def test_a_memcached_at_a_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -324,4 +409,16 @@ def test_settings_that_are_right_or_of_others(name: str) -> None:
     }
     value = right.get(name, KEY if name.endswith("_KEY") else 1)
     with override_settings(**{name: value}):
+        assert found() == {}
+
+
+@pytest.mark.parametrize("interval", [None, "60", -1, float("nan"), [60]], ids=repr)
+def test_an_interval_that_is_no_number(interval: object) -> None:
+    with override_settings(FASTBLETS_TRACEBACK_INTERVAL=interval):
+        assert list(found(deploy=False)) == ["fastblets.W012"]
+
+
+@pytest.mark.parametrize("interval", [0, 0.5, 3600])
+def test_an_interval(interval: float) -> None:
+    with override_settings(FASTBLETS_TRACEBACK_INTERVAL=interval):
         assert found() == {}

@@ -8,9 +8,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.core.cache.backends.base import BaseCache
@@ -18,8 +21,9 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.inspect import inspect_entry
 from tests.backends import stored_bytes, use_cache
-from tests.servers import Memcached, Redis, missing_servers
+from tools.servers import Memcached, Redis, missing_servers
 
 pytestmark = pytest.mark.django_db
 
@@ -119,26 +123,36 @@ def test_encryption_is_on_where_the_project_says_so(locmem: BaseCache) -> None:
         assert lines(run("inspect", "key"))["form"] == "small, encrypted"
 
 
+@pytest.mark.every_backend
 def test_verify(cache_backend: BaseCache) -> None:
     cache_memoize("small", lambda: 1)
     list(cache_memoize_iter("large", ITEMS))
-    assert run("verify", "small", "large") == "small: whole, small\nlarge: whole, large: 3 chunks, 15 items\n"
+    assert run("verify", "small") == "small: whole, small\n"
+    assert run("verify", "large") == "large: whole, large: 3 chunks, 15 items\n"
     cache_backend.delete(make_cache_key("large-2"))
-    output, error = fails("verify", "small", "large", "none")
-    assert output.splitlines() == [
-        "small: whole, small",
-        "large: damaged: chunk 2 is missing of 3",
-        "none: missing: nothing is stored under example.com:none (not encrypted)",
-    ]
-    assert error == "2 of 3 entries are damaged or missing."
+    assert fails("verify", "large") == ("", "large: damaged: chunk 2 is missing of 3")
+    assert fails("verify", "none") == ("", "none: missing: nothing is stored under example.com:none (not encrypted)")
+
+
+def test_all_take_the_parts_of_a_key(cache_backend: BaseCache) -> None:
+    for key in (["orders", "shop:1"], ["orders", "a b%", "ключ"]):
+        list(cache_memoize_iter(key, ITEMS))
+        assert lines(run("inspect", *key))["key"] == make_cache_key(key)
+        assert run("verify", *key) == f"{' '.join(key)}: whole, large: 3 chunks, 15 items\n"
+        assert run("forget", *key).startswith(f"{' '.join(key)}: deleted the count or value, 3 chunks (")
+        for command in ("inspect", "verify", "forget"):
+            assert f"missing: nothing is stored under {make_cache_key(key)} (not encrypted)" in fails(command, *key)[1]
+    # As a string it is the same key.
+    cache_memoize(["orders", "shop:1"], int)
+    assert run("forget", "orders:shop%3A1").startswith("orders:shop%3A1: deleted the count or value, 0 chunks (")
 
 
 def test_verify_what_kind_it_is(locmem: BaseCache) -> None:
     cache_memoize("key", lambda: "5")
-    assert "chunks 0, 1, 2, 3, 4 are missing" in fails("verify", "key")[0]
+    assert "chunks 0, 1, 2, 3, 4 are missing" in fails("verify", "key")[1]
     assert run("verify", "key", "--small") == "key: whole, small\n"
     cache_memoize("value", lambda: [])
-    assert "no count of chunks" in fails("verify", "value", "--large")[0]
+    assert "no count of chunks" in fails("verify", "value", "--large")[1]
 
 
 def test_seals(locmem: BaseCache) -> None:
@@ -148,19 +162,16 @@ def test_seals(locmem: BaseCache) -> None:
     assert lines(run("inspect", "sealed", "--encrypted"))["seal"] == "valid"
     assert lines(run("inspect", "open", "--encrypted"))["seal"] == "none"
     assert json.loads(run("inspect", "sealed", "--encrypted", "--json"))["seal"] == "valid"
-    assert run("verify", "sealed", "open", "--encrypted").splitlines() == [
-        "sealed: whole, large: 3 chunks, 15 items, sealed",
-        "open: whole, small",
-    ]
+    assert run("verify", "sealed", "--encrypted") == "sealed: whole, large: 3 chunks, 15 items, sealed\n"
+    assert run("verify", "open", "--encrypted") == "open: whole, small\n"
     with override_settings(FASTBLETS_SEAL="require"):
-        output, error = fails("verify", "sealed", "open", "--encrypted")
-    assert output.splitlines()[1] == "open: damaged: there is no seal on its value"
-    assert error.startswith("1 of 2 ")
+        assert run("verify", "sealed", "--encrypted")
+        assert fails("verify", "open", "--encrypted") == ("", "open: damaged: there is no seal on its value")
     key = make_cache_key("sealed-1", **options)
     chunk, seal = locmem.get(key)
     locmem.set(key, [chunk, bytes(len(seal))])
-    output, _ = fails("verify", "sealed", "--encrypted")
-    assert output == "sealed: damaged: The data's seal is not valid: it is none of fastblets'\n"
+    error = fails("verify", "sealed", "--encrypted")[1]
+    assert error == "sealed: damaged: The data's seal is not valid: it is none of fastblets'"
     assert lines(run("inspect", "sealed", "--encrypted"))["seal"] == "not valid"
 
 
@@ -177,11 +188,8 @@ def test_older_keys(locmem: BaseCache) -> None:
         assert json.loads(outputs[1])["older_key"] == 1
         assert outputs[2] == "key: whole, large: 3 chunks, 15 items, encrypted under older key 1\n"
         outputs.append(run("forget", "key", "--encrypted"))
-        assert outputs[3].splitlines() == [
-            f"key: deleted no count or value, 0 chunks ({make_cache_key('key', use_encryption=True)})",
-            f"key: deleted the count or value, 3 chunks ({full_key}) under older key 1",
-        ]
-        assert len(run("forget", "key", "--encrypted").splitlines()) == 1
+        assert outputs[3] == f"key: deleted the count or value, 3 chunks ({full_key}) under older key 1\n"
+        assert "missing: nothing is stored under" in fails("forget", "key", "--encrypted")[1]
     assert stored_bytes(locmem) == {}
     assert "hush" not in "".join(outputs)
 
@@ -189,11 +197,78 @@ def test_older_keys(locmem: BaseCache) -> None:
 def test_forget(locmem: BaseCache) -> None:
     list(cache_memoize_iter("key", ITEMS, use_encryption=True))
     full_key = make_cache_key("key", use_encryption=True)
-    assert run("forget", "key", "none", "--encrypted").splitlines() == [
-        f"key: deleted the count or value, 3 chunks ({full_key})",
-        f"none: deleted no count or value, 0 chunks ({make_cache_key('none', use_encryption=True)})",
-    ]
+    assert run("forget", "key", "--encrypted") == f"key: deleted the count or value, 3 chunks ({full_key})\n"
     assert stored_bytes(locmem) == {}
+    assert fails("forget", "key", "--encrypted")[1].startswith(f"key: missing: nothing is stored under {full_key} (")
+    # What is left of an entry is something.
+    locmem.set(make_cache_key("rest-0"), [b"chunk"])
+    assert run("forget", "rest").startswith("rest: deleted no count or value, 1 chunk (")
+
+
+KNOWN_EXPIRIES = ("locmem", "filebased", "db", "redis", "djblets")
+
+
+@pytest.mark.parametrize("encrypt", [[], ["--encrypted"]], ids=["open", "encrypted"])
+def test_when_it_expires(cache_backend: BaseCache, encrypt: list[str]) -> None:
+    options: dict[str, Any] = {"use_encryption": bool(encrypt)}
+    cache_memoize("day", int, expiration=86_400, **options)
+    cache_memoize("ever", int, expiration=None, **options)
+    list(cache_memoize_iter("large", ITEMS, expiration=86_400, **options))
+    list(cache_memoize_iter("large for ever", ITEMS, expiration=None, **options))
+    kind = type(cache_backend).__module__
+    if not any(known in kind for known in KNOWN_EXPIRIES):
+        assert "memcached" in kind
+        assert "expires" not in run("inspect", "day", *encrypt)
+        assert json.loads(run("inspect", "day", "--json", *encrypt))["expires"] is None
+        return
+    for name in ("day", "large"):
+        line = lines(run("inspect", name, *encrypt))["expires"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, in (23:5\d:\d\d|1 day, 0:00:00)", line)
+        report = json.loads(run("inspect", name, "--json", *encrypt))
+        left = datetime.fromisoformat(report["expires"]) - datetime.now(timezone.utc)
+        assert timedelta(hours=23) < left <= timedelta(days=1)
+    for name in ("ever", "large for ever"):
+        assert lines(run("inspect", name, *encrypt))["expires"] == "never"
+    # The first of its keys counts.
+    list(cache_memoize_iter("large", ITEMS, expiration=86_400, **options))
+    cache_backend.touch(make_cache_key("large-0", **options), 3_600)
+    report = json.loads(run("inspect", "large", "--json", *encrypt))
+    assert datetime.fromisoformat(report["expires"]) - datetime.now(timezone.utc) < timedelta(hours=1)
+
+
+def test_the_connection_is_no_part_of_the_time(locmem: BaseCache) -> None:
+    cache_memoize("key", lambda: 1)
+    get = type(locmem).get
+    calls: list[str] = []
+
+    def slow_at_first(self: BaseCache, *args: Any, **kwargs: Any) -> Any:
+        if not calls:
+            time.sleep(0.5)
+        calls.append("get")
+        return get(self, *args, **kwargs)
+
+    with (
+        patch.object(type(locmem), "get", slow_at_first),
+        patch.object(type(locmem), "has_key", BaseCache.has_key),
+    ):
+        assert inspect_entry("key").fetch_seconds < 0.25
+    assert len(calls) > 1
+
+
+class Ascii(io.StringIO):
+    encoding = "ascii"  # type: ignore[assignment]
+
+    def write(self, text: str) -> int:
+        text.encode(self.encoding)
+        return super().write(text)
+
+
+def test_a_terminal_without_those_characters(locmem: BaseCache) -> None:
+    list(cache_memoize_iter("ключ", ["€", "x" * 3000]))
+    for command in (["inspect"], ["inspect", "--json"], ["verify"], ["forget"]):
+        output = Ascii()
+        call_command("fastblets", *command, "ключ", stdout=output)
+        assert "\\u043a\\u043b\\u044e\\u0447" in output.getvalue()
 
 
 @pytest.mark.parametrize("encrypt", [[], ["--encrypted"]], ids=["open", "encrypted"])
@@ -261,11 +336,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subproces
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     environment["PYTHONIOENCODING"] = "utf-8"
 
-    def execute(*command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def execute(
+        *command: str, stdin: str | None = None, locale: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *command],
             cwd=folder,
-            env=environment,
+            env=environment | (locale or {}),
             input=stdin,
             capture_output=True,
             encoding="utf-8",
@@ -277,7 +354,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subproces
     cache = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(folder / "cache")}
     with (folder / "mysite" / "settings.py").open("a") as settings:
         settings.write(f'\nINSTALLED_APPS += ["fastblets"]\nCACHES = {{"default": {cache!r}}}\n')
-    return lambda *arguments, stdin=None: execute("manage.py", *arguments, stdin=stdin)
+    return lambda *arguments, stdin=None, locale=None: execute("manage.py", *arguments, stdin=stdin, locale=locale)
 
 
 FILL = """
@@ -286,6 +363,7 @@ list(cache_memoize_iter("lines", (f"line {n} \u20ac" for n in range(1000)), use_
 """
 
 
+@pytest.mark.slow
 def test_in_a_new_project(project: Callable[..., Any]) -> None:
     done = project("shell", stdin=FILL)
     assert (done.returncode, done.stderr) == (0, "")
@@ -299,7 +377,7 @@ def test_in_a_new_project(project: Callable[..., Any]) -> None:
 
     done = project("fastblets", "verify", "lines")
     assert done.returncode == 1
-    assert done.stderr == "CommandError: 1 of 1 entries are damaged or missing.\n"
+    assert done.stderr.startswith("CommandError: lines: missing: nothing is stored under lines (not encrypted)")
 
     done = project("fastblets", "forget", "lines", "--encrypted")
     assert done.stdout.startswith("lines: deleted the count or value, 1 chunk (")
@@ -311,3 +389,27 @@ def test_in_a_new_project(project: Callable[..., Any]) -> None:
     assert "KEY" in project("fastblets", "inspect", "--help").stdout
     done = project("check")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+LOCALES = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "C": {"PYTHONIOENCODING": "", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+
+
+@pytest.mark.parametrize("locale", LOCALES.values(), ids=LOCALES)
+def test_in_other_locales(project: Callable[..., Any], locale: dict[str, str]) -> None:
+    fill = FILL.replace('"lines"', r'["orders", "\\u043a\\u043b:\\u044e\\u0447"]').replace("\\\\", "\\")
+    done = project("shell", stdin=fill.encode("ascii", "backslashreplace").decode())
+    assert (done.returncode, done.stderr) == (0, "")
+    for command, expected in (
+        ("inspect", "state    whole"),
+        ("verify", ": whole, large: 1 chunk, 1,000 items"),
+        ("forget", ": deleted the count or value, 1 chunk ("),
+    ):
+        done = project("fastblets", command, "orders", "кл:юч", "--encrypted", locale=locale)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert expected in done.stdout
+        done = project("fastblets", command, "orders", "nothing", "--encrypted", locale=locale)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("CommandError: ")

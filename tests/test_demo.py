@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.linux("TMPDIR and the signals of POSIX")
+
 DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
 NEEDED = {
     "file": (None, "django"),

@@ -36,6 +36,7 @@ def memoize(library: Library, make: Callable[[], Any], *, large: bool, **options
     return library.backend.cache_memoize(["a b", "%:ключ"], make, large_data=large, **options)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(("writer", "reader"), PAIRS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
@@ -73,6 +74,7 @@ def test_both_store_the_same_objects(both: Parity, cache_backend: BaseCache, mod
     assert ours == theirs
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(("holder", "waiter"), PAIRS)
 def test_one_respects_the_others_lock(both: Parity, cache_backend: BaseCache, holder: str, waiter: str) -> None:
     held, wanted = (Library(name).locks.CacheLock("lock", retry_secs=0.01) for name in (holder, waiter))
@@ -85,6 +87,7 @@ def test_one_respects_the_others_lock(both: Parity, cache_backend: BaseCache, ho
     wanted.release()
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_one_sees_the_others_new_generation(both: Parity, cache_backend: BaseCache, first: str, second: str) -> None:
     one, other = (Library(name).synchronizer.GenerationSynchronizer("state") for name in (first, second))

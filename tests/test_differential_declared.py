@@ -5,17 +5,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.contrib.sites.models import Site
-from django.core.cache import cache
+from django.core.cache import cache, caches
+from django.db.utils import OperationalError
 from django.test import override_settings
 from django.utils.functional import lazystr
 
-from tests.faults import failing
+from fastblets.cache import sites
+from fastblets.cache.errors import SiteUnavailableError
+from tests.backends import Config, use_cache
+from tests.faults import failing, replaced
 from tests.parity import Action, Library, Parity
 from tests.values import RaisingOnLoad, Slots
 
@@ -138,10 +148,145 @@ def test_the_site_stays_known_while_it_cannot_be_looked_up(both: Parity) -> None
     assert both_ways(both, make_keys) == [["example.com:key", "key"], ["example.com:key", "example.com:key"]]
 
 
+def test_a_site_that_was_never_seen_makes_no_key(both: Parity, monkeypatch: pytest.MonkeyPatch) -> None:
+    def memoize(library: Library) -> list[Any]:
+        monkeypatch.setattr(sites, "_last_domains", {})
+        with patch.object(Site.objects, "get_current", side_effect=OSError("the database is away")):
+            values = [library.backend.cache_memoize("key", lambda value=value: value) for value in (1, 2)]
+            try:
+                return [*values, library.backend.make_cache_key("key")]
+            except OperationalError as e:
+                return [*values, type(e)]
+
+    assert both_ways(both, memoize) == [[1, 1, "key"], [1, 2, SiteUnavailableError]]
+
+
+def test_the_domain_of_a_projects_own_lookup_is_not_the_last_known_one(both: Parity) -> None:
+    def make_keys(library: Library) -> list[Any]:
+        lookups = [Site(domain="tenant.example.com"), OSError("the database is away")]
+        with patch.object(Site.objects, "get_current", side_effect=lookups), patch.object(sites, "_last_domains", {}):
+            keys = [library.backend.make_cache_key("key")]
+            try:
+                return [*keys, library.backend.make_cache_key("key")]
+            except OperationalError as e:
+                return [*keys, type(e)]
+
+    tenant = "tenant.example.com:key"
+    assert both_ways(both, make_keys) == [[tenant, "key"], [tenant, SiteUnavailableError]]
+
+
+def test_a_site_is_looked_up_in_an_event_loop(both: Parity) -> None:
+    def make_key(library: Library) -> str:
+        async def make() -> str:
+            return library.backend.make_cache_key("key")
+
+        Site.objects.clear_cache()
+        return asyncio.run(make())
+
+    assert both_ways(both, make_key) == ["key", "example.com:key"]
+
+
+def fork(function: Callable[[], Any]) -> None:
+    """Call a function in a child, which ends then, and wait for that."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with suppress(Exception):
+                function()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Config:
+    """A cache that processes share."""
+    return {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
+
+
+def test_a_forked_child_leaves_a_lock_to_its_parent(both: Parity, files: Config) -> None:
+    def is_still_held(library: Library) -> bool:
+        with use_cache(files):
+            lock = library.locks.CacheLock("lock")
+            lock.acquire()
+            fork(lock.release)
+            return bool(cache.get(lock.full_cache_key) == lock.token)
+
+    assert both_ways(both, is_still_held) == [False, True]
+
+
+def test_a_forked_child_leaves_an_open_stream_to_its_parent(both: Parity, files: Config) -> None:
+    def memoize(library: Library) -> bool:
+        with use_cache(files):
+            items = (f"{os.getpid()} {number} " + "x" * 1_500_000 for number in range(2))
+            stream = library.backend.cache_memoize_iter("key", items, **PLAIN)
+            next(stream)
+            fork(lambda: list(stream))
+            # The parent has not gone on.
+            return library.backend.make_cache_key("key") in cache
+
+    assert both_ways(both, memoize) == [True, False]
+
+
 def test_a_root_that_is_translated_late_is_part_of_the_key(both: Parity) -> None:
     with override_settings(SITE_ROOT=lazystr("/root/")):
         keys = both_ways(both, lambda library: library.backend.make_cache_key("key"))
     assert keys == ["key", "example.com:/root/:key"]
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "theirs", "ours"),
+    [
+        ("\ud800", {}, "example.com:\ud800", "example.com:\\ud800"),
+        (["a:", "\udfff "], {}, "example.com:a%3A:\udfff\\x20", "example.com:a%3A:\\udfff\\x20"),
+        ("\ud800" * 300, {}, UnicodeEncodeError, str),
+        ("\ud800", {"use_encryption": True}, UnicodeEncodeError, str),
+    ],
+)
+def test_a_lone_surrogate_is_escaped_in_a_key(
+    both: Parity, key: Any, options: dict[str, Any], theirs: Any, ours: Any
+) -> None:
+    made = both_ways(both, lambda library: library.backend.make_cache_key(key, **options))
+    assert made[0] == theirs
+    assert type(made[1]) is str if ours is str else made[1] == ours
+    made[1].encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("key", "theirs"),
+    [
+        ({"a": 1, "b": 2}, "example.com:a:b"),
+        ({"one"}, "example.com:one"),
+        (b"", "example.com"),
+        (["a", 1], AttributeError),
+        (iter("ab"), TypeError),
+    ],
+    ids=["dict", "set", "bytes", "number", "iterator"],
+)
+def test_what_is_no_sequence_of_strings_is_no_key(both: Parity, key: Any, theirs: Any) -> None:
+    made = both_ways(both, lambda library: library.backend.make_cache_key(key))
+    assert made[0] == theirs or made[0] == f"{theirs}:"
+    assert made[1] is TypeError
+
+
+class Masked(str):
+    """As a secret's class may be."""
+
+    def __format__(self, spec: str) -> str:
+        return "****"
+
+
+def test_a_string_key_counts_by_its_own_characters(both: Parity) -> None:
+    def memoize(library: Library) -> list[Any]:
+        return [
+            list(library.backend.cache_memoize_iter(Masked(key), [f"of {key}"], force_overwrite=key == "b", **PLAIN))
+            for key in "aba"
+        ]
+
+    # The second one's chunk lies over the first one's.
+    theirs, ours = both_ways(both, memoize)
+    assert theirs == [["of a"], ["of b"], ["of b"]]
+    assert ours == [["of a"], ["of b"], ["of a"]]
 
 
 def test_the_expiration_is_read_at_call_time(both: Parity) -> None:
@@ -181,3 +326,116 @@ def test_each_piece_is_given_out_before_the_next_is_asked_for(both: Parity) -> N
         return counts
 
     assert both_ways(both, asked) == [[2, 3, 3], [1, 2, 3]]
+
+
+def ask_a_dead_redis(library: Library, redis: Any, action: Action) -> list[str]:
+    """What an action asks of a cache that can't be reached."""
+    asked = []
+
+    def refuse(name: str) -> Any:
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            asked.append(name)
+            raise redis.ConnectionError("no server")
+
+        return ask
+
+    names = ("get", "get_many", "add", "touch", "set", "set_many", "delete")
+    with replaced(caches["default"], **{name: refuse(name) for name in names}), suppress(redis.ConnectionError):
+        action(library)
+    return asked
+
+
+def test_a_cache_that_cannot_be_reached_is_asked_once(both: Parity) -> None:
+    redis = pytest.importorskip("redis", reason="redis isn't installed")
+
+    def memoize(library: Library) -> list[list[str]]:
+        return [
+            ask_a_dead_redis(library, redis, lambda library: library.backend.cache_memoize("key", int)),
+            ask_a_dead_redis(library, redis, memoize_iter_all(["item"])),
+            ask_a_dead_redis(library, redis, memoize_iter_all(["item"], force_overwrite=True)),
+        ]
+
+    assert both_ways(both, memoize) == [
+        [["get", "set"], ["get", "set"], ["set"]],
+        [["get"], ["get"], ["delete"]],
+    ]
+
+
+def memoize_iter_all(items: Any, **options: Any) -> Action:
+    return lambda library: list(library.backend.cache_memoize_iter("key", items, **options))
+
+
+def limited(library: Library, method: str, when: str, action: Action) -> Any:
+    """Let a time limit come in while the cache is asked."""
+    limit = type("JobTimeoutException", (Exception,), {"__module__": "rq.timeouts"})
+    original = getattr(caches["default"], method)
+
+    def ask(key: str, *args: Any, **kwargs: Any) -> Any:
+        if when in key:
+            raise limit("time is up")
+        return original(key, *args, **kwargs)
+
+    with replaced(caches["default"], **{method: ask}):
+        try:
+            return action(library)
+        except limit:
+            return "ended"
+
+
+@pytest.mark.parametrize("method", ["get", "set"])
+def test_a_time_limit_ends_the_task(both: Parity, method: str) -> None:
+    def memoize(library: Library) -> Any:
+        return limited(library, method, "key", lambda library: library.backend.cache_memoize("key", lambda: "computed"))
+
+    assert both_ways(both, memoize) == ["computed", "ended"]
+
+
+def test_a_lock_that_ended_early_is_warned_of(both: Parity) -> None:
+    def memoize(library: Library) -> Any:
+        lock = library.locks.CacheLock("lock", lock_expiration_secs=0.01)
+        library.backend.cache_memoize("key", lambda: time.sleep(0.05), lock=lock)
+
+    theirs, ours = (both.run(library, memoize).logs for library in both.libraries)
+    assert [line for line in theirs if line.startswith("WARNING")] == []
+    assert [line for line in theirs if "which already expired from cache" in line]
+    assert ["ended before its owner did" in line for line in ours if line.startswith("WARNING")] == [True]
+
+
+def test_threads_that_share_a_lock_are_told(both: Parity) -> None:
+    def memoize(library: Library) -> str:
+        lock = library.locks.CacheLock("lock", retry_secs=0.01, timeout_secs=0.1)
+        lock.acquire()
+        other = threading.Thread(
+            target=library.backend.cache_memoize, args=("key", lambda: "value"), kwargs={"lock": lock}
+        )
+        library.backend.make_cache_key("key")
+        other.start()
+        other.join()
+        held = lock.locked()
+        if held:
+            lock.release()
+        return "held" if held else "released by the other"
+
+    theirs, ours = (both.run(library, memoize) for library in both.libraries)
+    assert [theirs.value, ours.value] == ["released by the other", "held"]
+    assert [line for line in theirs.logs if line.startswith("ERROR")] == []
+    assert ["is held by another thread" in line for line in ours.logs if line.startswith("ERROR")] == [True]
+
+
+def test_a_wait_ends_though_the_clock_stands_still(both: Parity) -> None:
+    def wait(library: Library) -> str:
+        lock = library.locks.CacheLock("lock", timeout_secs=0.05, retry_secs=0.01)
+        cache.set(lock.full_cache_key, "another owner's")
+        naps = iter(range(100))
+        nap = time.sleep
+
+        def sleep(secs: float) -> None:
+            if next(naps) > 50:
+                raise InterruptedError("it would go on for ever")
+            nap(secs)
+
+        with patch.object(time, "monotonic", return_value=1.0), patch.object(time, "sleep", sleep):
+            lock.acquire()
+        return "acquired"
+
+    assert both_ways(both, wait) == [InterruptedError, TimeoutError]

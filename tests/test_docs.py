@@ -24,8 +24,30 @@ SETUP = """
 import django
 from django.conf import settings
 
-settings.configure(SECRET_KEY="a-key-for-tests-only-of-at-least-32-characters")
+settings.configure(
+    SECRET_KEY="a-key-for-tests-only-of-at-least-32-characters",
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
+    TEMPLATES=[
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "OPTIONS": {
+                "loaders": [
+                    ("django.template.loaders.locmem.Loader", {"sidebar.html": "<nav>{{ language }}</nav>"}),
+                ],
+            },
+        }
+    ],
+)
 django.setup()
+"""
+
+# The tables of users, for the pages whose examples query them.
+TABLES = """
+from django.core.management import call_command
+
+call_command("migrate", verbosity=0)
 """
 
 
@@ -50,8 +72,9 @@ def test_the_examples_of_a_page_in_their_order(page: Path) -> None:
     code = "\n".join(python_blocks(page))
     if "import djblets" in code and find_spec("djblets") is None:
         pytest.skip("Djblets isn't installed")
+    setup = SETUP + TABLES * ("django.contrib.auth" in code)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SETUP + code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", setup + code], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -21,7 +21,7 @@ from django.core.cache.backends.base import BaseCache
 from tests.backends import stored_bytes, stored_entries
 from tests.parity import Action, Library, Parity
 from tests.randomness import CountingIVs
-from tests.servers import HOST, Memcached, Redis, Server, missing_servers
+from tools.servers import HOST, Memcached, Redis, Server, missing_servers
 
 PATIENCE = 10.0
 ROOT = Path(__file__).parent.parent
@@ -54,6 +54,7 @@ def running(kind: type[Server]) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.every_backend
 def test_the_default_cache_is_the_backend_and_empty(cache_backend: BaseCache) -> None:
     assert default_cache.get("key") is None
     default_cache.set("key", ["value", b"\x00\xff"])
@@ -61,6 +62,7 @@ def test_the_default_cache_is_the_backend_and_empty(cache_backend: BaseCache) ->
     assert stored_entries(cache_backend, ["key", "other"]) == {"key": ["value", b"\x00\xff"]}
 
 
+@pytest.mark.every_backend
 def test_nothing_is_left_of_the_test_before(cache_backend: BaseCache) -> None:
     assert cache_backend.get("key") is None
 
@@ -123,7 +125,7 @@ def test_a_server_dies_with_a_killed_test_run(kind: type[Server], tmp_path: Path
     if kind.program in missing_servers():
         pytest.skip(f"{kind.program} isn't installed")
     script = (
-        f"from tests.servers import {kind.__name__} as Server; import sys\n"
+        f"from tools.servers import {kind.__name__} as Server; import sys\n"
         "with Server() as server: print(server.port, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 OLDEST, OLD, NEW = b"the oldest key..", b"the old key of 24 bytes.", b"the newest key.."
 SEALS = [pytest.param(seal, id=f"seal-{seal}") for seal in (False, True, "require")]
-KINDS = ["small", "large", "iter", "iter-plain", "iter-long"]
+KINDS = ["small", "large", "iter", "iter-plain", pytest.param("iter-long", marks=pytest.mark.slow)]
 
 
 def rotated(key: bytes, *older: bytes, **more: Any) -> Any:

@@ -70,6 +70,7 @@ def test_a_value_is_computed_once(cache_backend: BaseCache, options: Options, la
         assert cache_memoize("key", lookup, large_data=large, **options) == value
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("encrypt", [False, True])
 def test_a_stream_that_ends_with_a_full_chunk(cache_backend: BaseCache, encrypt: bool) -> None:
     options = {"compress_large_data": False, "use_encryption": encrypt}
@@ -106,13 +107,15 @@ def test_an_item_arrives_before_the_next_is_asked_for(locmem: BaseCache, options
         assert (source.asked, item) == (number, "abc"[number - 1])
 
 
-@pytest.mark.parametrize("items", [[1, 2], (1, 2), range(1, 3), {1: 0, 2: 0}, iter([1, 2])], ids=repr)
+@pytest.mark.parametrize(
+    "items", [[1, 2], (1, 2), range(1, 3), {1: 0, 2: 0}, pytest.param(iter([1, 2]), id="iterator")], ids=repr
+)
 def test_an_iterable_needs_no_callable(locmem: BaseCache, items: Any) -> None:
     assert list(cache_memoize_iter("key", items)) == [1, 2]
     assert list(cache_memoize_iter("key", [])) == [1, 2]
 
 
-@pytest.mark.parametrize("nothing", [None, 5, object()], ids=repr)
+@pytest.mark.parametrize("nothing", [None, 5, pytest.param(object(), id="object")], ids=repr)
 def test_what_is_no_iterable_is_refused(locmem: BaseCache, nothing: Any) -> None:
     for items in (nothing, lambda: nothing):
         with pytest.raises(TypeError, match="needs an iterable"):

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 from importlib.metadata import metadata, version
-from typing import Any
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from tests import licences
-from tests.licences import NOTICES, ROOT
+from tools import licences, matrix
+from tools.licences import NOTICES, ROOT
 
 CARGO = (ROOT / "Cargo.toml").read_text()
 PROJECT = (ROOT / "pyproject.toml").read_text()
 
-
-def djangos() -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
-    """noxfile.py's table; read, since nox isn't where the tests are."""
-    for node in ast.parse((ROOT / "noxfile.py").read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DJANGOS":
-            found: Any = ast.literal_eval(node.value)
-            return found
-    raise LookupError("noxfile.py has no DJANGOS")
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PYTHONS = {python.name for python in matrix.supported()}
+WITH_GIL = {python.name for python in matrix.supported() if not python.without_gil}
 
 
 def classified(pattern: str) -> set[str]:
@@ -39,11 +34,48 @@ def test_the_version_stands_in_cargo_toml_and_opens_the_changelog() -> None:
 
 
 def test_the_classifiers_name_what_is_tested() -> None:
-    assert classified(r"^Framework :: Django :: (\d+\.\d+)$") == djangos().keys()
+    assert classified(r"^Framework :: Django :: (\d+\.\d+)$") == matrix.DJANGOS.keys()
     oldest = tuple(int(part) for part in metadata("fastblets")["Requires-Python"].removeprefix(">=").split("."))
-    newest = max(last for _, last in djangos().values())
-    pythons = {f"3.{minor}" for minor in range(oldest[1], newest[1] + 1)}
-    assert classified(r"^Programming Language :: Python :: (\d+\.\d+)$") == pythons
+    assert oldest == matrix.OLDEST_PYTHON
+    assert classified(r"^Programming Language :: Python :: (\d+\.\d+)$") == WITH_GIL
+
+
+def test_the_oracle_runs_on_the_django_that_it_asks_for() -> None:
+    pytest.importorskip("djblets", reason="Djblets isn't installed")
+    asked = [Requirement(text) for text in metadata("djblets").get_all("Requires-Dist", [])]
+    (django,) = [requirement.specifier for requirement in asked if requirement.name.lower() == "django"]
+    assert [name for name in matrix.DJANGOS if django.contains(f"{name}.99")] == [matrix.DJANGO_OF_DJBLETS]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_names_each_action_by_its_commit(workflow: Path) -> None:
+    used = re.findall(r"uses: (.+)", workflow.read_text())
+    assert used
+    for action in used:
+        # With the release that it is, which is what people read.
+        assert re.fullmatch(r"[\w/.-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action)
+
+
+def test_each_job_of_the_workflows_has_all_pythons() -> None:
+    text = "".join(workflow.read_text() for workflow in WORKFLOWS)
+    for_make = [block.split() for block in re.findall(r"python-version: \|\n((?: +3\.\d+t?\n)+)", text)]
+    on_musl = [found.replace("python", "").split() for found in re.findall(r"--interpreter\n +(python3\..+)", text)]
+    elsewhere = [re.findall(r"3\.\d+t?", found) for found in re.findall(r"python: \[(.+)\]", text)]
+    assert [len(for_make), len(on_musl), len(elsewhere)] == [2, 1, 1]
+    for names in (*for_make, *on_musl, *elsewhere):
+        assert sorted(names) == sorted(PYTHONS)
+    (in_alpine,) = re.findall(r"for version in (.+); do", text)
+    assert sorted(in_alpine.split()) == sorted(WITH_GIL)
+
+
+def test_what_windows_lacks_is_marked_where_it_is_used() -> None:
+    # These two only name it.
+    files = {*(ROOT / "tests").glob("test_*.py")} - {Path(__file__), ROOT / "tests" / "test_portability.py"}
+    for path in sorted(files):
+        text = path.read_text()
+        lacking = re.findall(r"\bos\.(?:fork|register_at_fork)\b|\bSIG(?:ALRM|KILL|STOP|CONT|USR1|USR2)\b|/proc/", text)
+        lacking += re.findall(r"\b(?:import|from) (?:resource|fcntl|pwd|grp)\b|\bAF_UNIX\b", text)
+        assert not lacking or "pytest.mark.linux(" in text, (path.name, lacking)
 
 
 def test_the_licences_are_those_of_what_is_linked_in() -> None:
@@ -62,14 +94,46 @@ def test_each_direct_dependency_is_linked_in() -> None:
     assert direct <= {crate.name for crate in licences.linked()}
 
 
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = {target for rule in re.findall(r"^([a-z][a-z -]*):(?!=)", MAKEFILE, re.MULTILINE) for target in rule.split()}
+CI = set(re.findall(r"^make ([a-z-]+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE))
+TEST_WORKFLOW = (ROOT / ".github" / "workflows" / "test.yml").read_text()
+
+
+def workflow_targets() -> set[str]:
+    """What the test workflow makes, in a job for each."""
+    (listed,) = re.findall(r"target: \[(.+)\]", TEST_WORKFLOW)
+    return {target.split()[0] for target in listed.split(", ")} | called(TEST_WORKFLOW)
+
+
+def called(text: str) -> set[str]:
+    """The targets that a page, a workflow or a hook makes."""
+    lines = re.findall(r"(?:`|entry: |run: )make ((?:[a-z-]+ ?)+)", text)
+    return {target for line in lines for target in line.split()}
+
+
 def test_workflows_hooks_and_pages_call_targets_that_are_there() -> None:
-    rules = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    targets = {target for rule in rules for target in rule.split()}
-    files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / ".pre-commit-config.yaml"]
-    files += [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    called = {name for file in files for name in re.findall(r"(?:`|entry: |run: )make ([\w-]+)", file.read_text())}
-    matrix = re.search(r"target: \[(.+)\]", (ROOT / ".github" / "workflows" / "test.yml").read_text())
-    assert matrix
-    called |= {target.split()[0] for target in matrix[1].split(", ")}
-    assert {"lint", "test", "docs", "matrix", "wheels", "lint-rust"} <= called
-    assert called - targets == set()
+    files = [*WORKFLOWS, ROOT / ".pre-commit-config.yaml", *(ROOT / "docs").glob("*.md")]
+    files += [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    names = CI | workflow_targets()
+    names |= {name for file in files for name in called(file.read_text())}
+    assert {"lint", "test", "test-all", "docs", "matrix", "wheels", "lint-rust"} <= names
+    assert names - TARGETS == set()
+
+
+def test_ci_runs_what_people_run() -> None:
+    # Every pair instead of the two at the corners.
+    assert {"matrix" if name == "matrix-short" else name for name in CI} <= workflow_targets()
+    assert {"lint", "test-all"} <= CI
+    named = (ROOT / "README.md").read_text()
+    assert "`make test-all`" in named
+    assert "`make lint`" in named
+    assert re.search(r"^test-all: test ", MAKEFILE, re.MULTILINE)
+
+
+def test_help_lists_the_targets_that_people_are_told_of() -> None:
+    listed = set(re.findall(r"^([\w-]+):.* ## ", MAKEFILE, re.MULTILINE))
+    told = called((ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text())
+    assert (told | CI) - listed == {"help"}
+    # But for parts of others, and what others need.
+    assert TARGETS - listed == {"help", "test-slow", "lint-rust", "lint-python"}

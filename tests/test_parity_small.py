@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import pickle
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -48,7 +49,8 @@ def length(text: str) -> str:
 def shorthand(value: Any) -> str | None:
     if isinstance(value, str):
         return length(value)
-    return ascii(value)[:40]
+    # An address would be another in each process, and every worker must know a test by the same name.
+    return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:40]
 
 
 def texts_around_the_longest_key() -> list[str]:
@@ -91,13 +93,6 @@ KEYS: list[str | Sequence[str]] = [
 @pytest.mark.parametrize("encrypted", [False, True, None])
 def test_a_key(both: Parity, key: str | Sequence[str], encrypted: bool | None) -> None:
     both(lambda library: library.backend.make_cache_key(key, use_encryption=encrypted))
-
-
-@pytest.mark.parametrize("key", [SURROGATES, SURROGATES * 100, ["a", SURROGATES]], ids=shorthand)
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_a_key_that_is_no_unicode(both: Parity, key: str, encrypted: bool) -> None:
-    # The text of the error has a position, which is nobody's business.
-    both(lambda library: library.backend.make_cache_key(key, use_encryption=encrypted), texts=False)
 
 
 @pytest.mark.parametrize("site_root", ["/", "/reviews/", "/a b:c/", "", None, "/" + "r" * 300])

@@ -589,7 +589,12 @@ INSTANCE = HEAD + b"(" + MINE + b"Plain\n" + BASE + b"NtR"
     ],
 )
 def test_unusual_pickles_of_instances(data: bytes) -> None:
-    read = _native.pickle_loads(data)
+    try:
+        read = _native.pickle_loads(data)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            pickle.loads(data)
+        return
     if read is None:
         return
     assert pickle.dumps(read[0], protocol=0) == pickle.dumps(pickle.loads(data), protocol=0)

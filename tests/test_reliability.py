@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import product
 
@@ -16,15 +14,21 @@ from tests.faults.report import BEGIN, END, as_table, failures
 from tests.faults.runner import run
 from tests.faults.subject import SUBJECTS
 from tests.faults.worker import EXPERIMENTS, Job
-from tests.servers import missing_servers
+from tools.servers import missing_servers
+
+pytestmark = pytest.mark.linux("processes that are forked, and limits of their memory and time")
 
 SERVER = "pymemcache"
-WORKERS = 3
 
 
 def _jobs() -> list[object]:
     return [
-        pytest.param(Job(name, backend, subject), id=f"{name}-{backend}-{subject}".replace(" ", "_"))
+        pytest.param(
+            Job(name, backend, subject),
+            id=f"{name}-{backend}-{subject}".replace(" ", "_"),
+            # What Djblets does changes with its releases, not with ours.
+            marks=() if SUBJECTS[subject].is_ours else pytest.mark.slow,
+        )
         for name, experiment in EXPERIMENTS.items()
         for backend in _backends(experiment.backends)
         for subject in experiment.subjects
@@ -42,27 +46,14 @@ def _is_long(job: Job) -> bool:
     return Outcome.HANG in EXPERIMENTS[job.experiment].expected(job.subject, job.backend)
 
 
-@pytest.fixture(scope="module")
-def findings(request: pytest.FixtureRequest) -> Iterator[Mapping[Job, Future[Finding]]]:
-    """What comes of the experiments that were chosen: much of their time is waiting, so some run at a time."""
-    jobs = [item.callspec.params["job"] for item in request.session.items if "findings" in _fixtures(item)]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        yield {job: pool.submit(run, job) for job in jobs}
-        pool.shutdown(cancel_futures=True)
-
-
-def _fixtures(item: pytest.Item) -> Sequence[str]:
-    return getattr(item, "fixturenames", ())
-
-
 @pytest.mark.parametrize("job", _jobs())
-def test_it_does_what_is_expected(job: Job, findings: Mapping[Job, Future[Finding]]) -> None:
+def test_it_does_what_is_expected(job: Job) -> None:
     library = SUBJECTS[job.subject].library
     if find_spec(library) is None:
         pytest.skip(f"{library} isn't installed")
     if job.backend == SERVER and "memcached" in missing_servers():
         pytest.skip("memcached isn't installed")
-    finding = findings[job].result()
+    finding = run(job)
     assert finding.outcome in EXPERIMENTS[job.experiment].expected(job.subject, job.backend), str(finding)
 
 

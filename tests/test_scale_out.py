@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.cache import cache, caches
@@ -26,8 +27,8 @@ from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoi
 from fastblets.protect.locks import CacheLock
 from tests.backends import Config, use_cache
 from tests.parity import RecordingCache
-from tests.servers import HOST, Memcached, Redis, Sentinel, Server, free_port, missing_servers
 from tests.test_docs import DOCS, python_blocks
+from tools.servers import HOST, Memcached, Redis, Sentinel, Server, free_port, missing_servers
 
 PAGE = DOCS / "scale-out.md"
 PATIENCE = 30.0
@@ -219,6 +220,7 @@ class Traffic:
 
 
 @CLIENTS
+@pytest.mark.slow
 def test_a_server_is_killed_and_comes_back_in_the_middle_of_it_all(
     client: Any, three: list[Memcached], db: None
 ) -> None:
@@ -235,6 +237,7 @@ def test_a_server_is_killed_and_comes_back_in_the_middle_of_it_all(
 
 
 @CLIENTS
+@pytest.mark.slow
 @pytest.mark.parametrize("position", range(3))
 def test_a_server_dies_while_an_entry_is_overwritten(
     client: Any, position: int, three: list[Memcached], db: None
@@ -255,6 +258,42 @@ def test_a_server_dies_while_an_entry_is_overwritten(
             is_cached()
             time.sleep(0.05)
         eventually(is_cached)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "options"),
+    [
+        ("PyMemcacheCache", "pymemcache", {"default_noreply": True}),
+        ("PyLibMCCache", "pylibmc", {"behaviors": {"_noreply": True}}),
+    ],
+)
+def test_a_client_that_does_not_wait_for_answers(
+    kind: str, module: str, options: dict[str, Any], db: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip(module)
+    config = {"BACKEND": f"django.core.cache.backends.memcached.{kind}", "OPTIONS": options}
+    server = Memcached(item_size="512k")
+    with running(server), use_cache({**config, "LOCATION": server.address}):
+        with CacheLock("lock"), CacheLock("lock", blocking=False) as other:
+            assert other.locked()
+        for _ in range(2):
+            source = Mock(return_value=NOISE)
+            cache_memoize("large", source, large_data=True)
+            source.assert_called_once()
+    # That the chunks were refused, which is logged with any other client.
+    assert not re.search("Unable to store|Error setting|Failed to store", caplog.text)
+
+
+def test_the_answers_of_such_a_client_get_mixed_up(db: None) -> None:
+    config = {"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "OPTIONS": {"default_noreply": True}}
+    server = Memcached()
+    with running(server), use_cache({**config, "LOCATION": server.address}):
+        cache.set("good", 1)
+        assert cache.get("good") == 1
+        # The server refuses that.
+        cache.set("bad", 1, sys.maxsize)
+        with pytest.raises(Exception, match=r"get|bad command"):
+            cache.get("good")
 
 
 _numbers = count(100)
@@ -393,6 +432,7 @@ def test_a_lock_on_a_lagging_replica_ends_by_itself(pair: tuple[Redis, Redis]) -
 # Redis Sentinel.
 
 
+@pytest.mark.slow
 def test_sentinels_replace_the_primary_in_the_middle_of_it_all(db: None) -> None:
     pytest.importorskip("django_redis", reason="django-redis isn't installed")
     names = documented("SENTINELS")

@@ -317,7 +317,8 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize("seal", SEALS)
+# The one that is not required is noticed by the same code.
+@pytest.mark.parametrize("seal", [pytest.param(True, id="sealed", marks=pytest.mark.slow), *SEALS[1:]])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_noticed_before_anything_is_unpickled(
@@ -395,6 +396,7 @@ def test_an_empty_chunk_without_a_seal_is_damage(locmem: BaseCache) -> None:
         assert read(seal=seal, **mode) == ["again"]
 
 
+@pytest.mark.every_backend
 def test_the_largest_chunk_fits_with_its_seal(cache_backend: BaseCache) -> None:
     mode = {"compress_large_data": False, "use_encryption": False}
     store([noise(3 * CACHE_CHUNK_SIZE)], seal=True, **mode)

@@ -18,6 +18,7 @@ def pair() -> tuple[GenerationSynchronizer, GenerationSynchronizer]:
     return GenerationSynchronizer("key"), GenerationSynchronizer("key")
 
 
+@pytest.mark.every_backend
 def test_others_see_that_the_state_has_changed(cache_backend: BaseCache) -> None:
     mine, theirs = pair()
     assert mine.sync_gen == theirs.sync_gen
@@ -29,6 +30,7 @@ def test_others_see_that_the_state_has_changed(cache_backend: BaseCache) -> None
     assert not theirs.is_expired()
 
 
+@pytest.mark.every_backend
 def test_clearing_expires_all(cache_backend: BaseCache) -> None:
     mine, theirs = pair()
     mine.clear()

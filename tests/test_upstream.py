@@ -12,6 +12,7 @@ from tests.upstream.run import SHORT, Run, compare, lost
 MISSING = [name for name in ("djblets", "kgb") if find_spec(name) is None]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 def test_what_passes_on_djblets_passes_on_us() -> None:
     holds, report = compare(sys.executable, SHORT)

@@ -51,11 +51,6 @@ def test_a_key(locmem: BaseCache, vector: Vector) -> None:
         assert make_cache_key(vector["key"], **decode(vector["options"])) == vector["full"]
 
 
-@pytest.mark.parametrize("vector", vectors("surrogates"), ids=lambda vector: ascii(vector["key"])[:20])
-def test_a_key_of_surrogates(locmem: BaseCache, vector: Vector) -> None:
-    assert make_cache_key(vector["key"]) == vector["full"]
-
-
 @pytest.mark.parametrize("vector", vectors("crypto"), ids=lambda vector: f"{len(vector['plain']) // 2}")
 def test_aes(fixed_iv: CountingIVs, vector: Vector) -> None:
     key, plain, encrypted = (bytes.fromhex(vector[name]) for name in ("key", "plain", "encrypted"))

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (bool, u8, &[u8])| {
     let (compressed, cut, data) = input;
     let (first, second) = data.split_at(usize::from(cut).min(data.len()));
-    let stream = inspect(&[first, second], Some(compressed), None, 4);
+    let stream = inspect(&[first, second], Some(compressed), None, 4).expect("there is memory");
     for item in &stream.items {
         assert!(item.text.chars().count() < 2100);
         assert!(!item.text.chars().any(char::is_control));

@@ -10,12 +10,12 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (bool, bool, u16, Vec<&[u8]>, u16, u8)| {
     let (compress, encrypt, step, items, damaged, with) = input;
     let key = Key::new(&[7; 16]).expect("16 bytes are a key");
-    let mut writer = Writer::new(compress, encrypt.then_some((key, [9; 16])));
+    let mut writer = Writer::new(compress, encrypt.then_some((key, [9; 16]))).expect("there is memory");
     for item in &items {
         writer.pickle().extend_from_slice(item);
-        writer.end_pickle().expect("memory to write is never refused");
+        writer.end_pickle().expect("there is memory");
     }
-    writer.finish().expect("memory to write is never refused");
+    writer.finish().expect("there is memory");
     let mut stored = writer.cutter().input().clone();
     if compress && !encrypt {
         assert_eq!(stored, stock(&items));

@@ -1,7 +1,7 @@
 """The codec, in Rust. Private."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 __all__ = [
     "AES_BLOCK_SIZE",
@@ -9,6 +9,7 @@ __all__ = [
     "DEBUG_BUILD",
     "MAX_KEY_SIZE",
     "WRITE_ID_SIZE",
+    "CodecError",
     "Decryptor",
     "Encryptor",
     "Inspection",
@@ -20,8 +21,9 @@ __all__ = [
     "encrypt",
     "encrypt_value",
     "inspect_chunks",
+    "keep_forever",
+    "make_chunk_keys",
     "make_full_key",
-    "make_pickle",
     "open_pickle",
     "pickle_dumps",
     "pickle_dumps_all",
@@ -39,7 +41,22 @@ DEBUG_BUILD: Final[bool]
 MAX_KEY_SIZE: Final[int]
 WRITE_ID_SIZE: Final[int]
 
-def make_full_key(prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, /) -> str: ...
+class CodecError(ValueError):
+    kind: Literal["cipher", "pickle", "seal", "zlib"]
+
+def keep_forever(object: object, /) -> None: ...
+def make_full_key(
+    prefix: str | None, key: str | Sequence[str], encryption_key: bytes | None, max_bytes: int | None, /
+) -> str: ...
+def make_chunk_keys(
+    prefix: str | None,
+    key: str | Sequence[str],
+    encryption_key: bytes | None,
+    max_bytes: int | None,
+    start: int,
+    end: int,
+    /,
+) -> list[str]: ...
 def encrypt(data: bytes, key: bytes, iv: bytes, /) -> bytes: ...
 def decrypt(data: bytes, key: bytes, /) -> bytes: ...
 
@@ -96,7 +113,7 @@ def open_pickle(data: bytes, is_count: bool, sealer: Sealer | None, required: bo
 def split_seal(data: bytes, /) -> tuple[bytes, bool]: ...
 def encrypt_value(value: object, key: bytes, iv: bytes, is_count: bool, sealer: Sealer | None, /) -> bytes: ...
 def decrypt_value(
-    stored: bytes,
+    stored: object,
     key: bytes,
     is_count: bool,
     sealer: Sealer | None,
@@ -111,7 +128,6 @@ def read_items(
     loads: Callable[[bytes], Any] | None = None,
     /,
 ) -> Iterator[Any]: ...
-def make_pickle(item: object, /) -> bytes: ...
 def use_fast_paths(enabled: bool, /) -> bool: ...
 def pickle_dumps(item: object, /) -> bytes | None: ...
 def pickle_loads(pickle: bytes, /) -> tuple[Any] | None: ...

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from django.apps import apps
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
+from django.core.cache.backends.base import MEMCACHE_MAX_KEY_LENGTH
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.memcached import BaseMemcachedCache
@@ -24,9 +25,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
 from fastblets.cache.classes import get_loads
+from fastblets.cache.failures import is_interval
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
-from fastblets.cache.seals import make_sealer, resolve_seal
-from fastblets.conf import PREFIXES, SETTINGS, get_settings
+from fastblets.cache.kinds import DIGEST_SIZE, fits, measure_max_key_bytes, unwrap
+from fastblets.cache.options import get_expiration_time
+from fastblets.cache.seals import get_seal_key, resolve_seal
+from fastblets.conf import DOCUMENTATION, PREFIXES, SETTINGS, get_settings
 from fastblets.replacement import MODULES
 
 if TYPE_CHECKING:
@@ -50,6 +54,7 @@ IDS: Final = (
     "fastblets.E004",
     "fastblets.E005",
     "fastblets.E006",
+    "fastblets.E007",
     "fastblets.W001",
     "fastblets.W002",
     "fastblets.W003",
@@ -60,6 +65,9 @@ IDS: Final = (
     "fastblets.W008",
     "fastblets.W009",
     "fastblets.W010",
+    "fastblets.W011",
+    "fastblets.W012",
+    "fastblets.W013",
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. As it happens, it has just the length of an AES key.
@@ -68,16 +76,21 @@ _KEY_OF_STARTPROJECT: Final = b"django-insecure-"
 #: The lengths in bytes that AES keys have.
 _KEY_SIZES: Final = (16, 24, 32)
 
-#: What reads a setting and refuses a wrong one, as each call does, the id of the check, and which calls fail then.
+#: What reads a setting and refuses a wrong one, as each call does, the id of the check, and what comes of it.
 _READERS: Final[tuple[tuple[str, Callable[[], object], str], ...]] = (
     (
         "E003",
         lambda: get_encryption_key_fallbacks(get_settings(), b""),
-        "Each call with encryption under the default key",
+        "Each call with encryption under the default key raises ImproperlyConfigured.",
     ),
-    ("E004", lambda: resolve_seal(get_settings()), "Each call"),
-    ("E005", lambda: make_sealer("", None), "Each call that seals without encryption"),
-    ("E006", lambda: get_loads(get_settings()), "Each call"),
+    ("E004", lambda: resolve_seal(get_settings()), "Each call raises ImproperlyConfigured."),
+    (
+        "E005",
+        lambda: get_seal_key(get_settings()),
+        "Each call that seals without encryption raises ImproperlyConfigured.",
+    ),
+    ("E006", lambda: get_loads(get_settings()), "Each call raises ImproperlyConfigured."),
+    ("E007", lambda: get_expiration_time(get_settings()), "Only calls with an expiration of their own store anything."),
 )
 
 #: What a chunk takes in a memcached beyond its bytes: its key, the list around it, and memcached's own header.
@@ -94,12 +107,15 @@ def register_checks() -> None:
     """Register all checks with Django."""
     register(check_settings)
     register(check_values)
+    register(check_traceback_interval)
     register(check_seal, Tags.security)
     register(check_seal_of_deployment, Tags.security, deploy=True)
     register(check_encryption_key, Tags.security)
     register(check_encryption_key_of_deployment, Tags.security, deploy=True)
     register(check_cache, Tags.caches)
+    register(check_keys, Tags.caches)
     register(check_cache_of_deployment, Tags.caches, deploy=True)
+    register(check_answers, Tags.caches)
     register(check_memcached, Tags.caches, deploy=True)
     register(check_replacement, Tags.compatibility)
 
@@ -209,6 +225,63 @@ def check_cache_of_deployment(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def check_answers(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the memcached client waits for the server's answers: W011."""
+    cache = _default_cache()
+
+    if not isinstance(cache, BaseMemcachedCache):
+        return []
+
+    # Django gives both clients their options from this dict, and pylibmc its own settings from one within it.
+    options = cache._options  # type: ignore[attr-defined]
+    behaviors = options.get("behaviors") or {}
+    name = next(
+        (name for name, given in (("default_noreply", options), ("_noreply", behaviors)) if given.get(name)), None
+    )
+
+    if name is None:
+        return []
+
+    return [
+        Warning(
+            f"The default cache has the option {name}: the client doesn't wait for memcached's answers. A CacheLock "
+            "locks nothing out, and nothing is logged when the server refuses to store an entry.",
+            hint=_hint("W011", f'Remove {name} from the OPTIONS of CACHES["default"].'),
+            id="fastblets.W011",
+        )
+    ]
+
+
+def check_keys(**kwargs: Any) -> list[CheckMessage]:
+    """Check that keys of memcached can be made short enough: W013."""
+    cache = _default_cache()
+
+    # A KEY_FUNCTION that fails does so in each call.
+    with suppress(Exception):
+        if isinstance(cache, BaseMemcachedCache):
+            return list(_check_keys(cache))
+
+    return []
+
+
+def _check_keys(cache: BaseMemcachedCache) -> Iterator[CheckMessage]:
+    most = measure_max_key_bytes(cache)
+    refused = None
+
+    if most == 0:
+        refused = f"long ones, since KEY_PREFIX leaves less than {DIGEST_SIZE} bytes for a key"
+    elif not all(fits(cache, "\U0001f511" * count) for count in range(1, (most or 4 * _native.MAX_KEY_SIZE) // 4 + 1)):
+        refused = "long ones that are not ASCII, since KEY_FUNCTION makes keys of more bytes of them"
+
+    if refused:
+        yield Warning(
+            f"memcached takes keys of up to {MEMCACHE_MAX_KEY_LENGTH} bytes, and refuses {refused}. What is to be "
+            "stored under such keys is computed every time.",
+            hint=_hint("W013", 'Shorten the KEY_PREFIX of CACHES["default"], or what its KEY_FUNCTION returns.'),
+            id="fastblets.W013",
+        )
+
+
 def check_memcached(**kwargs: Any) -> list[CheckMessage]:
     """Check that the memcached servers take items of a chunk's size: W003. A server that doesn't say is left alone."""
     cache = _default_cache()
@@ -267,6 +340,9 @@ def _connect(server: str) -> socket.socket:
     path = server.removeprefix("unix:")
 
     if path.startswith("/"):
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("Windows has no sockets in files.")
+
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(_PATIENCE)
 
@@ -312,17 +388,31 @@ def _module_name(name: str) -> str:
 
 
 def check_values(**kwargs: Any) -> list[CheckMessage]:
-    """Check the values of settings that no call can do with if they are wrong: E003 to E006."""
+    """Check the values of settings that no call can do with if they are wrong: E003 to E007."""
     messages: list[CheckMessage] = []
 
-    for check, read, who in _READERS:
+    for check, read, effect in _READERS:
         try:
             read()
         except ImproperlyConfigured as e:
-            hint = _hint(check, f"{who} raises ImproperlyConfigured.")
+            hint = _hint(check, effect)
             messages.append(Error(str(e), hint=hint, id=f"fastblets.{check}"))
 
     return messages
+
+
+def check_traceback_interval(**kwargs: Any) -> list[CheckMessage]:
+    """Check that FASTBLETS_TRACEBACK_INTERVAL is a number: W012."""
+    if is_interval(getattr(get_settings(), "FASTBLETS_TRACEBACK_INTERVAL", 0)):
+        return []
+
+    return [
+        Warning(
+            "FASTBLETS_TRACEBACK_INTERVAL is not a number of seconds: each error is logged with its traceback.",
+            hint=_hint("W012", "Set it to the seconds between two tracebacks of the same error, 0 for all of them."),
+            id="fastblets.W012",
+        )
+    ]
 
 
 def check_seal(**kwargs: Any) -> list[CheckMessage]:
@@ -401,15 +491,12 @@ def _set_by_project() -> Iterable[str]:
 def _default_cache() -> BaseCache | None:
     # Django's own checks say what is to be said of a cache that can't be had.
     try:
-        cache = caches["default"]
+        cache: BaseCache = unwrap(caches["default"])
     except (InvalidCacheBackendError, ImportError):
         return None
 
-    # Djblets' forwarding cache, which names another one.
-    forwards = isinstance(getattr(type(cache), "backend", None), property)
-
-    return getattr(cache, "backend", cache) if forwards else cache
+    return cache
 
 
 def _hint(check: str, text: str) -> str:
-    return f"{text} See docs/operating.md#fastblets-{check.lower()}."
+    return f"{text} See {DOCUMENTATION}/operating.md#fastblets-{check.lower()}"

@@ -20,11 +20,15 @@ SETTINGS: Final = (
     "FASTBLETS_PICKLE_CLASSES",
     "FASTBLETS_SEAL",
     "FASTBLETS_SEAL_KEY",
+    "FASTBLETS_TRACEBACK_INTERVAL",
     "SITE_ROOT",
 )
 
 #: What settings begin with that can't be meant for anybody else.
 PREFIXES: Final = ("DJBLETS_CACHE_", "FASTBLETS_")
+
+#: Where the pages of ``docs`` can be read without a copy of the repository.
+DOCUMENTATION: Final = "https://github.com/fastblets/fastblets/tree/main/docs"
 
 #: What the lazy settings keep: under "_wrapped" the real ones, which may be exchanged at any time. Looked at past their
 #: own ``__getattribute__()``, which is in Python.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from reprlib import Repr
 from typing import TYPE_CHECKING, TypeVar
@@ -16,9 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 from django.core.cache import cache
 
 from fastblets import _native
-from fastblets.cache.entry import FETCH_SIZE, UNSET, Entry, ForeignValueError, parse_count
-from fastblets.cache.seals import make_sealer, resolve_seal
+from fastblets.cache.connection import get_cache
+from fastblets.cache.entry import Entry, parse_count
+from fastblets.cache.errors import ForeignValueError
+from fastblets.cache.options import UNSET, Options
+from fastblets.cache.seals import resolve_seal
+from fastblets.cache.storage import FETCH_SIZE
 from fastblets.conf import get_settings
+from fastblets.expiry import get_expiry
 from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt
 
 if TYPE_CHECKING:
@@ -106,6 +112,8 @@ class EntryReport:
         names: The classes and functions that the pickles name, sorted.
         more_names: Whether they name even more.
         problems: What is wrong with it.
+        expires: When the first of what it needs ends: a time of UTC in ISO 8601, or ``never``. None where the backend
+            can't tell.
         notes: What else is to be known of it.
         fetch_seconds: How long the cache took.
         read_seconds: How long it took to decrypt, decompress and look through all that was fetched.
@@ -128,6 +136,7 @@ class EntryReport:
     names: tuple[str, ...] = ()
     more_names: bool = False
     problems: tuple[str, ...] = ()
+    expires: str | None = None
     notes: tuple[str, ...] = ()
     fetch_seconds: float = 0.0
     read_seconds: float = 0.0
@@ -154,12 +163,14 @@ class Forgotten:
         main: Whether there was something under the full key: a small value, or the count of chunks.
         chunks: How many chunks there were.
         older: The same of the entry under each older default encryption key, the latest first.
+        encrypted: Whether it was looked for as an encrypted entry.
     """
 
     full_key: str
     main: bool
     chunks: int
     older: tuple[Forgotten, ...] = ()
+    encrypted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it in types that JSON has."""
@@ -230,6 +241,10 @@ class _Look:
     def take(self, large: bool | None) -> EntryReport:
         self.report = EntryReport(self.entry.full_key, "whole", self.entry.encryption_key is not None)
 
+        # Whatever is stored, by then there is a connection, which is no part of the time.
+        with suppress(*_UNPICKLING_ERRORS):
+            cache.has_key(self.entry.full_key)
+
         try:
             value = self._timed("fetch_seconds", lambda: cache.get(self.entry.full_key, UNSET))
         except _UNPICKLING_ERRORS as e:
@@ -240,6 +255,7 @@ class _Look:
         if value is UNSET:
             return replace(self.report, state="missing")
 
+        self._set(expires=get_expiry(get_cache(), [self.entry.full_key]))
         small, content, plain = self._small(value)
         count = _count_of(content)
 
@@ -257,7 +273,9 @@ class _Look:
 
             return self.report
 
-        self._set(kind="large", chunk_count=count)
+        # The chunks are stored one after the other, and last of all the count.
+        first = self.entry.chunk_keys(0, min(count, 1))
+        self._set(kind="large", chunk_count=count, expires=get_expiry(get_cache(), [self.entry.full_key, *first]))
         chunks, seals = self._fetch(count)
 
         if large is None and not chunks:
@@ -416,7 +434,7 @@ class _Look:
             # Chunks with and without seals are of two writes. Without chunks, there is only the count to believe.
             is_needed = is_needed or bool(seals) or (not chunks and self.setting is True)
         elif complete and seals:
-            error = _error_of(self._make_sealer().check_chunks, chunks, seals)
+            error = _error_of(self.entry.make_sealer().check_chunks, chunks, seals)
             errors.append(f"{error}, or FASTBLETS_SEAL_KEY was another one" if error and plain is None else error)
 
         if any(errors):
@@ -436,10 +454,7 @@ class _Look:
 
     def _open(self, plain: bytes, *, is_count: bool) -> str:
         """Return why what was encrypted isn't a count, or a value, with a valid seal; empty if it is."""
-        return _error_of(_native.open_pickle, plain, is_count, self._make_sealer(), True)
-
-    def _make_sealer(self) -> _native.Sealer:
-        return make_sealer(self.entry.full_key, self.entry.encryption_key)
+        return _error_of(_native.open_pickle, plain, is_count, self.entry.make_sealer(), True)
 
     def _read(self, chunks: list[bytes]) -> None:
         found = _native.inspect_chunks(chunks, self.compressed, self.entry.encryption_key, self.show)
@@ -512,7 +527,7 @@ def _forget(entry: Entry) -> Forgotten:
     except _UNPICKLING_ERRORS:
         main = True
 
-    entry.delete()
+    cache.delete(entry.full_key)
     chunks = start = 0
 
     while True:
@@ -523,7 +538,7 @@ def _forget(entry: Entry) -> Forgotten:
         ]
 
         if not found:
-            return Forgotten(entry.full_key, main, chunks)
+            return Forgotten(entry.full_key, main, chunks, encrypted=entry.encryption_key is not None)
 
         cache.delete_many(found)
         chunks += len(found)
@@ -551,7 +566,9 @@ def _get_each(keys: list[str]) -> dict[str, Any]:
 
 
 def _entry(key: str | Sequence[str], use_encryption: bool | None, encryption_key: bytes | None) -> Entry:
-    return Entry(key, None, True, use_encryption, encryption_key, False)
+    options = Options(None, True, use_encryption, encryption_key, False)
+
+    return Entry(key, options, options.encryption_key)
 
 
 def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryReport:

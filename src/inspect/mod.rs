@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cipher::Key;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, collect, grow, push};
 use crate::large::Reader;
 use crate::pickle::scan::{Global, Scanner};
 
@@ -21,6 +21,11 @@ const MOST_GLOBALS: usize = 200;
 
 /// How many bytes of pickles are read at a time, at least.
 const STEP: usize = 64 * 1024;
+
+/// The most memory, in bytes, that it takes to show what is found in one step, apart from the tree: each value is
+/// shortened, and there are so many of them at most. What reads and writes texts asks nobody for memory, so this is asked
+/// for before.
+const ROOM_TO_SHOW: usize = 8 << 20;
 
 /// How many characters are shown of one item.
 const MOST_TEXT: usize = 2000;
@@ -83,19 +88,25 @@ impl AsRef<[u8]> for Watched<'_> {
 ///
 /// Takes as much memory as the largest item's pickle, or little where items are small. Without a word on compression,
 /// the stream says it itself.
+///
+/// Damage is no error here. Too little memory is.
 pub fn inspect<Chunk: AsRef<[u8]>>(
     chunks: &[Chunk],
     compressed: Option<bool>,
     key: Option<Key<'_>>,
     show: usize,
-) -> Stream {
+) -> Result<Stream> {
     let last = AtomicUsize::new(0);
     let mut stream = Stream::default();
-    if let Err(error) = stream.read(chunks, compressed, key, show, &last) {
-        let chunk = last.load(Ordering::Relaxed);
-        stream.damage = Some(Damage { error, chunk });
+    match stream.read(chunks, compressed, key, show, &last) {
+        Ok(()) => {}
+        Err(Error::Memory) => return Err(Error::Memory),
+        Err(error) => {
+            let chunk = last.load(Ordering::Relaxed);
+            stream.damage = Some(Damage { error, chunk });
+        }
     }
-    stream
+    Ok(stream)
 }
 
 impl Stream {
@@ -107,19 +118,19 @@ impl Stream {
         show: usize,
         last: &AtomicUsize,
     ) -> Result<()> {
-        let watched = || -> Vec<Watched<'_>> {
+        let watched = || {
             let chunks = chunks.iter().map(AsRef::as_ref).enumerate();
-            chunks.map(|(number, bytes)| Watched { bytes, number, last }).collect()
+            collect(chunks.map(|(number, bytes)| Watched { bytes, number, last }))
         };
         self.compressed = match compressed {
             Some(compressed) => compressed,
             None => {
                 let mut first = Vec::new();
-                Reader::new(watched(), false, key)?.read(&mut first, 1)?;
+                Reader::new(watched()?, false, key)?.read(&mut first, 1)?;
                 first.first() == Some(&ZLIB)
             }
         };
-        let mut reader = Reader::new(watched(), self.compressed, key)?;
+        let mut reader = Reader::new(watched()?, self.compressed, key)?;
         let mut scanner = Scanner::new();
         let mut data = Vec::new();
         loop {
@@ -142,6 +153,7 @@ impl Stream {
 
     /// Drops all whole pickles from the beginning of `data`.
     fn take_items(&mut self, scanner: &mut Scanner, data: &mut Vec<u8>, show: usize) -> Result<()> {
+        grow(&mut Vec::<u8>::new(), ROOM_TO_SHOW)?;
         let mut start = 0;
         let (globals, more) = (&mut self.globals, &mut self.more_globals);
         while let Some(size) = scanner.scan_with(&data[start..], |global| {
@@ -150,11 +162,12 @@ impl Stream {
             } else if !*more {
                 *more = !globals.contains(&name(global));
             }
+            Ok(())
         })? {
             scanner.reset();
             if self.items.len() < show {
-                let text = show_pickle(&data[start..start + size]);
-                self.items.push(Item { size, text });
+                let text = show_pickle(&data[start..start + size])?;
+                push(&mut self.items, Item { size, text })?;
             }
             self.count += 1;
             start += size;
@@ -165,8 +178,8 @@ impl Stream {
 }
 
 /// How one pickle looks, which the scanner must have found to be whole.
-fn show_pickle(pickle: &[u8]) -> String {
-    let tree = tree::Tree::grow(pickle);
+fn show_pickle(pickle: &[u8]) -> Result<String> {
+    let tree = tree::Tree::grow(pickle)?;
     // Nothing is known that can't be read; if there is something, that is said.
     let mut text = shown::read(&plain::pickle(&tree)).map_or("<can't be shown>".to_owned(), |shown| shown.to_string());
     if let Some((end, _)) = text.char_indices().nth(MOST_TEXT) {
@@ -176,14 +189,12 @@ fn show_pickle(pickle: &[u8]) -> String {
     if tree.cut {
         text.push_str(" (only its beginning was looked at)");
     }
-    text
+    Ok(text)
 }
 
 fn name(global: Global<'_>) -> String {
     match global {
-        Global::Named { module, name, .. } => {
-            shown::dotted(&shown::latin1_or_utf8(module), &shown::latin1_or_utf8(name))
-        }
+        Global::Named { module, name, .. } => shown::dotted(module, name),
         Global::Extension(code) => format!("extension {code}"),
         Global::Unknown => "a name that only executing the pickle would tell".to_owned(),
     }

@@ -5,7 +5,7 @@
 //! as it is named, and refuse it if there is more in it; and it forgets the names of classes. Of what is written here
 //! it gets little, and all is as `Shown` has it.
 
-use super::shown::{self, dotted, latin1_or_utf8};
+use super::shown::{self, dotted, latin1_or_utf8, without_half_a_character};
 use super::tree::{Id, Kind, Node, Tree};
 use crate::pickle::scan::Operation;
 
@@ -50,7 +50,7 @@ impl<'a> Writer<'a> {
             Node::Literal(literal) => self.literal(*literal),
             Node::Container { kind, items } => self.container(*kind, items, depth),
             Node::Global { module, name } => {
-                let name = dotted(&latin1_or_utf8(module), &latin1_or_utf8(name));
+                let name = dotted(module, name);
                 self.variant("Name", |writer| writer.text(&name));
             }
             Node::Elsewhere(what) => self.variant("Note", |writer| writer.text(what)),
@@ -127,7 +127,7 @@ impl<'a> Writer<'a> {
 
     fn name(&self, id: Id) -> String {
         match self.tree.node(id) {
-            Node::Global { module, name } => dotted(&latin1_or_utf8(module), &latin1_or_utf8(name)),
+            Node::Global { module, name } => dotted(module, name),
             _ => String::new(),
         }
     }
@@ -275,13 +275,6 @@ fn without_half_an_escape(text: &[u8]) -> &[u8] {
         Some(at) if text.len() - tail - at < if text.get(tail + at + 1) == Some(&b'u') { 6 } else { 10 } => {
             &text[..tail + at]
         }
-        _ => text,
-    }
-}
-
-fn without_half_a_character(text: &[u8]) -> &[u8] {
-    match std::str::from_utf8(text) {
-        Err(error) if error.error_len().is_none() => &text[..error.valid_up_to()],
         _ => text,
     }
 }

@@ -71,16 +71,28 @@ pub(super) fn latin1_or_utf8(bytes: &[u8]) -> String {
     }
 }
 
+/// Without the last character if that is cut off in the middle.
+pub(super) fn without_half_a_character(text: &[u8]) -> &[u8] {
+    match std::str::from_utf8(text) {
+        Err(error) if error.error_len().is_none() => &text[..error.valid_up_to()],
+        _ => text,
+    }
+}
+
 /// The name of a class or function, harmless and not too long. Protocols below 3 have Python 2's names of modules.
-pub(super) fn dotted(module: &str, name: &str) -> String {
+pub(super) fn dotted(module: &[u8], name: &[u8]) -> String {
     const LONGEST: usize = 100;
-    let module = match module {
-        "__builtin__" => "builtins",
-        "copy_reg" => "copyreg",
+    /// Bytes that hold one character more.
+    const ENOUGH: usize = 4 * (LONGEST + 2);
+    let module: &[u8] = match module {
+        b"__builtin__" => b"builtins",
+        b"copy_reg" => b"copyreg",
         module => module,
     };
     let mut dotted = String::new();
-    for part in [module, ".", name] {
+    for part in [module, b".", name] {
+        let part = part.get(..ENOUGH).map_or(part, without_half_a_character);
+        let part = latin1_or_utf8(part);
         part.chars()
             .take(LONGEST)
             .for_each(|character| escape(character, &mut dotted));

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::error::{Error, Result, append, concat, push};
 use crate::pickle::scan::{Operation, operations};
 
 /// The number of a node.
@@ -66,7 +67,7 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     /// Walks a pickle that a scanner has found to be whole.
-    pub(super) fn grow(pickle: &'a [u8]) -> Self {
+    pub(super) fn grow(pickle: &'a [u8]) -> Result<Self> {
         let mut grower = Grower::default();
         let mut at = 0;
         let mut ended = false;
@@ -79,14 +80,14 @@ impl<'a> Tree<'a> {
                 break;
             }
             at += operation.whole.len();
-            grower.apply(operation);
+            grower.apply(operation)?;
         }
-        let root = grower.fold();
-        Self {
+        let root = grower.fold()?;
+        Ok(Self {
             nodes: grower.nodes,
             root,
             cut: !ended,
-        }
+        })
     }
 
     pub(super) fn node(&self, id: Id) -> &Node<'a> {
@@ -105,27 +106,33 @@ struct Grower<'a> {
 }
 
 impl<'a> Grower<'a> {
-    fn apply(&mut self, operation: Operation<'a>) {
+    fn apply(&mut self, operation: Operation<'a>) -> Result<()> {
         let content = operation.content;
         match operation.opcode {
             // PROTO FRAME READONLY_BUFFER
-            0x80 | 0x95 | 0x98 => {}
-            b'(' => self.marks.push(self.stack.len()),
+            0x80 | 0x95 | 0x98 => Ok(()),
+            b'(' => push(&mut self.marks, self.stack.len()),
             b'0' => {
                 if self.marks.last() == Some(&self.stack.len()) {
                     self.marks.pop();
                 } else {
                     self.stack.pop();
                 }
+                Ok(())
             }
             b'1' => {
-                self.since_mark();
+                let mark = self.mark();
+                self.stack.truncate(mark);
+                Ok(())
             }
-            b'2' => self.stack.extend(self.stack.last().copied()),
+            b'2' => match self.stack.last() {
+                Some(&id) => push(&mut self.stack, id),
+                None => Ok(()),
+            },
             b'p' | b'q' | b'r' => self.put(number(operation)),
             0x94 => self.put(self.memo.len() as u64),
             b'g' | b'h' | b'j' => match self.memo.get(&number(operation)) {
-                Some(&id) => self.stack.push(id),
+                Some(&id) => push(&mut self.stack, id),
                 None => self.push(Node::Elsewhere("a memo that isn't there")),
             },
             b']' => self.container(Kind::List, vec![]),
@@ -137,65 +144,64 @@ impl<'a> Grower<'a> {
             b'd' => self.collect(Kind::Dict),
             0x91 => self.collect(Kind::FrozenSet),
             0x85..=0x87 => {
-                let items = self.pop_many(usize::from(operation.opcode - 0x84));
-                self.container(Kind::Tuple, items);
+                let items = self.pop_many(usize::from(operation.opcode - 0x84))?;
+                self.container(Kind::Tuple, items)
             }
             b'a' => {
-                let items = self.pop_many(1);
-                self.extend(items, false);
+                let items = self.pop_many(1)?;
+                self.extend(&items, false)
             }
             b's' => {
-                let items = self.pop_many(2);
-                self.extend(items, true);
+                let items = self.pop_many(2)?;
+                self.extend(&items, true)
             }
             b'e' | b'u' | 0x90 => {
-                let items = self.since_mark();
-                self.extend(items, operation.opcode == b'u');
+                let items = self.since_mark()?;
+                self.extend(&items, operation.opcode == b'u')
             }
             b'c' => self.line_global(content),
             0x93 => {
-                let names = self.pop_many(2);
+                let names = self.pop_many(2)?;
                 let mut texts = names.iter().map(|&id| match self.nodes.get(id) {
                     Some(Node::Literal(literal)) => literal.content,
                     _ => b"?",
                 });
                 let (module, name) = (texts.next().unwrap_or(b"?"), texts.next().unwrap_or(b"?"));
-                self.push(Node::Global { module, name });
+                self.push(Node::Global { module, name })
             }
             // REDUCE NEWOBJ
             b'R' | 0x81 => {
-                let arguments = self.pop_many(1);
-                self.call(arguments);
+                let arguments = self.pop_many(1)?;
+                self.call(arguments)
             }
             // NEWOBJ_EX
             0x92 => {
-                let arguments = self.pop_many(2);
-                self.call(arguments);
+                let arguments = self.pop_many(2)?;
+                self.call(arguments)
             }
             b'i' => {
-                let arguments = self.since_mark();
-                self.line_global(content);
-                self.container(Kind::Tuple, arguments);
-                let arguments = self.pop_many(1);
-                self.call(arguments);
+                let arguments = self.since_mark()?;
+                self.line_global(content)?;
+                self.call_with(arguments)
             }
             b'o' => {
-                let mut arguments = self.since_mark().into_iter();
-                self.stack.extend(arguments.next());
-                self.container(Kind::Tuple, arguments.collect());
-                let arguments = self.pop_many(1);
-                self.call(arguments);
+                let mut arguments = self.since_mark()?;
+                if !arguments.is_empty() {
+                    push(&mut self.stack, arguments.remove(0))?;
+                }
+                self.call_with(arguments)
             }
             b'b' => {
-                let new = self.pop_many(1);
-                if let Some(Node::Call { state, .. }) = self.top() {
-                    state.extend(new);
+                let new = self.pop_many(1)?;
+                match self.top() {
+                    Some(Node::Call { state, .. }) => append(state, &new),
+                    _ => Ok(()),
                 }
             }
             b'P' => self.push(Node::Elsewhere("a persistent object")),
             b'Q' => {
                 self.stack.pop();
-                self.push(Node::Elsewhere("a persistent object"));
+                self.push(Node::Elsewhere("a persistent object"))
             }
             0x82..=0x84 => self.push(Node::Elsewhere("an object of copyreg's extension registry")),
             0x97 => self.push(Node::Elsewhere("a buffer outside of the pickle")),
@@ -204,34 +210,34 @@ impl<'a> Grower<'a> {
     }
 
     /// One value of all that is on the stack: there is more than one if the walk was cut off.
-    fn fold(&mut self) -> Id {
-        while let Some(mark) = self.marks.pop() {
-            self.fold_to(mark);
-            let items = self.stack.split_off(mark.min(self.stack.len()));
-            self.container(Kind::Unknown, items);
+    fn fold(&mut self) -> Result<Id> {
+        while let Some(&mark) = self.marks.last() {
+            self.fold_to(mark)?;
+            self.collect(Kind::Unknown)?;
         }
-        self.fold_to(0);
-        self.stack.first().copied().unwrap_or_else(|| {
-            self.push(Node::Elsewhere("nothing"));
-            self.nodes.len() - 1
-        })
+        self.fold_to(0)?;
+        if self.stack.is_empty() {
+            self.push(Node::Elsewhere("nothing"))?;
+        }
+        Ok(self.stack.first().copied().unwrap_or_default())
     }
 
     /// Puts what is on the stack above `floor` where it would have gone: into the container below it.
-    fn fold_to(&mut self, floor: usize) {
+    fn fold_to(&mut self, floor: usize) -> Result<()> {
         while self.stack.len() > floor + 1 {
-            let last = self.pop_many(1);
+            let last = self.pop_many(1)?;
             if self.is_open() {
-                self.extend(last, false);
+                self.extend(&last, false)?;
             } else if self.stack.len() > floor + 1 {
                 // A key stands between a dict and the value.
-                let key = self.pop_many(1);
+                let key = self.pop_many(1)?;
                 if self.is_open() {
-                    self.extend(key, true);
-                    self.extend(last, true);
+                    self.extend(&key, true)?;
+                    self.extend(&last, true)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn is_open(&mut self) -> bool {
@@ -246,63 +252,84 @@ impl<'a> Grower<'a> {
         self.nodes.get_mut(*self.stack.last()?)
     }
 
-    fn push(&mut self, node: Node<'a>) {
-        self.stack.push(self.nodes.len());
-        self.nodes.push(node);
+    fn push(&mut self, node: Node<'a>) -> Result<()> {
+        push(&mut self.stack, self.nodes.len())?;
+        push(&mut self.nodes, node)
     }
 
-    fn pop_many(&mut self, count: usize) -> Vec<Id> {
-        self.stack.split_off(self.stack.len().saturating_sub(count))
+    fn pop_many(&mut self, count: usize) -> Result<Vec<Id>> {
+        self.pop_to(self.stack.len().saturating_sub(count))
     }
 
-    fn since_mark(&mut self) -> Vec<Id> {
-        let mark = self.marks.pop().unwrap_or(0);
-        self.stack.split_off(mark.min(self.stack.len()))
+    fn pop_to(&mut self, height: usize) -> Result<Vec<Id>> {
+        let items = concat(&[&self.stack[height..]])?;
+        self.stack.truncate(height);
+        Ok(items)
     }
 
-    fn put(&mut self, number: u64) {
+    fn since_mark(&mut self) -> Result<Vec<Id>> {
+        let mark = self.mark();
+        self.pop_to(mark)
+    }
+
+    /// Takes the last mark: how high the stack was there.
+    fn mark(&mut self) -> usize {
+        self.marks.pop().unwrap_or(0).min(self.stack.len())
+    }
+
+    fn put(&mut self, number: u64) -> Result<()> {
         if let Some(&id) = self.stack.last() {
+            self.memo.try_reserve(1).map_err(|_| Error::Memory)?;
             self.memo.insert(number, id);
         }
+        Ok(())
     }
 
-    fn container(&mut self, kind: Kind, items: Vec<Id>) {
-        self.push(Node::Container { kind, items });
+    fn container(&mut self, kind: Kind, items: Vec<Id>) -> Result<()> {
+        self.push(Node::Container { kind, items })
     }
 
-    fn collect(&mut self, kind: Kind) {
-        let items = self.since_mark();
-        self.container(kind, items);
+    fn collect(&mut self, kind: Kind) -> Result<()> {
+        let items = self.since_mark()?;
+        self.container(kind, items)
     }
 
-    fn extend(&mut self, new: Vec<Id>, in_pairs: bool) {
+    fn extend(&mut self, new: &[Id], in_pairs: bool) -> Result<()> {
         match self.top() {
-            Some(Node::Container { items, .. }) => items.extend(new),
+            Some(Node::Container { items, .. }) => append(items, new),
             Some(Node::Call { items, pairs, .. }) => {
                 *pairs |= in_pairs;
-                items.extend(new);
+                append(items, new)
             }
-            _ => {}
+            _ => Ok(()),
         }
     }
 
-    fn line_global(&mut self, lines: &'a [u8]) {
+    fn line_global(&mut self, lines: &'a [u8]) -> Result<()> {
         let end = memchr::memchr(b'\n', lines).unwrap_or(lines.len());
         self.push(Node::Global {
             module: &lines[..end],
             name: lines.get(end + 1..).unwrap_or_default(),
-        });
+        })
     }
 
-    fn call(&mut self, arguments: Vec<Id>) {
-        if let Some(callable) = self.stack.pop() {
-            self.push(Node::Call {
+    /// A call with positional arguments.
+    fn call_with(&mut self, arguments: Vec<Id>) -> Result<()> {
+        self.container(Kind::Tuple, arguments)?;
+        let arguments = self.pop_many(1)?;
+        self.call(arguments)
+    }
+
+    fn call(&mut self, arguments: Vec<Id>) -> Result<()> {
+        match self.stack.pop() {
+            Some(callable) => self.push(Node::Call {
                 callable,
                 arguments,
                 state: vec![],
                 items: vec![],
                 pairs: false,
-            });
+            }),
+            None => Ok(()),
         }
     }
 }

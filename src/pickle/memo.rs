@@ -1,5 +1,7 @@
 //! Which objects the pickle being written already holds, by address.
 
+use crate::error::{Result, grow};
+
 /// Where an address stands in the table, or where it would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
@@ -21,7 +23,9 @@ struct Slot {
 ///
 /// Linear probing from `address / 16`: objects made one after the other lie side by side, here as there, which keeps
 /// the walk inside the cache. A mixing hash function was several times slower.
-#[derive(Debug)]
+///
+/// A new one has no room yet: each pickle begins with [`clear`](Self::clear).
+#[derive(Debug, Default)]
 pub struct Memo {
     slots: Vec<Slot>,
     used: usize,
@@ -32,24 +36,18 @@ const SMALLEST: usize = 1 << 5;
 /// A table beyond this many slots (1 MiB) is not kept for the next pickle.
 const LARGEST_KEPT: usize = 1 << 16;
 
-impl Default for Memo {
-    fn default() -> Self {
-        Self {
-            slots: vec![Slot::default(); SMALLEST],
-            used: 0,
-            pickle: 1,
-        }
-    }
-}
-
 impl Memo {
     /// Empties the memo, for the next pickle.
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self) -> Result<()> {
         if self.slots.len() > LARGEST_KEPT || self.pickle == u32::MAX {
             *self = Self::default();
         }
+        if self.slots.is_empty() {
+            self.slots = slots(SMALLEST)?;
+        }
         self.pickle += 1;
         self.used = 0;
+        Ok(())
     }
 
     /// Looks an object up.
@@ -70,8 +68,10 @@ impl Memo {
     }
 
     /// Puts an object into the vacant place that [`entry`](Self::entry) has just found for it.
+    ///
+    /// After an error nothing more may be put: the table has to have vacant places.
     #[inline]
-    pub fn put(&mut self, vacant: usize, address: usize, number: u32) {
+    pub fn put(&mut self, vacant: usize, address: usize, number: u32) -> Result<()> {
         self.slots[vacant] = Slot {
             address,
             number,
@@ -79,8 +79,9 @@ impl Memo {
         };
         self.used += 1;
         if self.used * 2 > self.slots.len() {
-            self.grow();
+            self.grow()?;
         }
+        Ok(())
     }
 
     /// Gives an object that is in the memo another number.
@@ -97,15 +98,23 @@ impl Memo {
     }
 
     #[cold]
-    fn grow(&mut self) {
-        let larger = vec![Slot::default(); self.slots.len() * 4];
+    fn grow(&mut self) -> Result<()> {
+        let larger = slots(self.slots.len() * 4)?;
         let slots = std::mem::replace(&mut self.slots, larger);
         for slot in slots.into_iter().filter(|slot| slot.pickle == self.pickle) {
             if let Entry::Vacant(index) = self.entry(slot.address) {
                 self.slots[index] = slot;
             }
         }
+        Ok(())
     }
+}
+
+fn slots(count: usize) -> Result<Vec<Slot>> {
+    let mut slots = Vec::new();
+    grow(&mut slots, count)?;
+    slots.resize(count, Slot::default());
+    Ok(slots)
 }
 
 #[cfg(test)]
@@ -121,7 +130,7 @@ mod tests {
         fn agrees_with_a_hash_map(pickles in prop::collection::vec(prop::collection::vec(0usize..5000, 0..2000), 1..5)) {
             let mut memo = Memo::default();
             for addresses in pickles {
-                memo.clear();
+                memo.clear().unwrap();
                 let mut model = HashMap::new();
                 for address in addresses.into_iter().map(|address| address * 16) {
                     let number = model.len() as u32;
@@ -129,7 +138,7 @@ mod tests {
                         Entry::Number(number) => prop_assert_eq!(model.get(&address), Some(&number)),
                         Entry::Vacant(vacant) => {
                             prop_assert!(model.insert(address, number).is_none());
-                            memo.put(vacant, address, number);
+                            memo.put(vacant, address, number).unwrap();
                         }
                     }
                 }
@@ -142,10 +151,11 @@ mod tests {
         // Side by side, and all in one place of the smallest table.
         for step in [16, 16 * SMALLEST] {
             let mut memo = Memo::default();
+            memo.clear().unwrap();
             let addresses = || (1..100).map(|number| number * step);
             for address in addresses() {
                 if let Entry::Vacant(vacant) = memo.entry(address) {
-                    memo.put(vacant, address, 0);
+                    memo.put(vacant, address, 0).unwrap();
                 }
                 memo.renumber(address, address as u32);
             }

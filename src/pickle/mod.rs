@@ -1,11 +1,13 @@
 //! Pickles, as CPython's C implementation writes and reads them.
 //!
 //! - [`write`]: the opcodes of protocol 0, byte for byte.
+//! - `decimal`: the digits of long ints.
 //! - [`line`]: lines that are known before they are read or written, as most are.
 //! - [`memo`]: which objects the pickle being written already holds.
 //! - [`scan`]: where a pickle ends, for every protocol, and which globals it names.
 //! - [`read`]: the opcodes that [`write`] writes, back into their arguments.
 
+mod decimal;
 mod find;
 pub mod line;
 mod mask;

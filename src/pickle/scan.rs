@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::find::find;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, push};
 
 const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
 const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");
@@ -291,12 +291,13 @@ impl Depth {
     }
 
     #[inline]
-    fn mark(&mut self) {
+    fn mark(&mut self) -> Result<()> {
         if self.marked {
-            self.marks.push(self.fence);
+            push(&mut self.marks, self.fence)?;
         }
         self.marked = true;
         self.fence = self.values;
+        Ok(())
     }
 
     #[inline]
@@ -326,10 +327,7 @@ impl Depth {
     fn apply(&mut self, effect: Effect) -> Result<()> {
         match effect {
             Effect::Replace { takes, puts } => self.replace(takes, puts),
-            Effect::Mark => {
-                self.mark();
-                Ok(())
-            }
+            Effect::Mark => self.mark(),
             Effect::ToMark { takes, puts } => self.collect(takes, puts),
             Effect::Pop => self.pop(),
             Effect::Stop => self.replace(1, 0),
@@ -356,8 +354,10 @@ impl Strings {
         self.top[1] = span;
     }
 
-    fn put(&mut self, number: usize) {
+    fn put(&mut self, number: usize) -> Result<()> {
+        self.memo.try_reserve(1).map_err(|_| Error::Memory)?;
         self.memo.insert(number, self.top[1].clone());
+        Ok(())
     }
 
     fn stack_global<'a>(&self, data: &'a [u8], protocol: u8) -> Global<'a> {
@@ -433,11 +433,11 @@ impl Scanner {
     ///
     /// `data` starts at the pickle's first byte and may only have grown since the last call.
     pub fn scan(&mut self, data: &[u8]) -> Result<Option<usize>> {
-        self.scan_with(data, |_| {})
+        self.scan_with(data, |_| Ok(()))
     }
 
-    /// As [`scan`](Self::scan), reporting each global on the way.
-    pub fn scan_with(&mut self, data: &[u8], mut found: impl FnMut(Global<'_>)) -> Result<Option<usize>> {
+    /// As [`scan`](Self::scan), reporting each global on the way. An error of `found` ends it.
+    pub fn scan_with(&mut self, data: &[u8], mut found: impl FnMut(Global<'_>) -> Result<()>) -> Result<Option<usize>> {
         // One step first: it alone remembers how far an incomplete opcode has been searched.
         loop {
             match self.step(data, &mut found)? {
@@ -478,7 +478,7 @@ impl Scanner {
                 }
                 b's' => depth.replace(3, 1)?,
                 b'a' => depth.replace(2, 1)?,
-                b'(' => depth.mark(),
+                b'(' => depth.mark()?,
                 b'd' | b'l' | b't' => depth.collect(0, 1)?,
                 b'N' => depth.replace(0, 1)?,
                 _ => break,
@@ -493,7 +493,7 @@ impl Scanner {
     }
 
     /// Takes any one opcode.
-    fn step(&mut self, data: &[u8], found: &mut impl FnMut(Global<'_>)) -> Result<Step> {
+    fn step(&mut self, data: &[u8], found: &mut impl FnMut(Global<'_>) -> Result<()>) -> Result<Step> {
         let Some(&byte) = data.get(self.at) else {
             return Ok(Step::Partial);
         };
@@ -520,7 +520,7 @@ impl Scanner {
         if byte == PROTO {
             self.protocol = data[argument.start];
         }
-        self.follow(data, argument, opcode.meaning, found);
+        self.follow(data, argument, opcode.meaning, found)?;
         (self.searched, self.lines) = (0, 0);
         Ok(Step::Whole(end))
     }
@@ -591,28 +591,39 @@ impl Scanner {
     }
 
     /// Reports globals, and keeps track of the strings that name them.
-    fn follow(&mut self, data: &[u8], argument: Range<usize>, meaning: Meaning, found: &mut impl FnMut(Global<'_>)) {
+    fn follow(
+        &mut self,
+        data: &[u8],
+        argument: Range<usize>,
+        meaning: Meaning,
+        found: &mut impl FnMut(Global<'_>) -> Result<()>,
+    ) -> Result<()> {
         let number = || little_endian(&data[argument.clone()]) as usize;
         match meaning {
-            Meaning::String => return self.strings.push(Some(argument)),
+            Meaning::String => {
+                self.strings.push(Some(argument));
+                return Ok(());
+            }
             Meaning::Get => {
                 let span = self.strings.memo.get(&number()).cloned().flatten();
-                return self.strings.push(span);
+                self.strings.push(span);
+                return Ok(());
             }
             Meaning::Put => return self.strings.put(number()),
             Meaning::Memoize => return self.strings.put(self.strings.memo.len()),
             Meaning::LinePut => self.strings.lost = true,
-            Meaning::Framing => return,
-            Meaning::StackGlobal => found(self.strings.stack_global(data, self.protocol)),
-            Meaning::Extension => found(Global::Extension(number() as u32)),
+            Meaning::Framing => return Ok(()),
+            Meaning::StackGlobal => found(self.strings.stack_global(data, self.protocol))?,
+            Meaning::Extension => found(Global::Extension(number() as u32))?,
             Meaning::Global => found(Global::Named {
                 protocol: self.protocol,
                 module: &data[argument.start..self.first_line_end - 1],
                 name: &data[self.first_line_end..argument.end - 1],
-            }),
+            })?,
             Meaning::Other => {}
         }
         self.strings.top = [None, None];
+        Ok(())
     }
 }
 

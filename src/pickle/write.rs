@@ -1,7 +1,9 @@
 //! The opcodes of protocol 0, byte for byte as CPython's C pickler writes them.
 
+use super::decimal;
 use super::line::{self, Put};
 use super::mask;
+use crate::error::{Result, append, grow};
 
 /// The decimal digits of 00 to 99.
 static PAIRS: [[u8; 2]; 100] = {
@@ -14,12 +16,17 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
+/// The longest line of an int of 64 bits, which has 19 digits, and a digit more.
+const LONGEST_LONG: usize = "L-".len() + 20 + "L\n".len();
+
 /// Writes one pickle behind what `out` already holds.
 ///
-/// Each opcode is appended as it comes; that they make sense together is the caller's business.
+/// Each opcode is appended as it comes; that they make sense together is the caller's business. Where memory is short,
+/// opcodes are left out, and [`stop`](Self::stop) says so: to hand an error on at each of them would cost more.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
+    result: Result<()>,
     next_number: u32,
     next_put: Put,
 }
@@ -29,6 +36,7 @@ impl<'a> Writer<'a> {
     pub fn new(out: &'a mut Vec<u8>) -> Self {
         Self {
             out,
+            result: Ok(()),
             next_number: 0,
             next_put: Put::default(),
         }
@@ -37,13 +45,13 @@ impl<'a> Writer<'a> {
     /// `None`.
     #[inline]
     pub fn none(&mut self) {
-        self.out.push(b'N');
+        self.push(b'N');
     }
 
     /// A bool: protocol 0 has no opcode for it, and spells it as an int that no int is spelled like.
     #[inline]
     pub fn bool(&mut self, value: bool) {
-        self.out.extend_from_slice(if value { b"I01\n" } else { b"I00\n" });
+        self.extend(if value { b"I01\n" } else { b"I00\n" });
     }
 
     /// An int: INT for 32 bits, LONG beyond.
@@ -53,22 +61,29 @@ impl<'a> Writer<'a> {
             let sign: &[u8] = if value < 0 { b"I-" } else { b"I" };
             self.number_line(sign, value.unsigned_abs());
         } else {
-            self.long(&value.to_string());
+            self.long_line(value);
         }
     }
 
-    /// An int beyond 64 bits, by its decimal digits.
-    pub fn long(&mut self, digits: &str) {
-        self.out.push(b'L');
-        self.out.extend_from_slice(digits.as_bytes());
-        self.out.extend_from_slice(b"L\n");
+    /// An int of any length, by its bytes in two's complement, the lowest first. Returns how many digits it has.
+    pub fn long(&mut self, bytes: &[u8]) -> usize {
+        self.push(b'L');
+        let digits = match decimal::append(bytes, self.out) {
+            Ok(digits) => digits,
+            Err(error) => {
+                self.result = Err(error);
+                0
+            }
+        };
+        self.extend(b"L\n");
+        digits
     }
 
     /// A float, as Python's `repr` spells it.
     pub fn float(&mut self, value: f64) {
-        self.out.push(b'F');
-        float_repr(value, self.out);
-        self.out.push(b'\n');
+        self.push(b'F');
+        float_repr(value, self);
+        self.push(b'\n');
     }
 
     /// A str whose characters are all below U+0100.
@@ -77,9 +92,9 @@ impl<'a> Writer<'a> {
         if text.len() <= BLOCK {
             self.short_latin1(text);
         } else {
-            self.out.push(b'V');
-            escape_latin1(text, self.out);
-            self.out.push(b'\n');
+            self.push(b'V');
+            self.attempt(|out| escape_latin1(text, out));
+            self.push(b'\n');
         }
     }
 
@@ -88,89 +103,90 @@ impl<'a> Writer<'a> {
         // Filled up with what is never escaped, so that the block can be looked at whole.
         let mut block = [b' '; BLOCK];
         block[..text.len()].copy_from_slice(text);
-        self.out.push(b'V');
+        self.push(b'V');
         if any_escaped(&block) {
-            escape_latin1(text, self.out);
+            self.attempt(|out| escape_latin1(text, out));
         } else {
-            append(self.out, &block, text.len());
+            self.extend_by_way_of(&block, text.len());
         }
-        self.out.push(b'\n');
+        self.push(b'\n');
     }
 
     /// A str whose characters are all below U+10000.
     pub fn ucs2(&mut self, text: &[u16]) {
-        self.out.push(b'V');
-        escape_wide(text, self.out);
-        self.out.push(b'\n');
+        self.push(b'V');
+        self.attempt(|out| escape_wide(text, out));
+        self.push(b'\n');
     }
 
     /// Any str, as code points.
     pub fn ucs4(&mut self, text: &[u32]) {
-        self.out.push(b'V');
-        escape_wide(text, self.out);
-        self.out.push(b'\n');
+        self.push(b'V');
+        self.attempt(|out| escape_wide(text, out));
+        self.push(b'\n');
     }
 
     /// A class or function.
     pub fn global(&mut self, module: &[u8], name: &[u8]) {
-        self.out.push(b'c');
-        self.out.extend_from_slice(module);
-        self.out.push(b'\n');
-        self.out.extend_from_slice(name);
-        self.out.push(b'\n');
+        self.push(b'c');
+        self.extend(module);
+        self.push(b'\n');
+        self.extend(name);
+        self.push(b'\n');
     }
 
     /// The start of a tuple.
     #[inline]
     pub fn mark(&mut self) {
-        self.out.push(b'(');
+        self.push(b'(');
     }
 
     /// A tuple of everything behind the mark.
     #[inline]
     pub fn tuple(&mut self) {
-        self.out.push(b't');
+        self.push(b't');
     }
 
     /// An empty list.
     #[inline]
     pub fn list(&mut self) {
-        self.out.extend_from_slice(b"(l");
+        self.extend(b"(l");
     }
 
     /// An empty dict.
     #[inline]
     pub fn dict(&mut self) {
-        self.out.extend_from_slice(b"(d");
+        self.extend(b"(d");
     }
 
     /// The last value becomes the list's next item.
     #[inline]
     pub fn append(&mut self) {
-        self.out.push(b'a');
+        self.push(b'a');
     }
 
     /// The last two values become the dict's next key and value.
     #[inline]
     pub fn set_item(&mut self) {
-        self.out.push(b's');
+        self.push(b's');
     }
 
     /// A call of a function with a tuple of arguments.
     pub fn reduce(&mut self) {
-        self.out.push(b'R');
+        self.push(b'R');
     }
 
     /// A dict of attributes is given to an instance.
     pub fn build(&mut self) {
-        self.out.push(b'b');
+        self.push(b'b');
     }
 
     /// Puts the last value into the memo, under the number returned.
     #[inline]
     pub fn put(&mut self) -> u32 {
         let (line, length) = self.next_put.line().padded();
-        append(self.out, line, length);
+        let line = *line;
+        self.extend_by_way_of(&line, length);
         self.next_put.count_on();
         let number = self.next_number;
         self.next_number += 1;
@@ -183,9 +199,30 @@ impl<'a> Writer<'a> {
         self.number_line(b"g", number);
     }
 
-    /// The end of the pickle.
-    pub fn stop(self) {
-        self.out.push(b'.');
+    /// The end of the pickle. An error if it is not whole.
+    pub fn stop(mut self) -> Result<()> {
+        self.push(b'.');
+        self.result
+    }
+
+    fn long_line(&mut self, value: i64) {
+        let mut line = [b'\n'; LONGEST_LONG];
+        let mut start = LONGEST_LONG - 2;
+        line[start] = b'L';
+        let mut number = value.unsigned_abs();
+        while number > 0 {
+            start -= 2;
+            line[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+            number /= 100;
+        }
+        start += usize::from(line[start] == b'0');
+        if value < 0 {
+            start -= 1;
+            line[start] = b'-';
+        }
+        start -= 1;
+        line[start] = b'L';
+        self.extend(&line[start..]);
     }
 
     #[inline]
@@ -201,18 +238,49 @@ impl<'a> Writer<'a> {
             start -= 1;
             line[start] = b'0' + number as u8;
         }
-        self.out.extend_from_slice(opcode);
+        self.extend(opcode);
         let line = (u128::from_le_bytes(line) >> (8 * start)).to_le_bytes();
-        append(self.out, &line, line::LONGEST - start);
+        self.extend_by_way_of(&line, line::LONGEST - start);
     }
-}
 
-/// Appends the line's beginning, by way of all of it.
-#[inline]
-fn append<const SIZE: usize>(out: &mut Vec<u8>, line: &[u8; SIZE], length: usize) {
-    let end = out.len() + length;
-    out.extend_from_slice(line);
-    out.truncate(end);
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.extend(&[byte]);
+    }
+
+    #[inline]
+    fn extend(&mut self, bytes: &[u8]) {
+        if self.has_room(bytes.len()) {
+            self.out.extend_from_slice(bytes);
+        }
+    }
+
+    /// Appends the line's beginning, by way of all of it.
+    #[inline]
+    fn extend_by_way_of<const SIZE: usize>(&mut self, line: &[u8; SIZE], length: usize) {
+        if self.has_room(SIZE) {
+            let end = self.out.len() + length;
+            self.out.extend_from_slice(line);
+            self.out.truncate(end);
+        }
+    }
+
+    #[inline]
+    fn has_room(&mut self, more: usize) -> bool {
+        self.out.capacity() - self.out.len() >= more || self.make_room(more)
+    }
+
+    #[cold]
+    fn make_room(&mut self, more: usize) -> bool {
+        self.attempt(|out| grow(out, more));
+        self.result.is_ok()
+    }
+
+    fn attempt(&mut self, append: impl FnOnce(&mut Vec<u8>) -> Result<()>) {
+        if self.result.is_ok() {
+            self.result = append(self.out);
+        }
+    }
 }
 
 /// A character of a str in one of CPython's three widths.
@@ -245,19 +313,21 @@ fn is_escaped(byte: u8) -> bool {
 
 const BLOCK: usize = 32;
 
+const LONGEST_ESCAPE: usize = "\\U0010ffff".len();
+
 #[inline]
 fn any_escaped<const SIZE: usize>(bytes: &[u8; SIZE]) -> bool {
     let found = |byte| bytes.iter().fold(0, |found, &other| found | u8::from(other == byte));
     (ESCAPED.map(found)).iter().fold(0, |any, found| any | found) != 0
 }
 
-fn escape_latin1(text: &[u8], out: &mut Vec<u8>) {
-    out.reserve(text.len());
+fn escape_latin1(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    grow(out, text.len())?;
     // To go on in one place costs less a block, and more to begin with.
     if text.len() < 16 * mask::BLOCK {
-        escape_blocks::<{ worst(1) }>(text, out);
+        escape_blocks::<{ worst(1) }>(text, out)
     } else {
-        escape_blocks::<{ worst(16) }>(text, out);
+        escape_blocks::<{ worst(16) }>(text, out)
     }
 }
 
@@ -266,27 +336,28 @@ const fn worst(blocks: usize) -> usize {
     (6 * blocks + 1) * mask::BLOCK
 }
 
-fn escape_blocks<const ROOM: usize>(mut text: &[u8], out: &mut Vec<u8>) {
+fn escape_blocks<const ROOM: usize>(mut text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     let mut escaped = [0; ROOM];
     let mut end = 0;
     while let Some(block) = text.first_chunk() {
         if end + worst(1) > ROOM {
-            out.extend_from_slice(&escaped[..end]);
+            append(out, &escaped[..end])?;
             end = 0;
         }
         end += escape_block(block, mask::BLOCK, &mut escaped[end..]);
         text = &text[mask::BLOCK..];
     }
-    out.extend_from_slice(&escaped[..end]);
+    append(out, &escaped[..end])?;
 
     let mut rest = [b' '; 3 * mask::BLOCK];
     rest[..text.len()].copy_from_slice(text);
     for (start, length) in [(0, text.len()), (mask::BLOCK, text.len().saturating_sub(mask::BLOCK))] {
         if let Some(block) = rest[start..].first_chunk() {
             let end = escape_block(block, length.min(mask::BLOCK), &mut escaped);
-            out.extend_from_slice(&escaped[..end]);
+            append(out, &escaped[..end])?;
         }
     }
+    Ok(())
 }
 
 /// Escapes the first `length` bytes of a block that is followed by another one. Returns how many bytes that makes.
@@ -312,24 +383,34 @@ fn escape_block(block: &[u8; 2 * mask::BLOCK], length: usize, escaped: &mut [u8]
     }
 }
 
-fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) {
-    let (blocks, rest) = text.as_chunks::<BLOCK>();
-    out.reserve(text.len());
-    for block in blocks {
-        let narrow = block.map(|character| character.code() as u8);
-        let wide = block.iter().fold(0, |bits, character| bits | character.code()) > 0xff;
-        if wide || any_escaped(&narrow) {
-            block
+fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) -> Result<()> {
+    const WORST: usize = BLOCK * LONGEST_ESCAPE;
+    grow(out, text.len() + WORST)?;
+    for block in text.chunks(BLOCK) {
+        grow(out, WORST)?;
+        match block.try_into() {
+            Ok(block) => escape_wide_block(block, out),
+            Err(_) => block
                 .iter()
-                .for_each(|character| escape_character(character.code(), out));
-        } else {
-            out.extend_from_slice(&narrow);
+                .for_each(|character| escape_character(character.code(), out)),
         }
     }
-    rest.iter()
-        .for_each(|character| escape_character(character.code(), out));
+    Ok(())
 }
 
+fn escape_wide_block<C: Character>(block: &[C; BLOCK], out: &mut Vec<u8>) {
+    let narrow = block.map(|character| character.code() as u8);
+    let wide = block.iter().fold(0, |bits, character| bits | character.code()) > 0xff;
+    if wide || any_escaped(&narrow) {
+        block
+            .iter()
+            .for_each(|character| escape_character(character.code(), out));
+    } else {
+        out.extend_from_slice(&narrow);
+    }
+}
+
+/// Appends to where there is room for the longest escape.
 fn escape_character(code: u32, out: &mut Vec<u8>) {
     match code {
         0..=0xff if is_escaped(code as u8) => out.extend_from_slice(&escaped_byte(code as u8)),
@@ -352,7 +433,8 @@ fn escaped_byte(byte: u8) -> [u8; 6] {
 }
 
 fn escape(code: u32, letter: u8, digits: usize, out: &mut Vec<u8>) {
-    let mut escaped = [b'\\', letter, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut escaped = [0; LONGEST_ESCAPE];
+    escaped[..2].copy_from_slice(&[b'\\', letter]);
     for (place, digit) in escaped[2..2 + digits].iter_mut().rev().enumerate() {
         *digit = HEX[(code >> (4 * place) & 0xf) as usize];
     }
@@ -361,7 +443,7 @@ fn escape(code: u32, letter: u8, digits: usize, out: &mut Vec<u8>) {
 
 /// The shortest digits that read back as the same float, laid out by Python's rules: plain from 1e-4 up to 1e16, an
 /// exponent of at least two digits outside.
-fn float_repr(value: f64, out: &mut Vec<u8>) {
+fn float_repr(value: f64, out: &mut Writer<'_>) {
     if !value.is_finite() {
         let spelled = if value.is_nan() {
             "nan"
@@ -370,12 +452,12 @@ fn float_repr(value: f64, out: &mut Vec<u8>) {
         } else {
             "-inf"
         };
-        return out.extend_from_slice(spelled.as_bytes());
+        return out.extend(spelled.as_bytes());
     }
     let mut buffer = ryu::Buffer::new();
     if (1e-4..1e16).contains(&value.abs()) {
         // Here the two have the same rules.
-        return out.extend_from_slice(buffer.format_finite(value).as_bytes());
+        return out.extend(buffer.format_finite(value).as_bytes());
     }
     if value.is_sign_negative() {
         out.push(b'-');
@@ -440,17 +522,35 @@ fn decimal(spelled: &[u8]) -> (Digits, i32) {
 }
 
 /// With an exponent.
-fn lay_out(digits: &[u8], point: i32, out: &mut Vec<u8>) {
+fn lay_out(digits: &[u8], point: i32, out: &mut Writer<'_>) {
     let Some((first, others)) = digits.split_first() else {
-        return out.extend_from_slice(b"0.0");
+        return out.extend(b"0.0");
     };
     out.push(*first);
     if !others.is_empty() {
         out.push(b'.');
-        out.extend_from_slice(others);
+        out.extend(others);
     }
-    let sign = if point > 0 { '+' } else { '-' };
-    out.extend_from_slice(format!("e{sign}{:02}", (point - 1).unsigned_abs()).as_bytes());
+    out.extend(if point > 0 { b"e+" } else { b"e-" });
+    let exponent = u64::from((point - 1).unsigned_abs());
+    let mut spelled = [b'0'; LONGEST_NUMBER];
+    let start = decimal_digits(exponent, &mut spelled);
+    // Two digits at least.
+    out.extend(&spelled[start.min(LONGEST_NUMBER - 2)..]);
+}
+
+/// The decimal digits of any number of 64 bits are as many at most.
+const LONGEST_NUMBER: usize = 20;
+
+/// Writes a number's digits at the end of zeros. Returns where they start; zero has none.
+fn decimal_digits(mut number: u64, digits: &mut [u8; LONGEST_NUMBER]) -> usize {
+    let mut start = LONGEST_NUMBER;
+    while number > 0 {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    start
 }
 
 #[cfg(test)]
@@ -461,7 +561,9 @@ mod tests {
 
     fn written(write: impl FnOnce(&mut Writer<'_>)) -> String {
         let mut out = Vec::new();
-        write(&mut Writer::new(&mut out));
+        let mut writer = Writer::new(&mut out);
+        write(&mut writer);
+        writer.result.unwrap();
         out.into_iter().map(char::from).collect()
     }
 
@@ -552,7 +654,7 @@ mod tests {
             let mut model = Vec::new();
             text.iter().for_each(|&byte| escape_character(byte.into(), &mut model));
             let mut out = Vec::new();
-            escape_latin1(&text, &mut out);
+            escape_latin1(&text, &mut out).unwrap();
             prop_assert_eq!(out, model);
         }
     }
@@ -565,7 +667,7 @@ mod tests {
             assert_eq!(writer.put(), number);
         }
         writer.get(99);
-        writer.stop();
+        writer.stop().unwrap();
         assert!(out.starts_with(b"p0\np1\n"));
         assert!(out.ends_with(b"p999\np1000\ng99\n."));
     }

@@ -1,62 +1,59 @@
 //! Ordinary classes: those whose instances `pickle` takes apart and puts together by its defaults alone.
 //!
-//! Protocol 0 spells an instance as `copyreg._reconstructor(cls, object, None)` and its `__dict__`. Which hooks a class
-//! may have instead is a long list, and all of them are for `pickle` itself. Nothing here runs Python code, so that what
-//! was found holds as long as none is run.
+//! Protocol 0 spells an instance as `copyreg._reconstructor(cls, object, None)` and its `__dict__`. Classes with pickling hooks,
+//! and those that no class statement has made, are left to `pickle`. To ask for an ordinary class may run Python code, so it
+//! is done before the walk: what was found holds as long as no Python code runs.
 
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PyModule, PyString, PyType};
+use pyo3::types::{PyCFunction, PyDict, PyList, PyModule, PyString, PyTuple, PyType};
 
-use super::raw;
-
-/// What the defaults go by, wherever in the class it stands.
-const HOOKS: [&str; 8] = [
-    "__reduce_ex__",
-    "__reduce__",
-    "__getstate__",
-    "__setstate__",
-    "__slots__",
-    "__new__",
-    "__class__",
-    "__del__",
-];
+use super::raw::{self, Characters};
+use super::walk::Walk;
 
 /// What there is one of in an interpreter.
 pub(super) struct Rules {
-    hooks: [Py<PyString>; HOOKS.len()],
-    dict: Py<PyString>,
-    slot_names: Py<PyString>,
     /// The type of the descriptor by which a class gives its instances a `__dict__`.
     descriptor: Py<PyAny>,
     /// `copyreg.dispatch_table`: what to do with instances of a class instead.
     registered: Py<PyDict>,
     modules: Py<PyDict>,
-    /// What had another name in Python 2, which protocols 0 to 2 go by: names in modules, and whole modules.
-    older_names: Py<PyDict>,
-    older_modules: Py<PyDict>,
+    /// The errors by which `pickle` refuses to name an ordinary class.
+    pub(super) not_pickled: Py<PyTuple>,
+    /// What a class statement makes that says nothing but the name.
+    model: Py<PyType>,
+    /// `sys.get_int_max_str_digits`, where there is one.
+    digits_limit: Option<Py<PyAny>>,
     /// `copyreg._reconstructor`.
     pub(super) reconstructor: Py<PyAny>,
 }
 
 impl Rules {
-    pub(super) fn get(py: Python<'_>) -> PyResult<&Self> {
+    pub(super) fn get(py: Python<'_>) -> PyResult<&'static Self> {
         static RULES: PyOnceLock<Rules> = PyOnceLock::new();
         RULES.get_or_try_init(py, || {
             let copyreg = py.import("copyreg")?;
-            let older = py.import("_compat_pickle")?;
-            let dict = |module: &Bound<'_, PyModule>, name| -> PyResult<Py<PyDict>> {
-                Ok(module.getattr(name)?.cast_into::<PyDict>()?.unbind())
-            };
+            let sys = py.import("sys")?;
             Ok(Self {
-                hooks: HOOKS.map(|hook| PyString::intern(py, hook).unbind()),
-                dict: PyString::intern(py, "__dict__").unbind(),
-                slot_names: PyString::intern(py, "__slotnames__").unbind(),
                 descriptor: py.import("types")?.getattr("GetSetDescriptorType")?.unbind(),
-                registered: dict(&copyreg, "dispatch_table")?,
-                modules: dict(&py.import("sys")?, "modules")?,
-                older_names: dict(&older, "REVERSE_NAME_MAPPING")?,
-                older_modules: dict(&older, "REVERSE_IMPORT_MAPPING")?,
+                registered: copyreg.getattr("dispatch_table")?.cast_into::<PyDict>()?.unbind(),
+                modules: sys.getattr("modules")?.cast_into::<PyDict>()?.unbind(),
+                not_pickled: PyTuple::new(
+                    py,
+                    [
+                        py.import("pickle")?.getattr("PicklingError")?,
+                        py.get_type::<PyAttributeError>().into_any(),
+                    ],
+                )?
+                .unbind(),
+                model: (py.get_type::<PyType>().call1(("Ordinary", (), PyDict::new(py)))?)
+                    .cast_into::<PyType>()?
+                    .unbind(),
+                // Python code in its place would run in the walk.
+                digits_limit: (sys.getattr_opt("get_int_max_str_digits")?)
+                    .filter(|function| function.is_exact_instance_of::<PyCFunction>())
+                    .map(Bound::unbind),
                 reconstructor: copyreg.getattr("_reconstructor")?.unbind(),
             })
         })
@@ -68,40 +65,50 @@ impl Rules {
     }
 
     /// Whether nothing but the defaults holds for the class's instances.
-    pub(super) fn are_all_for(&self, class: &Bound<'_, PyType>) -> bool {
+    pub(super) fn are_all_for(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
+        Walk::is_none();
         let py = class.py();
         let mro = class.mro();
         let classes = mro.len().saturating_sub(1);
-        raw::has_default_behaviour(class)
-            && mro.get_item(classes).is_ok_and(|root| root.is(py.get_type::<PyAny>()))
-            && matches!(self.is_registered(class), Ok(false))
-            && mro
-                .iter_borrowed()
-                .take(classes)
-                .all(|base| self.hold_in(&base).is_some())
+        if !mro.get_item(classes).is_ok_and(|root| root.is(py.get_type::<PyAny>())) {
+            return Ok(false);
+        }
+        if !mro.iter_borrowed().take(classes).all(|base| self.hold_in(&base)) {
+            return Ok(false);
+        }
+        Ok(!self.is_registered(class)?)
     }
 
-    /// Whether one of a class's bases, or the class itself, leaves the defaults alone.
-    fn hold_in(&self, base: &Bound<'_, PyAny>) -> Option<()> {
+    /// Whether one of a class's bases, or the class itself, leaves the defaults alone. To go through all that it holds takes less
+    /// than to look up each hook, and compares nothing by code of a name's own.
+    fn hold_in(&self, base: &Bound<'_, PyAny>) -> bool {
         // A metaclass may answer anything to anybody who asks for an attribute.
-        let attributes = raw::class_attributes(raw::exact::<PyType>(base)?)?;
-        for hook in &self.hooks {
-            if attributes.contains(hook).ok()? {
-                return None;
-            }
+        let Some(base) = raw::exact::<PyType>(base) else {
+            return false;
+        };
+        raw::behaves_as(base, self.model.bind(base.py()))
+            && raw::class_attributes(base).is_some_and(|attributes| {
+                raw::all_items(&attributes, |name, value| {
+                    match raw::exact(name).and_then(raw::characters) {
+                        Some(Characters::Latin1(name)) => self.leaves_defaults(name, value),
+                        Some(Characters::Ucs2(_) | Characters::Ucs4(_)) => true,
+                        None => false,
+                    }
+                })
+            })
+    }
+
+    /// Whether an attribute of a class leaves the defaults alone.
+    #[inline]
+    fn leaves_defaults(&self, name: &[u8], value: &Bound<'_, PyAny>) -> bool {
+        match name {
+            b"__reduce_ex__" | b"__reduce__" | b"__getstate__" | b"__setstate__" | b"__slots__" | b"__new__"
+            | b"__class__" | b"__del__" => false,
+            b"__dict__" => value.get_type().is(&self.descriptor),
+            // What `copyreg` leaves on a class that it has looked at.
+            b"__slotnames__" => raw::exact::<PyList>(value).is_some_and(PyListMethods::is_empty),
+            _ => true,
         }
-        if let Some(descriptor) = attributes.get_item(&self.dict).ok()?
-            && !descriptor.get_type().is(&self.descriptor)
-        {
-            return None;
-        }
-        // What `copyreg` leaves on a class that it has looked at.
-        if let Some(names) = attributes.get_item(&self.slot_names).ok()?
-            && !raw::exact::<PyList>(&names)?.is_empty()
-        {
-            return None;
-        }
-        Some(())
     }
 
     /// What a module that has been imported holds under a name.
@@ -109,31 +116,22 @@ impl Rules {
         &self,
         module: &Bound<'py, PyString>,
         name: &Bound<'py, PyString>,
-    ) -> Option<Bound<'py, PyAny>> {
-        let module = self.modules.bind(module.py()).get_item(module).ok()??;
-        raw::exact::<PyModule>(&module)?.dict().get_item(name).ok()?
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Walk::is_none();
+        let Some(module) = self.modules.bind(module.py()).get_item(module)? else {
+            return Ok(None);
+        };
+        match raw::exact::<PyModule>(&module) {
+            Some(module) => module.dict().get_item(name),
+            None => Ok(None),
+        }
     }
 
-    /// How protocol 0 spells a class that a module holds under its name. `None` if the module doesn't, or the class is not
-    /// spelled by its name alone: for one inside of a class protocol 0 calls `getattr()`, and it refuses what is not ASCII.
-    pub(super) fn spell(&self, module: &Bound<'_, PyString>, name: &Bound<'_, PyString>) -> Option<(Vec<u8>, Vec<u8>)> {
-        let py = module.py();
-        if name.to_str().ok()?.contains('.') {
-            return None;
+    /// How many digits an int may have to be spelled; 0 if that is not limited. Runs no Python code.
+    pub(super) fn digits_limit(&self, py: Python<'_>) -> PyResult<usize> {
+        match &self.digits_limit {
+            Some(limit) => limit.bind(py).call0()?.extract(),
+            None => Ok(0),
         }
-        let older_name = self.older_names.bind(py).get_item((module, name)).ok()?;
-        let (module, name) = match older_name {
-            Some(older) => older.extract::<(Bound<'_, PyString>, Bound<'_, PyString>)>().ok()?,
-            None => {
-                let older = self.older_modules.bind(py).get_item(module).ok()?;
-                let module = older.map_or_else(|| Some(module.clone()), |older| older.cast_into().ok())?;
-                (module, name.clone())
-            }
-        };
-        let line = |text: &Bound<'_, PyString>| {
-            let text = text.to_str().ok()?;
-            (text.is_ascii() && !text.contains('\n')).then(|| text.as_bytes().to_vec())
-        };
-        Some((line(&module)?, line(&name)?))
     }
 }

@@ -6,7 +6,6 @@ use pyo3::types::PyBytes;
 
 use super::{new_bytes, run};
 use crate::cipher::{self, BLOCK_SIZE, Key};
-use crate::error::grow;
 
 /// Encrypts bytes under a key, with the initialization vector in front of the result.
 #[pyfunction]
@@ -87,7 +86,6 @@ fn update_into(py: Python<'_>, encryptor: &mut cipher::Encryptor, data: &[u8], o
 
 fn decrypted<'py>(py: Python<'py>, decryptor: &mut cipher::Decryptor, data: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     let mut plain = Vec::new();
-    grow(&mut plain, data.len())?;
-    run(py, data.len(), || decryptor.apply(data, &mut plain));
+    run(py, data.len(), || decryptor.apply(data, &mut plain))?;
     new_bytes(py, &plain)
 }

@@ -2,11 +2,14 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyBytes, PyString, PyType};
 
 use super::classes::Rules;
 use super::raw;
+use super::walk::Walk;
+use crate::error::{concat, push};
 use crate::pickle::memo::Memo;
+use crate::pickle::read::{Token, Tokens};
 
 /// Pickles items, one after the other.
 pub(crate) struct Dumper {
@@ -19,24 +22,32 @@ pub(crate) struct Dumper {
 }
 
 impl Dumper {
-    pub(crate) fn new(py: Python<'_>) -> Self {
-        Self {
+    /// `dumps` is `pickle`'s own, which is asked how it spells a class.
+    pub(crate) fn new(py: Python<'_>, dumps: Py<PyAny>) -> PyResult<Self> {
+        Ok(Self {
             memo: Memo::default(),
             latin1: intern!(py, "latin1").clone().unbind(),
-            classes: Classes::default(),
-        }
+            classes: Classes::new(Rules::get(py)?, dumps),
+        })
     }
 
     /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types and instances of
-    /// ordinary classes alone, or is unusual in another way: then `out` is what it was, and the item is one for CPython's
-    /// pickler, as are its errors.
-    pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
+    /// ordinary classes alone, or is unusual in another way: then `out` is what it was, and the item is one for
+    /// `pickle.dumps`, as are its errors. An error here is not the item's: it is what a signal's handler has raised, as
+    /// to learn of classes may run Python code.
+    pub(crate) fn dump(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
         let before = out.len();
-        let done = self.walk(item, out).is_some();
-        if !done {
+        loop {
+            self.classes.look(item)?;
+            let done = self.walk(item, out).is_some();
+            if done && self.classes.unknown.is_empty() {
+                return Ok(true);
+            }
             out.truncate(before);
+            if !(done && self.classes.learn(item.py())?) {
+                return Ok(false);
+            }
         }
-        done
     }
 
     /// Other threads may change any list or dict under the walk.
@@ -47,35 +58,38 @@ impl Dumper {
 
     #[cfg(not(Py_GIL_DISABLED))]
     fn walk(&mut self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Option<()> {
-        // Before 3.12 the collector may run whenever a container is made, as is an instance's dict that wasn't there yet.
-        let _pause = raw::CollectorPause::new(item.py());
-        self.memo.clear();
-        self.classes.next_pickle();
+        let _walk = Walk::new(item.py());
+        // Where memory is short, `pickle` may have some yet; if not, the error is its own.
+        self.memo.clear().ok()?;
         let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()), &mut self.classes);
         walk.save(item, false, 0)?;
-        walk.stop();
-        Some(())
+        walk.stop()
     }
 }
 
 /// The classes of which there were instances in the stream.
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
-#[derive(Default)]
 struct Classes {
+    rules: &'static Rules,
+    dumps: Py<PyAny>,
     known: Vec<Class>,
+    /// The classes that the walk met without knowing whether they are ordinary. Then it was in vain.
+    unknown: Vec<Py<PyType>>,
 }
 
-#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 struct Class {
     class: Py<PyType>,
     /// `None` if its instances are for `pickle`.
     spelling: Option<Spelling>,
+    /// Whether the spelling holds, as was found before this pickle. `None` if it was not looked at.
+    holds: Option<bool>,
+    /// In how many items before this one there was no instance, apart from those that are the item.
+    unused: u8,
     /// Its memo number, once the pickle has named it.
     number: Option<u32>,
 }
 
 /// How `pickle` spells a class, and what that rests on.
-#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 struct Spelling {
     module: Vec<u8>,
     name: Vec<u8>,
@@ -87,81 +101,168 @@ struct Spelling {
 impl Classes {
     /// They are looked through one by one, and few streams have more.
     const MOST: usize = 64;
+    /// A class that was not met within so many items is no longer looked at before each. If it is met after all, that
+    /// pickle is begun anew.
+    const UNUSED: u8 = 8;
 
-    fn next_pickle(&mut self) {
-        self.known.iter_mut().for_each(|known| known.number = None);
+    fn new(rules: &'static Rules, dumps: Py<PyAny>) -> Self {
+        Self {
+            rules,
+            dumps,
+            known: Vec::new(),
+            unknown: Vec::new(),
+        }
     }
 
-    /// The memo number of an instance's class, if it has one yet, and how it is spelled. `None` if the instance is one for
-    /// `pickle`.
+    /// Looks at the classes that the item may hold instances of. Anything may have been changed between two items, or in what
+    /// ran before this walk.
+    fn look(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
+        let own = raw::made_class(item);
+        self.unknown.clear();
+        for known in &mut self.known {
+            known.number = None;
+            known.holds = None;
+            let expected = known.unused < Self::UNUSED;
+            known.unused += u8::from(expected);
+            if let Some(spelling) = &known.spelling
+                && (expected || own.as_ref().is_some_and(|own| known.class.is(own)))
+            {
+                known.holds = Some(spelling.holds_for(known.class.bind(item.py()), self.rules)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The memo number of an instance's class, if it has one yet, and how it is spelled. `Some(None)` if that has to be found
+    /// out after the walk. `None` if the instance is one for `pickle`.
     #[inline]
-    fn find(&mut self, instance: &Bound<'_, PyAny>) -> Option<(&mut Option<u32>, &Spelling)> {
+    fn find(
+        &mut self,
+        instance: &Bound<'_, PyAny>,
+        within_item: bool,
+    ) -> Option<Option<(&mut Option<u32>, &Spelling)>> {
         let class = raw::made_class(instance)?;
-        let index = match self.known.iter().position(|known| known.class.is(&class)) {
-            Some(index) => index,
-            None => self.learn(&class)?,
+        let Some(index) = self.known.iter().position(|known| known.class.is(&class)) else {
+            return self.note(class);
         };
-        let known = self.known.get_mut(index)?;
-        let spelling = known.spelling.as_ref()?;
-        // Between two items anything may have been changed.
-        if known.number.is_none() && !spelling.holds_for(&class) {
-            return None;
+        let known = &mut self.known[index];
+        if within_item || known.holds.is_none() {
+            known.unused = 0;
         }
-        Some((&mut known.number, spelling))
+        if known.holds.is_none() && known.spelling.is_some() {
+            return self.note(class);
+        }
+        let known = &mut self.known[index];
+        let spelling = known.spelling.as_ref().filter(|_| known.holds == Some(true))?;
+        Some(Some((&mut known.number, spelling)))
     }
 
+    /// Notes a class that is to be looked at after the walk. `None` if there are too many.
     #[cold]
-    fn learn(&mut self, class: &Bound<'_, PyType>) -> Option<usize> {
-        let index = self.known.len();
-        if index == Self::MOST {
-            return None;
+    fn note<T>(&mut self, class: Bound<'_, PyType>) -> Option<Option<T>> {
+        if !self.unknown.iter().any(|unknown| unknown.is(&class)) {
+            if self.known.len() + self.unknown.len() >= 2 * Self::MOST {
+                return None;
+            }
+            push(&mut self.unknown, class.unbind()).ok()?;
         }
-        self.known.push(Class {
-            class: class.clone().unbind(),
-            spelling: Spelling::of(class),
-            number: None,
-        });
-        Some(index)
+        Some(None)
     }
+
+    /// Finds out about all classes that the walk noted. `false` if the item is one for `pickle`.
+    fn learn(&mut self, py: Python<'_>) -> PyResult<bool> {
+        for class in std::mem::take(&mut self.unknown) {
+            // Now that it has been met it is looked at again before the walk.
+            if self.known.iter().any(|known| known.class.is(&class)) {
+                continue;
+            }
+            if self.known.len() == Self::MOST {
+                return Ok(false);
+            }
+            let spelling = self.spell(class.bind(py))?;
+            let is_ordinary = spelling.is_some();
+            let class = Class {
+                class,
+                spelling,
+                holds: None,
+                unused: 0,
+                number: None,
+            };
+            push(&mut self.known, class)?;
+            if !is_ordinary {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn spell(&self, class: &Bound<'_, PyType>) -> PyResult<Option<Spelling>> {
+        Walk::is_none();
+        let py = class.py();
+        if !self.rules.are_all_for(class)? {
+            return Ok(None);
+        }
+        let (Some(module_attribute), Some(qualified_name)) = (module_attribute(class)?, qualified_name(class)?) else {
+            return Ok(None);
+        };
+        let pickle = match self.dumps.bind(py).call1((class, 0)) {
+            Ok(pickle) => pickle,
+            // It comes again when `pickle` gets to the class. Any other error is not the class's.
+            Err(error) if error.is_instance(py, self.rules.not_pickled.bind(py)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some((module, name)) = spelled(pickle.cast::<PyBytes>()?.as_bytes()) else {
+            return Ok(None);
+        };
+        let spelling = Spelling {
+            module: concat(&[module])?,
+            name: concat(&[name])?,
+            module_attribute: module_attribute.unbind(),
+            qualified_name: qualified_name.unbind(),
+        };
+        Ok(spelling.holds_for(class, self.rules)?.then_some(spelling))
+    }
+}
+
+/// The module and name that a pickle of nothing but a class has.
+fn spelled(pickle: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut tokens = Tokens::new(pickle);
+    let Token::Global(module, name) = tokens.next_token()? else {
+        return None;
+    };
+    let alone = tokens.next_token()? == Token::Put(0) && tokens.next_token()? == Token::Stop;
+    alone.then_some((module, name))
 }
 
 #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 impl Spelling {
-    /// Runs no Python code, so that it can be found out in the midst of a walk.
-    fn of(class: &Bound<'_, PyType>) -> Option<Self> {
-        let rules = Rules::get(class.py()).ok().filter(|rules| rules.are_all_for(class))?;
-        let module_attribute = module_attribute(class)?;
-        let qualified_name = class.qualname().ok()?;
-        let (module, name) = rules.spell(&module_attribute, &qualified_name)?;
-        Some(Self {
-            module,
-            name,
-            module_attribute: module_attribute.unbind(),
-            qualified_name: qualified_name.unbind(),
-        })
-    }
-
     /// Whether `pickle` would still spell the class so, and its instances by its defaults.
-    fn holds_for(&self, class: &Bound<'_, PyType>) -> bool {
+    fn holds_for(&self, class: &Bound<'_, PyType>, rules: &Rules) -> PyResult<bool> {
         let py = class.py();
         let (module, name) = (self.module_attribute.bind(py), self.qualified_name.bind(py));
-        Rules::get(py).is_ok_and(|rules| {
-            rules.are_all_for(class)
-                && module_attribute(class).is_some_and(|now| now.is(module))
-                && class.qualname().is_ok_and(|now| now.is(name))
-                && rules.find(module, name).is_some_and(|found| found.is(class))
-        })
+        Ok(rules.are_all_for(class)?
+            && module_attribute(class)?.is_some_and(|now| now.is(module))
+            && qualified_name(class)?.is_some_and(|now| now.is(name))
+            && rules.find(module, name)?.is_some_and(|found| found.is(class)))
     }
 }
 
-fn module_attribute<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyString>> {
-    let module = raw::class_attributes(class)?.get_item(intern!(class.py(), "__module__"));
-    module.ok()??.cast_into_exact().ok()
+/// `__module__`, if the class itself has it and it is a mere str.
+fn module_attribute<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyString>>> {
+    let Some(attributes) = raw::class_attributes(class) else {
+        return Ok(None);
+    };
+    let module = attributes.get_item(intern!(class.py(), "__module__"))?;
+    Ok(module.and_then(|module| raw::exact(&module).cloned()))
+}
+
+/// `__qualname__`, if it is a mere str.
+fn qualified_name<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyString>>> {
+    Ok(raw::exact(class.qualname()?.as_any()).cloned())
 }
 
 #[cfg(not(Py_GIL_DISABLED))]
 mod walk {
-    use pyo3::intern;
     use pyo3::prelude::*;
     use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -172,8 +273,10 @@ mod walk {
 
     /// Nested deeper, an item is the C pickler's, which knows how deep Python may go.
     const DEEPEST: usize = 200;
-    /// An int of more bits is the C pickler's, too.
-    const LONGEST_INT: u64 = 10_000;
+    /// An int of more bytes is the C pickler's, too.
+    const LONGEST_INT: usize = 10_000 / 8 + 1;
+    /// No limit on the digits of an int can be set that is lower.
+    const NEVER_TOO_MANY_DIGITS: usize = 640;
     /// The memo number of a tuple whose items are being saved.
     const IN_PROGRESS: u32 = u32::MAX;
 
@@ -242,8 +345,8 @@ mod walk {
             }
         }
 
-        pub(super) fn stop(self) {
-            self.writer.stop();
+        pub(super) fn stop(self) -> Option<()> {
+            self.writer.stop().ok()
         }
 
         /// Saves an object; `None` if the C pickler has to.
@@ -292,8 +395,7 @@ mod walk {
                 Characters::Ucs2(text) => self.writer.ucs2(text),
                 Characters::Ucs4(text) => self.writer.ucs4(text),
             }
-            self.put(vacant, text, once);
-            Some(())
+            self.put(vacant, text, once)
         }
 
         fn save_int(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
@@ -304,14 +406,15 @@ mod walk {
             Some(())
         }
 
-        /// Python limits the digits, and spells the longest ints in Python code.
+        /// Not by `repr`, in which CPython looks for signals. Python limits the digits, which is `pickle`'s to say.
         fn save_long(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
-            let bits: u64 = int.call_method0(intern!(int.py(), "bit_length")).ok()?.extract().ok()?;
-            if bits > LONGEST_INT {
-                return None;
+            let mut room = [0; LONGEST_INT];
+            let digits = self.writer.long(raw::long_bytes(int, &mut room)?);
+            if digits <= NEVER_TOO_MANY_DIGITS {
+                return Some(());
             }
-            self.writer.long(int.repr().ok()?.to_str().ok()?);
-            Some(())
+            let limit = self.classes.rules.digits_limit(int.py()).ok()?;
+            (limit == 0 || digits <= limit).then_some(())
         }
 
         fn save_list(&mut self, list: &Bound<'py, PyList>, once: bool, depth: usize) -> Option<()> {
@@ -323,7 +426,7 @@ mod walk {
                 return None;
             }
             self.writer.list();
-            self.put(vacant, list, once);
+            self.put(vacant, list, once)?;
             let mut index = 0;
             while let Some(item) = raw::list_item(list, index) {
                 self.save_item(&item, depth)?;
@@ -342,7 +445,7 @@ mod walk {
                 return None;
             }
             self.writer.dict();
-            self.put(vacant, dict, once);
+            self.put(vacant, dict, once)?;
             let own_keys = !raw::shares_keys(dict);
             let mut position = 0;
             while let Some((key, value)) = raw::next_item(dict, &mut position) {
@@ -371,7 +474,7 @@ mod walk {
             }
             let address = tuple.as_ptr() as usize;
             if !once {
-                self.memo.put(vacant, address, IN_PROGRESS);
+                self.memo.put(vacant, address, IN_PROGRESS).ok()?;
             }
             self.writer.mark();
             for item in tuple.iter_borrowed() {
@@ -409,9 +512,8 @@ mod walk {
             self.writer.reduce();
             match self.lookup(bytes, once) {
                 Entry::Vacant(vacant) => self.put(vacant, bytes, once),
-                Entry::Number(_) => return None,
+                Entry::Number(_) => None,
             }
-            Some(())
         }
 
         /// The string of a single byte is CPython's own, and may be in the user's data as well.
@@ -434,7 +536,9 @@ mod walk {
             if depth > DEEPEST {
                 return None;
             }
-            let (class, spelling) = self.classes.find(instance)?;
+            let Some((class, spelling)) = self.classes.find(instance, depth > 0)? else {
+                return self.meet(instance, vacant, once, depth);
+            };
             let attributes = raw::attributes(instance).filter(|attributes| !has_hook(attributes))?;
             let writer = &mut self.writer;
             name(writer, &mut self.reconstructor, b"copy_reg", b"_reconstructor");
@@ -445,13 +549,24 @@ mod walk {
             self.writer.tuple();
             self.writer.put();
             self.writer.reduce();
-            self.put(vacant, instance, once);
+            self.put(vacant, instance, once)?;
             if !attributes.is_empty() {
                 // Nothing else can hold what was made just now, or what only the instance holds.
                 self.save_item(&attributes, depth)?;
                 self.writer.build();
             }
             Some(())
+        }
+
+        /// Goes on behind an instance of a class that is not known. What is written is not right, and not kept: it is to meet
+        /// all such classes in one walk.
+        #[cold]
+        fn meet(&mut self, instance: &Bound<'py, PyAny>, vacant: usize, once: bool, depth: usize) -> Option<()> {
+            self.put(vacant, instance, once)?;
+            match raw::attributes(instance) {
+                Some(attributes) => self.save_item(&attributes, depth),
+                None => Some(()),
+            }
         }
 
         #[inline]
@@ -470,11 +585,12 @@ mod walk {
         }
 
         #[inline]
-        fn put<T>(&mut self, vacant: usize, object: &Bound<'py, T>, once: bool) {
+        fn put<T>(&mut self, vacant: usize, object: &Bound<'py, T>, once: bool) -> Option<()> {
             let number = self.writer.put();
             if !once {
-                self.memo.put(vacant, object.as_ptr() as usize, number);
+                self.memo.put(vacant, object.as_ptr() as usize, number).ok()?;
             }
+            Some(())
         }
     }
 }

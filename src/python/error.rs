@@ -1,17 +1,64 @@
 //! The one place where the codec's errors become Python's.
 
-use pyo3::PyErr;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use pyo3::{PyErrArguments, create_exception, intern};
 
-use crate::error::Error;
+use crate::error::{Error, NO_MEMORY};
+
+create_exception!(
+    fastblets._native,
+    CodecError,
+    PyValueError,
+    "Stored data that can't be read, or a key that can't be used. `kind` tells which step failed: \"cipher\", \"zlib\", \
+     \"pickle\" or \"seal\"."
+);
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
-        // What Djblets lets through, too: pyca's for keys and IVs, `zlib.error` and `UnpicklingError` for the rest, of
-        // which callers see none, since an entry that can't be read is a miss.
-        match error {
-            Error::Memory => PyMemoryError::new_err(error.to_string()),
-            _ => PyValueError::new_err(error.to_string()),
-        }
+        // Djblets lets pyca's errors through for keys and IVs, and `zlib.error` and `UnpicklingError` for the rest.
+        // Callers see none of them, since an entry that can't be read is a miss.
+        let kind = match error {
+            Error::Memory => return Self::new::<PyMemoryError, _>(NoMemory),
+            Error::KeySize(_) | Error::IvSize(_) => "cipher",
+            Error::Zlib(_) => "zlib",
+            Error::Pickle(_) => "pickle",
+            Error::Seal(_) => "seal",
+        };
+        codec_error(kind, error.to_string())
     }
+}
+
+/// An error of this kind, with a text of its own.
+pub(super) fn codec_error(kind: &'static str, text: String) -> PyErr {
+    Python::attach(|py| {
+        let error = PyErr::new::<CodecError, _>(Text(text));
+        match error.value(py).setattr(intern!(py, "kind"), kind) {
+            Ok(()) => error,
+            Err(other) => other,
+        }
+    })
+}
+
+struct Text(String);
+
+impl PyErrArguments for Text {
+    fn arguments(self, py: Python<'_>) -> Py<PyAny> {
+        text(py, &self.0)
+    }
+}
+
+/// The text of [`Error::Memory`], which takes no memory before Python asks for it.
+struct NoMemory;
+
+impl PyErrArguments for NoMemory {
+    fn arguments(self, py: Python<'_>) -> Py<PyAny> {
+        text(py, NO_MEMORY)
+    }
+}
+
+/// An exception goes without its text where there is no memory for that. PyO3's own way would be to panic.
+fn text(py: Python<'_>, text: &str) -> Py<PyAny> {
+    PyString::from_bytes(py, text.as_bytes()).map_or_else(|_| py.None(), |text| text.into_any().unbind())
 }

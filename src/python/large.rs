@@ -6,10 +6,10 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
-use super::{new_bytes, run};
+use super::{chunks_of, new_bytes, raw, run};
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, collect};
 use crate::large::{Reader, Writer};
 
 /// Up to this many bytes of pickles are unpickled before the first item is given out. Of a longer stream it is made sure
@@ -34,7 +34,7 @@ impl LargeWriter {
             (None, None) => None,
             _ => return Err(PyValueError::new_err("An encryption key needs an IV, and an IV a key.")),
         };
-        let writer = Writer::new(compress, encryption);
+        let writer = Writer::new(compress, encryption)?;
         Ok(Self {
             writer,
             pickler: Pickler::new(py)?,
@@ -55,8 +55,10 @@ impl LargeWriter {
     /// Takes the chunks that are full and certainly not the last.
     fn take_full_chunks<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let cutter = self.writer.cutter();
-        let chunks = cutter.full_chunks().map(|chunk| new_bytes(py, chunk));
-        let chunks = PyList::new(py, chunks.collect::<PyResult<Vec<_>>>()?)?;
+        let chunks = raw::new_list(py).ok_or(Error::Memory)?;
+        for chunk in cutter.full_chunks() {
+            chunks.append(new_bytes(py, chunk)?)?;
+        }
         cutter.drop_full_chunks();
         Ok(chunks)
     }
@@ -80,16 +82,17 @@ impl LargeWriter {
 #[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
     py: Python<'py>,
-    chunks: Vec<PyBackedBytes>,
+    chunks: &Bound<'py, PyAny>,
     compressed: bool,
     key: Option<&[u8]>,
     loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let chunks = chunks_of(chunks)?;
     // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
-    let items = PyList::empty(py);
+    let items = raw::new_list(py).ok_or(Error::Memory)?;
     let iterator = items.try_iter()?.into_any();
     let key = key.map(Key::new).transpose()?;
-    let reader = Reader::new(chunks.iter().collect(), compressed, key)?;
+    let reader = Reader::new(collect(chunks.iter())?, compressed, key)?;
     let mut ahead = Ahead::new(Unpickler::new(py, loads)?, reader);
     if ahead.read(&items)? {
         return Ok(iterator);

@@ -1,12 +1,14 @@
 //! The way back: pickles of protocol 0 become the Python objects that CPython's unpickler makes of them.
 
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyNone, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyNone, PyString, PyTuple, PyType};
 
 use super::classes::Rules;
-use super::raw::{self, Characters, CollectorPause};
+use super::new_bytes;
+use super::raw::{self, Characters};
+use super::walk::Walk;
+use crate::error::{concat, grow, push};
 use crate::pickle::line::{Line, Put};
 use crate::pickle::read::{Text, Token, Tokens};
 use crate::pickle::scan::{self, Scanner};
@@ -32,20 +34,21 @@ impl Loader {
         Ok(Self {
             keys: Keys::default(),
             // Other threads may change a class under the walk where there is no GIL.
-            globals: Globals::new(loads.filter(|_| !cfg!(Py_GIL_DISABLED))),
+            globals: Globals::new(Rules::get(py)?, loads.filter(|_| !cfg!(Py_GIL_DISABLED))),
             encode: encode.clone_ref(py),
             memory: Memory::default(),
         })
     }
 
     /// The item that the pickle at `data`'s first byte holds, and the number of bytes that the pickle takes. `None` if
-    /// the pickle is unusual, damaged or incomplete: then it is one for `loads`, as are its errors.
+    /// the pickle is unusual, damaged or incomplete: then it is one for `loads`, as are its errors. An error here is that of
+    /// a name in the pickle, or a signal handler's.
     pub(crate) fn load<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
         loop {
-            if let Some(found) = self.build(py, data) {
+            if let Some(found) = self.build(py, data)? {
                 return Ok(Some(found));
             }
-            // That runs Python code, for which nothing half-built may be about, and no collector paused.
+            // That runs Python code, for which nothing half-built may be about.
             if !self.globals.learn(py, data)? {
                 return Ok(None);
             }
@@ -64,20 +67,21 @@ impl Loader {
         let mut done = 0;
         let mut build = self.begin(py);
         let result = loop {
-            let Some((item, size)) = build.item(&data[done..]) else {
-                break Ok(done);
-            };
-            if let Err(error) = take(item) {
-                break Err(error);
+            match build.item(&data[done..]).and_then(|found| match found {
+                Some((item, size)) => take(item).map(|()| Some(size)),
+                None => Ok(None),
+            }) {
+                Ok(Some(size)) => done += size,
+                Ok(None) => break Ok(done),
+                Err(error) => break Err(error),
             }
-            done += size;
         };
         build.end();
         self.globals.met_unknown = false;
         result
     }
 
-    fn build<'py>(&mut self, py: Python<'py>, data: &[u8]) -> Option<(Bound<'py, PyAny>, usize)> {
+    fn build<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
         let mut build = self.begin(py);
         let found = build.item(data);
         build.end();
@@ -96,7 +100,7 @@ impl Loader {
             keys: &mut self.keys,
             globals: &mut self.globals,
             encode: self.encode.bind(py),
-            pause: None,
+            walk: None,
         }
     }
 }
@@ -141,7 +145,7 @@ struct Build<'a, 'py> {
     keys: &'a mut Keys,
     globals: &'a mut Globals,
     encode: &'a Bound<'py, PyAny>,
-    pause: Option<CollectorPause>,
+    walk: Option<Walk>,
 }
 
 impl<'py> Build<'_, 'py> {
@@ -150,20 +154,21 @@ impl<'py> Build<'_, 'py> {
     /// In bytes: worth the pause of giving up the GIL and getting it back.
     const LONG_TEXT: usize = 1 << 16;
 
-    /// The item at `data`'s beginning, and its size.
-    fn item(&mut self, data: &[u8]) -> Option<(Bound<'py, PyAny>, usize)> {
+    /// The item at `data`'s beginning, and its size. An error if looking at the classes has raised one.
+    fn item(&mut self, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
         clear(&mut self.stack);
         clear(&mut self.memo);
         clear(&mut self.marks);
         self.next_put = Put::default();
         self.fence = 0;
         self.keys.next_pickle();
-        self.globals.next_pickle();
+        self.globals.look(self.py);
         let mut tokens = Tokens::new(data);
-        self.pause = Some(CollectorPause::new(self.py));
+        self.walk = Some(Walk::new(self.py));
         let item = self.follow(&mut tokens);
-        self.pause = None;
-        Some((item?, tokens.consumed()))
+        self.walk = None;
+        self.globals.error.take().map_or(Ok(()), Err)?;
+        Ok(item.map(|item| (item, tokens.consumed())))
     }
 
     /// Drops whatever was begun.
@@ -181,32 +186,32 @@ impl<'py> Build<'_, 'py> {
                 Token::Put(number) => self.put(number)?,
                 Token::Text(line) => {
                     self.text(line)?;
-                    self.put_at_once(tokens);
+                    self.put_at_once(tokens)?;
                 }
                 Token::SetItem => {
                     self.set_item()?;
-                    self.key_at_once(tokens);
+                    self.key_at_once(tokens)?;
                 }
                 Token::Append => self.append()?,
-                Token::Int(value) => self.push(value.into_pyobject(py).ok()?),
-                Token::Mark => self.mark(),
+                Token::Int(value) => self.push(raw::new_int(py, value)?)?,
+                Token::Mark => self.mark()?,
                 Token::List => {
-                    self.collect_nothing(PyList::empty(py))?;
-                    self.put_at_once(tokens);
+                    self.collect_nothing(raw::new_list(py)?)?;
+                    self.put_at_once(tokens)?;
                 }
                 Token::Dict => {
-                    self.collect_nothing(PyDict::new(py))?;
-                    self.put_at_once(tokens);
-                    self.key_at_once(tokens);
+                    self.collect_nothing(raw::new_dict(py)?)?;
+                    self.put_at_once(tokens)?;
+                    self.key_at_once(tokens)?;
                 }
                 Token::Tuple => {
                     self.tuple()?;
-                    self.put_at_once(tokens);
+                    self.put_at_once(tokens)?;
                 }
-                Token::Bool(value) => self.push(PyBool::new(py, value).to_owned()),
-                Token::None => self.push(PyNone::get(py).to_owned()),
-                Token::Float(value) => self.push(PyFloat::new(py, value)),
-                Token::Get(number) => self.stack.push(self.memo.get(number)?.clone()),
+                Token::Bool(value) => self.push(PyBool::new(py, value).to_owned())?,
+                Token::None => self.push(PyNone::get(py).to_owned())?,
+                Token::Float(value) => self.push(raw::new_float(py, value)?)?,
+                Token::Get(number) => self.push(self.memo.get(number)?.clone())?,
                 Token::Long(digits) => self.long(digits)?,
                 Token::Global(module, name) => self.global(module, name)?,
                 Token::Reduce => self.reduce()?,
@@ -218,8 +223,8 @@ impl<'py> Build<'_, 'py> {
     }
 
     #[inline]
-    fn push<T>(&mut self, object: Bound<'py, T>) {
-        self.stack.push(object.into_any());
+    fn push<T>(&mut self, object: Bound<'py, T>) -> Option<()> {
+        push(&mut self.stack, object.into_any()).ok()
     }
 
     #[inline]
@@ -238,7 +243,7 @@ impl<'py> Build<'_, 'py> {
     fn put(&mut self, number: usize) -> Option<()> {
         let object = self.top()?.clone();
         if number == self.memo.len() {
-            self.memo.push(object);
+            push(&mut self.memo, object).ok()?;
             self.next_put.count_on();
         } else {
             *self.memo.get_mut(number)? = object;
@@ -248,20 +253,22 @@ impl<'py> Build<'_, 'py> {
 
     /// Takes the PUT that CPython writes behind whatever may come again: to recognize it takes less than to read it.
     #[inline(always)]
-    fn put_at_once(&mut self, tokens: &mut Tokens<'_>) {
+    fn put_at_once(&mut self, tokens: &mut Tokens<'_>) -> Option<()> {
         if tokens.pass(self.next_put.line()) {
             self.next_put.count_on();
-            self.memo.extend(self.stack.last().cloned());
+            push(&mut self.memo, self.stack.last()?.clone()).ok()?;
         }
+        Some(())
     }
 
     /// Takes the key that came here the last time, likewise, and its PUT.
     #[inline(always)]
-    fn key_at_once(&mut self, tokens: &mut Tokens<'_>) {
+    fn key_at_once(&mut self, tokens: &mut Tokens<'_>) -> Option<()> {
         if let Some(key) = self.keys.expect(self.py, tokens) {
-            self.push(key);
-            self.put_at_once(tokens);
+            self.push(key)?;
+            self.put_at_once(tokens)?;
         }
+        Some(())
     }
 
     #[inline]
@@ -286,20 +293,18 @@ impl<'py> Build<'_, 'py> {
                 text
             }
         };
-        self.push(text);
-        Some(())
+        self.push(text)
     }
 
     /// An item that begins with a long text most likely is that text. It takes a while, in which other threads may run, as
     /// nothing is half-built yet.
     #[cold]
     fn lone_long_text(&mut self, line: &[u8]) -> Option<()> {
-        self.pause = None;
+        self.walk = None;
         let text = raw::new_long_str(self.py, line)?;
-        self.pause = Some(CollectorPause::new(self.py));
-        self.globals.next_pickle();
-        self.push(text);
-        Some(())
+        self.globals.look(self.py);
+        self.walk = Some(Walk::new(self.py));
+        self.push(text)
     }
 
     /// Python limits the digits, and reads the longest ints in Python code.
@@ -309,8 +314,7 @@ impl<'py> Build<'_, 'py> {
         }
         let digits = raw::new_latin1(self.py, digits, ASCII)?;
         let int = self.py.get_type::<PyInt>().call1((digits,)).ok()?;
-        self.push(int);
-        Some(())
+        self.push(int)
     }
 
     #[inline]
@@ -331,9 +335,10 @@ impl<'py> Build<'_, 'py> {
     }
 
     #[inline]
-    fn mark(&mut self) {
-        self.marks.push(self.fence);
+    fn mark(&mut self) -> Option<()> {
+        push(&mut self.marks, self.fence).ok()?;
         self.fence = self.stack.len();
+        Some(())
     }
 
     #[inline]
@@ -349,15 +354,13 @@ impl<'py> Build<'_, 'py> {
         if self.stack.len() != height {
             return None;
         }
-        self.push(empty);
-        Some(())
+        self.push(empty)
     }
 
     fn tuple(&mut self) -> Option<()> {
         let height = self.unmark()?;
-        let tuple = PyTuple::new(self.py, self.stack.drain(height..)).ok()?;
-        self.push(tuple);
-        Some(())
+        let tuple = raw::new_tuple(self.py, self.stack.drain(height..))?;
+        self.push(tuple)
     }
 
     fn drop_top(&mut self) -> Option<()> {
@@ -375,10 +378,9 @@ impl<'py> Build<'_, 'py> {
             (b"__builtin__", b"bytes") => self.push(self.py.get_type::<PyBytes>()),
             _ => {
                 let object = self.globals.find(self.py, module, name)?;
-                self.push(object);
+                self.push(object)
             }
         }
-        Some(())
     }
 
     fn reduce(&mut self) -> Option<()> {
@@ -389,13 +391,12 @@ impl<'py> Build<'_, 'py> {
             latin1_encoded(arguments)?.into_any()
         } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
             raw::new_bytes(self.py, b"")?.into_any()
-        } else if function.is(&Rules::get(self.py).ok()?.reconstructor) {
+        } else if function.is(&self.globals.rules.reconstructor) {
             reconstructed(arguments)?
         } else {
             return None;
         };
-        self.push(object);
-        Some(())
+        self.push(object)
     }
 
     /// The instance is of an ordinary class, as no other is ever made here.
@@ -457,89 +458,106 @@ fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyB
 
 /// The classes that pickles of the stream name, and what it takes to make their instances.
 struct Globals {
+    rules: &'static Rules,
     loads: Option<Py<PyAny>>,
     known: Vec<Global>,
-    /// Whether the last pickle had to be given up at one that is not known.
+    /// Whether the last pickle had to be given up at one that was not known or not looked at.
     met_unknown: bool,
+    /// What has been raised where they were looked at.
+    error: Option<PyErr>,
 }
 
 struct Global {
     module: Vec<u8>,
     name: Vec<u8>,
-    /// `None` if pickles that name it are for `loads`.
-    object: Option<Py<PyAny>>,
-    /// Whether it has been looked at since Python code ran last.
-    checked: bool,
+    object: Py<PyAny>,
+    /// Whether it may be used in a walk, as was found before this one. `None` if it was not looked at.
+    is_of_use: Option<bool>,
+    /// In how many pickles before this one it was not named.
+    unused: u8,
 }
 
 impl Globals {
     /// They are looked through one by one, and few streams have more.
     const MOST: usize = 64;
+    /// One that was not named for so many pickles is no longer looked at before each. If it is named after all, that
+    /// pickle is begun anew.
+    const UNUSED: u8 = 8;
 
-    fn new(loads: Option<Py<PyAny>>) -> Self {
+    fn new(rules: &'static Rules, loads: Option<Py<PyAny>>) -> Self {
         Self {
+            rules,
             loads,
             known: Vec::new(),
             met_unknown: false,
+            error: None,
         }
     }
 
-    fn next_pickle(&mut self) {
-        self.known.iter_mut().for_each(|global| global.checked = false);
+    /// Looks at the classes, of which anything may have been changed between two items or in what ran before this walk.
+    fn look(&mut self, py: Python<'_>) {
+        for known in &mut self.known {
+            known.is_of_use = None;
+            if known.unused < Self::UNUSED {
+                known.unused += 1;
+                match is_of_use(known.object.bind(py), self.rules) {
+                    Ok(is_of_use) => known.is_of_use = Some(is_of_use),
+                    Err(error) => self.error = Some(error),
+                }
+            }
+        }
     }
 
     fn find<'py>(&mut self, py: Python<'py>, module: &[u8], name: &[u8]) -> Option<Bound<'py, PyAny>> {
         let mut known = self.known.iter_mut();
-        let Some(global) = known.find(|global| global.is(module, name)) else {
-            self.met_unknown = true;
-            return None;
-        };
-        let object = global.object.as_ref()?.bind(py);
-        if !global.checked {
-            global.checked = is_of_use(object);
+        if let Some(known) = known.find(|known| known.is(module, name)) {
+            known.unused = 0;
+            if let Some(is_of_use) = known.is_of_use {
+                return is_of_use.then(|| known.object.bind(py).clone());
+            }
         }
-        global.checked.then(|| object.clone())
+        self.met_unknown = true;
+        None
     }
 
-    /// Finds out about all that the pickle names, if it had to be given up for one that was unknown. `false` if that was not
-    /// the reason, or the pickle is one for `loads`.
+    /// Finds out about all that the pickle names, if it had to be given up for one of them. `false` if that was not the reason,
+    /// or the pickle is one for `loads`.
     fn learn(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<bool> {
         let (true, Some(loads)) = (std::mem::take(&mut self.met_unknown), &self.loads) else {
             return Ok(false);
         };
         let room = Self::MOST - self.known.len();
-        if room == 0 {
-            return Ok(false);
-        }
         let mut names: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let whole = Scanner::new().scan_with(data, |global| {
-            if let scan::Global::Named { module, name, .. } = global
-                && names.len() <= room
+            let scan::Global::Named { module, name, .. } = global else {
+                return Ok(());
+            };
+            if let Some(known) = self.known.iter_mut().find(|known| known.is(module, name)) {
+                // Now that it has been named it is looked at again.
+                known.unused = 0;
+            } else if names.len() <= room
                 && !is_of_bytes(module, name)
-                && !self.known.iter().any(|known| known.is(module, name))
                 && !names.iter().any(|found| found.0 == module && found.1 == name)
             {
-                names.push((module.to_vec(), name.to_vec()));
+                push(&mut names, (concat(&[module])?, concat(&[name])?))?;
             }
+            Ok(())
         });
         // One that is not whole comes again, or is damaged.
         if !matches!(whole, Ok(Some(_))) || names.len() > room {
             return Ok(false);
         }
         for (module, name) in names {
-            let object = match load_global(loads.bind(py), 0, &module, &name) {
-                Ok(object) => Some(object),
-                // It comes again when the item is unpickled, in its place.
-                Err(error) if error.is_instance_of::<PyException>(py) => None,
-                Err(error) => return Err(error),
-            };
-            let is_of_use = object.as_ref().is_some_and(is_of_use);
-            self.known.push(Global {
+            let object = load_global(loads.bind(py), 0, &module, &name)?;
+            let is_of_use = is_of_use(&object, self.rules)?;
+            let global = Global {
                 module,
                 name,
-                object: object.map(Bound::unbind),
-                checked: false,
-            });
+                object: object.unbind(),
+                is_of_use: None,
+                unused: 0,
+            };
+            push(&mut self.known, global)?;
             if !is_of_use {
                 return Ok(false);
             }
@@ -560,13 +578,14 @@ fn is_of_bytes(module: &[u8], name: &[u8]) -> bool {
 }
 
 /// Whether it is an ordinary class, or one of the two things with which its instances are made.
-fn is_of_use(object: &Bound<'_, PyAny>) -> bool {
-    let py = object.py();
-    Rules::get(py).is_ok_and(|rules| {
-        object.is(py.get_type::<PyAny>())
-            || object.is(&rules.reconstructor)
-            || raw::exact::<PyType>(object).is_some_and(|class| rules.are_all_for(class))
-    })
+fn is_of_use(object: &Bound<'_, PyAny>, rules: &Rules) -> PyResult<bool> {
+    if object.is(object.py().get_type::<PyAny>()) || object.is(&rules.reconstructor) {
+        return Ok(true);
+    }
+    match raw::exact::<PyType>(object) {
+        Some(class) => rules.are_all_for(class),
+        None => Ok(false),
+    }
 }
 
 /// The class or function that unpickling finds under a name.
@@ -576,9 +595,10 @@ pub(super) fn load_global<'py>(
     module: &[u8],
     name: &[u8],
 ) -> PyResult<Bound<'py, PyAny>> {
+    Walk::is_none();
     // A pickle of the mere name, so that the unpickler's own rules hold.
-    let pickle = [b"\x80", &[protocol], b"c", module, b"\n", name, b"\n."].concat();
-    loads.call1((PyBytes::new(loads.py(), &pickle),))
+    let pickle = concat(&[b"\x80", &[protocol], b"c", module, b"\n", name, b"\n."])?;
+    loads.call1((new_bytes(loads.py(), &pickle)?,))
 }
 
 /// The strings that were keys lately: items of one shape have the same keys, and a string that is there already has
@@ -656,6 +676,9 @@ impl Keys {
             return;
         }
         if self.places.is_empty() {
+            if grow(&mut self.places, Self::MOST).is_err() {
+                return;
+            }
             self.places.resize(Self::MOST, Self::NONE);
         }
         let place = &mut self.places[hash(ascii)];
@@ -671,8 +694,11 @@ impl Keys {
             Some(known) if same(known.text.bind(text.py()), ascii) => return,
             Some(known) => *known = key,
             None => {
-                *place = self.keys.len() as u16;
-                self.keys.push(key);
+                let next = self.keys.len() as u16;
+                if push(&mut self.keys, key).is_err() {
+                    return;
+                }
+                *place = next;
             }
         }
         let place = usize::from(*place);

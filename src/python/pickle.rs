@@ -12,7 +12,7 @@ use super::dump::Dumper;
 use super::load::{Loader, load_global};
 use super::new_bytes;
 use super::reduce::CPickler;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, concat, push};
 use crate::pickle::scan::{Global, Scanner};
 
 /// Off only in tests, so that both ways are tested.
@@ -32,14 +32,14 @@ pub(super) struct Pickler {
 impl Pickler {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
         Ok(Self {
-            dumper: Dumper::new(py),
+            dumper: Dumper::new(py, pickle_function(py, intern!(py, "dumps"))?)?,
             others: CPickler::default(),
         })
     }
 
     /// Appends the item's pickle to `output`, which stays as it is if there is an error.
     pub(super) fn write(&mut self, item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
-        if fast_paths() && self.dumper.dump(item, output) {
+        if fast_paths() && self.dumper.dump(item, output)? {
             return Ok(());
         }
         self.others.write(item, output)
@@ -133,8 +133,10 @@ impl Checker {
         let globals = &mut self.globals;
         while let Some(size) = self.scanner.scan_with(&data[start..], |global| {
             if let Global::Named { protocol, module, name } = global {
-                globals.insert((protocol, module.to_vec(), name.to_vec()));
+                globals.try_reserve(1).map_err(|_| Error::Memory)?;
+                globals.insert((protocol, concat(&[module])?, concat(&[name])?));
             }
+            Ok(())
         })? {
             self.scanner.reset();
             start += size;
@@ -181,16 +183,6 @@ pub(super) fn use_fast_paths(enabled: bool) -> bool {
     FAST_PATHS.swap(enabled, Ordering::Relaxed)
 }
 
-/// The pickle of an item, as it is stored.
-#[pyfunction]
-#[pyo3(signature = (item, /))]
-pub(super) fn make_pickle<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let py = item.py();
-    let mut output = Vec::new();
-    Pickler::write_one(item, &mut output)?;
-    new_bytes(py, &output)
-}
-
 /// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.
 #[pyfunction]
 #[pyo3(signature = (item, /))]
@@ -207,8 +199,12 @@ pub(super) fn pickle_dumps_all<'py>(
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let mut output = Vec::new();
     let mut dumper = Pickler::new(py)?.dumper;
-    let done = items.iter().all(|item| dumper.dump(item, &mut output));
-    Ok(done.then(|| PyBytes::new(py, &output)))
+    for item in &items {
+        if !dumper.dump(item, &mut output)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(new_bytes(py, &output)?))
 }
 
 /// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
@@ -221,7 +217,7 @@ pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResul
         let Some((item, size)) = loader.load(py, data)? else {
             return Ok(None);
         };
-        items.push(item);
+        push(&mut items, item)?;
         data = &data[size..];
     }
     Ok(Some(items))
@@ -245,7 +241,7 @@ pub(super) fn pickle_scan(data: &[u8]) -> PyResult<Vec<usize>> {
     while let Some(size) = scanner.scan(&data[start..])? {
         scanner.reset();
         start += size;
-        ends.push(start);
+        push(&mut ends, start)?;
     }
     Ok(ends)
 }

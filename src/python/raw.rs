@@ -1,20 +1,43 @@
 //! CPython's C API, where PyO3's own way is measurably slower or has no name for it.
+//!
+//! Each block says why it holds. All of them were read against the headers and sources of CPython 3.10 to 3.15, and `build.rs`
+//! lets no other version through. What differs between these, and where it matters:
+//!
+//! - The word of the reference count is the count up to 3.11. On 3.12 and 3.13 all ones in its lower half mean immortal; on
+//!   3.14 and 3.15 its lower half is the count and its upper half flags.
+//! - An instance's `__dict__` is made when it is asked for from 3.11 on, and takes the values over; from 3.13 on it points to
+//!   values that stay in the instance.
+//! - The `tp_dict` of a built-in type may be null from 3.12 on, as each interpreter has its own.
+//! - A str may be laid out late up to 3.11. From 3.14 on its bits are CPython's own business, and functions tell its layout.
+//! - A tuple's items are behind its length, and from 3.14 on behind its hash.
+//! - The collector runs when a container is allocated up to 3.11; from 3.12 on between bytecodes, and where CPython looks for
+//!   signals.
+//!
+//! Free-threaded builds (3.13 on) count references in two words and may defer counting. Nothing here looks at a count there, and
+//! nothing walks over a list or dict that other threads may change: see `dump.rs`.
 #![allow(
     unsafe_code,
     reason = "each call is in the hot path of dump or load, and was measured to matter"
 )]
 
+use std::ffi::{c_int, c_ulong};
 use std::mem::MaybeUninit;
 use std::slice;
 
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::type_object::PyTypeInfo;
-#[cfg(not(Py_GIL_DISABLED))]
-use pyo3::types::PyList;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::pickle::read::{self, Filled, Piece, Text};
+
+/// The number of the interpreter that runs, which no other one of the process ever has.
+pub(super) fn interpreter_id(py: Python<'_>) -> PyResult<i64> {
+    // SAFETY: there is an interpreter, as this thread is attached to it.
+    let id = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    if id < 0 { Err(PyErr::fetch(py)) } else { Ok(id) }
+}
 
 /// The object as a `T`, if that is its very type.
 #[inline]
@@ -26,11 +49,17 @@ pub(super) fn exact<'a, 'py, T: PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> Op
     Some(unsafe { object.cast_unchecked() })
 }
 
-/// How many references to the object there are.
+/// How many references to the object there are, as far as that is few: an immortal object has a number that is none of a
+/// count's, and so has one with flags from 3.14 on, as PyO3 reads the flags with the count.
+///
+/// Containers hold references that are counted, in every version. What is not counted is none of theirs: from 3.14 on the
+/// interpreter's stack borrows from a local variable, which has a reference of its own; up to 3.11 the table of interned strs
+/// keeps two that are not counted; and dicts that share a table of keys hold each key once together ([`shares_keys`]). So an
+/// object with the reference of one container, and those that the caller knows of, is in no other container.
 #[cfg(not(Py_GIL_DISABLED))]
 #[inline]
 pub(super) fn references(object: &Bound<'_, PyAny>) -> isize {
-    // SAFETY: an object, which lives as long as this reference to it.
+    // SAFETY: an object, which lives as long as this reference to it. The word stands where PyO3 says on 3.10 to 3.15.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }
 
@@ -39,7 +68,8 @@ pub(super) fn references(object: &Bound<'_, PyAny>) -> isize {
 #[inline]
 pub(super) fn list_item<'py>(list: &Bound<'py, PyList>, index: usize) -> Option<Bound<'py, PyAny>> {
     let items = list.as_ptr();
-    // SAFETY: a list; its size is read here and now, and the GIL keeps it until the item's reference is taken.
+    // SAFETY: a list; its size is read here and now, and the GIL keeps it until the item's reference is taken. The items are
+    // where they always were, and borrowed from the list, on 3.10 to 3.15.
     unsafe {
         let index = isize::try_from(index)
             .ok()
@@ -56,7 +86,8 @@ pub(super) fn next_item<'py>(
     position: &mut isize,
 ) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: a dict; the references are taken before anything can change it, as the GIL is held.
+    // SAFETY: a dict (a frozendict, which 3.15 brings, is not one); the references are taken before anything can change it, as
+    // the GIL is held. CPython looks at the position before it uses it, so that any is safe.
     unsafe {
         if ffi::PyDict_Next(dict.as_ptr(), position, &raw mut key, &raw mut value) == 0 {
             return None;
@@ -68,11 +99,20 @@ pub(super) fn next_item<'py>(
     }
 }
 
+/// Whether a condition, which runs no Python code, holds for each of a dict's keys and values.
+pub(super) fn all_items<'py>(
+    dict: &Bound<'py, PyDict>,
+    mut holds: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> bool,
+) -> bool {
+    dict.iter().all(|(key, value)| holds(&key, &value))
+}
+
 /// Whether the dict may share its keys with other dicts, which then hold one reference to each key together.
 #[cfg(not(Py_GIL_DISABLED))]
 #[inline]
 pub(super) fn shares_keys(dict: &Bound<'_, PyDict>) -> bool {
-    // SAFETY: a dict, laid out as PyO3 says for this version of CPython.
+    // SAFETY: a dict. On 3.10 to 3.15 it is its head, its size, a word of 64 bits that changed its name, its keys, and the
+    // values if they stand apart from the keys, which alone can be shared. They do also where they stand in the instance.
     unsafe { !(*dict.as_ptr().cast::<ffi::PyDictObject>()).ma_values.is_null() }
 }
 
@@ -101,28 +141,37 @@ pub(super) fn class_attributes<'py>(class: &Bound<'py, PyType>) -> Option<Bound<
     if !is_made(class) {
         return None;
     }
-    // SAFETY: a class, whose dict is where it says as it is not a built-in type.
+    // SAFETY: a class, whose dict is where it says as it is not a built-in type: of those each interpreter has its own from
+    // 3.12 on, of others none.
     unsafe {
         let attributes = (*class.as_type_ptr()).tp_dict;
         Some(Bound::from_borrowed_ptr_or_opt(class.py(), attributes)?.cast_into_unchecked())
     }
 }
 
-/// Whether the class's instances find their attributes as `object` does, and end without running code.
-pub(super) fn has_default_behaviour(class: &Bound<'_, PyType>) -> bool {
-    let class = class.as_type_ptr();
-    // SAFETY: classes, whose slots are read here and now.
-    unsafe {
-        (*class).tp_getattro.map(|get| get as usize) == ffi::PyBaseObject_Type.tp_getattro.map(|get| get as usize)
-            && (*class).tp_finalize.is_none()
-            && (*class).tp_del.is_none()
+/// Whether the class makes and ends its instances as the other one does, finds their attributes so, and runs no code of its
+/// own when they end. Both are classes that were made while Python ran.
+pub(super) fn behaves_as(class: &Bound<'_, PyType>, model: &Bound<'_, PyType>) -> bool {
+    fn slots(class: &ffi::PyTypeObject) -> [Option<usize>; 6] {
+        [
+            class.tp_new.map(|slot| slot as usize),
+            class.tp_alloc.map(|slot| slot as usize),
+            class.tp_dealloc.map(|slot| slot as usize),
+            class.tp_getattro.map(|slot| slot as usize),
+            class.tp_finalize.map(|slot| slot as usize),
+            class.tp_del.map(|slot| slot as usize),
+        ]
     }
+    // SAFETY: two classes, of which a type object stays where it is as long as it lives. The slots stand where PyO3 says on
+    // 3.10 to 3.15: they are as old as `tp_finalize`, and only what is behind it has changed since.
+    unsafe { slots(&*class.as_type_ptr()) == slots(&*model.as_type_ptr()) }
 }
 
 /// An instance's `__dict__`, made if it has none yet. `None` if it can't have any, or has one that is not quite a dict.
 #[inline]
 pub(super) fn attributes<'py>(instance: &Bound<'py, PyAny>) -> Option<Bound<'py, PyDict>> {
-    // SAFETY: an object; the result is a new reference or, with an error set, null.
+    // SAFETY: an object; the result is a new reference or, with an error set, null. The function is part of the stable ABI
+    // from 3.10 on, and knows where this version keeps the attributes. It runs no Python code.
     let attributes = unsafe {
         let attributes = ffi::PyObject_GenericGetDict(instance.as_ptr(), std::ptr::null_mut());
         Bound::from_owned_ptr_or_err(instance.py(), attributes).ok()?
@@ -132,19 +181,28 @@ pub(super) fn attributes<'py>(instance: &Bound<'py, PyAny>) -> Option<Bound<'py,
     Some(unsafe { attributes.cast_into_unchecked() })
 }
 
-/// `object.__new__(class)`, if the class is not a built-in type.
+/// `object.__new__(class)`, if that is how CPython itself makes the class's instances. It is not where the class is built in,
+/// takes its `__new__` from another base, has none (as the types of which Python code may make no instances), or is abstract.
 #[inline]
 pub(super) fn new_instance<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyAny>> {
-    if !is_made(class) {
-        return None;
-    }
+    const REFUSED: c_ulong = ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_IS_ABSTRACT;
+    // SAFETY: a static of CPython's, of which the slot never changes.
+    let new = unsafe { ffi::PyBaseObject_Type.tp_new? };
     let arguments = PyTuple::empty(class.py());
-    // SAFETY: what `object.__new__` itself calls, with a class and an empty tuple; the result is a new reference or, with
-    // an error set, null.
+    let class = class.as_type_ptr();
+    // SAFETY: `tp_new` of `object` makes instances of any class that has it as its own: that is the check by which CPython
+    // lets `object.__new__(class)` through ("is not safe, use ..." otherwise). It allocates by the class's `tp_alloc`,
+    // and what is beyond an object's head stays zero, as every class with that `tp_new` expects. It takes a class, an
+    // empty tuple and no keywords; the result is a new reference or, with an error set, null. For an abstract class it
+    // would sort the names of methods, which may run Python code. All of this holds on 3.10 to 3.15.
     unsafe {
-        let new = ffi::PyBaseObject_Type.tp_new?;
-        let instance = new(class.as_type_ptr(), arguments.as_ptr(), std::ptr::null_mut());
-        Bound::from_owned_ptr_or_err(class.py(), instance).ok()
+        if ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HEAPTYPE) == 0
+            || ffi::PyType_HasFeature(class, REFUSED) != 0
+            || (*class).tp_new.map(|own| own as usize) != Some(new as usize)
+        {
+            return None;
+        }
+        new_object(arguments.py(), new(class, arguments.as_ptr(), std::ptr::null_mut()))
     }
 }
 
@@ -153,7 +211,7 @@ pub(super) fn new_instance<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py,
 pub(super) fn interned(text: Bound<'_, PyString>) -> Bound<'_, PyString> {
     let py = text.py();
     let mut text = text.into_ptr();
-    // SAFETY: an exact str, of which the reference is given away and another one taken in its place.
+    // SAFETY: an exact str, of which the reference is given away and another one taken in its place, on 3.10 to 3.15.
     unsafe {
         ffi::PyUnicode_InternInPlace(&raw mut text);
         Bound::from_owned_ptr(py, text).cast_into_unchecked()
@@ -171,7 +229,8 @@ pub(super) enum Characters<'a> {
 #[inline]
 pub(super) fn characters<'a>(text: &'a Bound<'_, PyString>) -> Option<Characters<'a>> {
     let text = text.as_ptr();
-    // SAFETY: a str, and one that is laid out; strs don't change, and this one lives as long as the slice.
+    // SAFETY: a str, and one that is laid out; strs don't change, and this one lives as long as the slice. Kind and data come
+    // from bits that PyO3 knows up to 3.13, and from functions of CPython's from 3.14 on.
     unsafe {
         #[cfg(not(Py_3_12))]
         if ffi::PyUnicode_IS_READY(text) == 0 {
@@ -192,9 +251,46 @@ pub(super) fn characters<'a>(text: &'a Bound<'_, PyString>) -> Option<Characters
 #[inline]
 pub(super) fn int(int: &Bound<'_, PyInt>) -> Option<i64> {
     let mut overflow = 0;
-    // SAFETY: an int; no other object could run code or fail here.
+    // SAFETY: an int, of which 3.12 changed the layout, but not this function; an int runs no code and doesn't fail here.
     let value = unsafe { ffi::PyLong_AsLongLongAndOverflow(int.as_ptr(), &raw mut overflow) };
     (overflow == 0).then_some(value)
+}
+
+/// The bytes of an int of more than 64 bits in two's complement, the lowest first. `None` if there is no room for them.
+pub(super) fn long_bytes<'a>(int: &Bound<'_, PyInt>, room: &'a mut [u8]) -> Option<&'a [u8]> {
+    let bits: usize = int.call_method0(intern!(int.py(), "bit_length")).ok()?.extract().ok()?;
+    let bytes = room.get_mut(..bits / 8 + 1)?;
+    if as_bytes(int, bytes) < 0 {
+        drop(PyErr::take(int.py()));
+        return None;
+    }
+    Some(bytes)
+}
+
+#[cfg(Py_3_13)]
+fn as_bytes(int: &Bound<'_, PyInt>, bytes: &mut [u8]) -> isize {
+    let Ok(length) = isize::try_from(bytes.len()) else {
+        return -1;
+    };
+    const LITTLE_ENDIAN: c_int = ffi::Py_ASNATIVEBYTES_LITTLE_ENDIAN;
+    // SAFETY: an int, and as many bytes as are said. CPython calls an object's `__index__` only if it is not an int.
+    unsafe { ffi::PyLong_AsNativeBytes(int.as_ptr(), bytes.as_mut_ptr().cast(), length, LITTLE_ENDIAN) }
+}
+
+#[cfg(not(Py_3_13))]
+fn as_bytes(int: &Bound<'_, PyInt>, bytes: &mut [u8]) -> isize {
+    let (little_endian, signed) = (1, 1);
+    // SAFETY: an int, and as many bytes as are said. The function has this signature on 3.10 to 3.12, and another on 3.13.
+    let result: c_int = unsafe {
+        ffi::_PyLong_AsByteArray(
+            int.as_ptr().cast(),
+            bytes.as_mut_ptr(),
+            bytes.len(),
+            little_endian,
+            signed,
+        )
+    };
+    result as isize
 }
 
 /// The str of one byte or none in Latin-1, of which CPython has one each. `None` if memory is short.
@@ -236,7 +332,8 @@ fn new_cut<'py>(py: Python<'py>, line: &[u8]) -> Option<Bound<'py, PyString>> {
     let bits = py.detach(|| read::raw_bits(line));
     let room = isize::try_from(line.len()).ok()?;
     // SAFETY: the new str has room for `room` characters of one byte, and nobody else sees them before those that it is
-    // cut to have been written. It is not cut to what CPython has one of.
+    // cut to have been written. It is not cut to what CPython has one of, and it has one reference and no hash, without which
+    // no version cuts.
     unsafe {
         let text = new_object(py, ffi::PyUnicode_New(room, bits))?;
         let data = ffi::PyUnicode_DATA(text.as_ptr()).cast::<MaybeUninit<u8>>();
@@ -316,6 +413,54 @@ pub(super) fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py,
     }
 }
 
+/// A new int. `None` if memory is short, as below.
+#[inline]
+pub(super) fn new_int(py: Python<'_>, value: i64) -> Option<Bound<'_, PyInt>> {
+    // SAFETY: the result is a new reference to an int.
+    unsafe { Some(new_object(py, ffi::PyLong_FromLongLong(value))?.cast_into_unchecked()) }
+}
+
+/// A new float.
+#[inline]
+pub(super) fn new_float(py: Python<'_>, value: f64) -> Option<Bound<'_, PyFloat>> {
+    // SAFETY: the result is a new reference to a float.
+    unsafe { Some(new_object(py, ffi::PyFloat_FromDouble(value))?.cast_into_unchecked()) }
+}
+
+/// A new, empty list.
+#[inline]
+pub(super) fn new_list(py: Python<'_>) -> Option<Bound<'_, PyList>> {
+    // SAFETY: the result is a new reference to a list.
+    unsafe { Some(new_object(py, ffi::PyList_New(0))?.cast_into_unchecked()) }
+}
+
+/// A new, empty dict.
+#[inline]
+pub(super) fn new_dict(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
+    // SAFETY: the result is a new reference to a dict.
+    unsafe { Some(new_object(py, ffi::PyDict_New())?.cast_into_unchecked()) }
+}
+
+/// A tuple of objects; the empty one if there are none.
+#[inline]
+pub(super) fn new_tuple<'py>(
+    py: Python<'py>,
+    items: impl ExactSizeIterator<Item = Bound<'py, PyAny>>,
+) -> Option<Bound<'py, PyTuple>> {
+    let length = isize::try_from(items.len()).ok()?;
+    // SAFETY: the result is a new reference to a tuple, which has room for `length` references, and nobody else has seen it
+    // yet. Each is given away. Where there are fewer, the others are null, which a tuple can be dropped with.
+    unsafe {
+        let tuple = new_object(py, ffi::PyTuple_New(length))?;
+        let mut filled = 0;
+        for (index, item) in (0..length).zip(items) {
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), index, item.into_ptr());
+            filled += 1;
+        }
+        (filled == length).then(|| tuple.cast_into_unchecked())
+    }
+}
+
 /// What a call of CPython's has made. If it couldn't, its error is dropped, which would come up in whatever runs next.
 ///
 /// # Safety
@@ -334,34 +479,4 @@ unsafe fn new_object(py: Python<'_>, pointer: *mut ffi::PyObject) -> Option<Boun
         drop_error(py);
     }
     object
-}
-
-/// Keeps the cyclic garbage collector from running, for as long as this lives.
-///
-/// It would run again and again over an item that is being built and can't hold any garbage yet: over half of the time
-/// of loading. Nobody can notice as long as no Python code runs meanwhile. A free-threaded interpreter runs Python
-/// code of other threads meanwhile.
-pub(super) struct CollectorPause {
-    #[cfg(not(Py_GIL_DISABLED))]
-    was_enabled: bool,
-}
-
-impl CollectorPause {
-    pub(super) fn new(_py: Python<'_>) -> Self {
-        Self {
-            // SAFETY: the interpreter is attached.
-            #[cfg(not(Py_GIL_DISABLED))]
-            was_enabled: unsafe { ffi::PyGC_Disable() } != 0,
-        }
-    }
-}
-
-#[cfg(not(Py_GIL_DISABLED))]
-impl Drop for CollectorPause {
-    fn drop(&mut self) {
-        if self.was_enabled {
-            // SAFETY: the interpreter is attached again wherever a build goes on or ends.
-            unsafe { ffi::PyGC_Enable() };
-        }
-    }
 }

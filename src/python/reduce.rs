@@ -24,7 +24,7 @@ use pyo3::types::{
 
 use super::classes::Rules;
 use super::raw;
-use crate::error::grow;
+use crate::error::{Result, grow, push};
 use crate::pickle::memo::{Entry, Memo};
 
 /// The protocol in which Djblets writes.
@@ -71,8 +71,8 @@ impl CPickler {
         let Some(pickler) = self.djblets else {
             return;
         };
-        let known = pickler.hooks.try_borrow_mut(py).map(|mut hooks| hooks.kinds.clear());
-        if let Ok(known) = known {
+        let hooks = pickler.hooks.try_borrow_mut(py).ok();
+        if let Some(known) = hooks.and_then(|mut hooks| hooks.kinds.clear().ok()) {
             let former = SPARE.try_lock().ok().and_then(|mut spare| spare.replace(pickler));
             // Classes may end here, after the locks.
             drop((known, former));
@@ -145,7 +145,7 @@ impl Pickler {
             py,
             Hooks {
                 protocol,
-                kinds: Kinds::default(),
+                kinds: Kinds::new()?,
                 written: Vec::new(),
             },
         )?;
@@ -186,8 +186,8 @@ struct Hooks {
 
 #[pymethods]
 impl Hooks {
-    fn write(&mut self, piece: Py<PyBytes>) {
-        self.written.push(piece);
+    fn write(&mut self, piece: Py<PyBytes>) -> PyResult<()> {
+        Ok(push(&mut self.written, piece)?)
     }
 
     /// How an object is pickled. `NotImplemented` if it is as the pickler would do it.
@@ -208,7 +208,6 @@ impl Hooks {
 }
 
 /// The classes of which there were instances.
-#[derive(Default)]
 struct Kinds {
     /// Where each stands in `known`, by its address.
     places: Memo,
@@ -216,10 +215,19 @@ struct Kinds {
 }
 
 impl Kinds {
+    fn new() -> Result<Self> {
+        let mut places = Memo::default();
+        places.clear()?;
+        Ok(Self {
+            places,
+            known: Vec::new(),
+        })
+    }
+
     /// Forgets all, and returns it.
-    fn clear(&mut self) -> Vec<(Py<PyType>, Kind)> {
-        self.places.clear();
-        std::mem::take(&mut self.known)
+    fn clear(&mut self) -> Result<Vec<(Py<PyType>, Kind)>> {
+        self.places.clear()?;
+        Ok(std::mem::take(&mut self.known))
     }
 
     fn find(&mut self, class: &Bound<'_, PyType>) -> PyResult<Kind> {
@@ -232,7 +240,9 @@ impl Kinds {
         let kind = Kind::of(class)?;
         // That may have run Python code, but none that comes here.
         if let Entry::Vacant(vacant) = self.places.entry(address) {
-            self.places.put(vacant, address, self.known.len() as u32);
+            // Room first, since what the memo holds must be there.
+            grow(&mut self.known, 1)?;
+            self.places.put(vacant, address, self.known.len() as u32)?;
             self.known.push((class.clone().unbind(), kind));
         }
         Ok(kind)

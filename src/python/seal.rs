@@ -5,7 +5,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use super::pickle::CUT_OFF;
-use super::{new_bytes, run};
+use super::{chunks_of, new_bytes, run};
 use crate::error::{Error, Result};
 use crate::pickle::scan::Scanner;
 use crate::seal::{self, Kind, WRITE_ID_SIZE};
@@ -35,14 +35,15 @@ impl Sealer {
         index: usize,
         last: bool,
         chunk: PyBackedBytes,
-    ) -> Bound<'py, PyBytes> {
+    ) -> PyResult<Bound<'py, PyBytes>> {
         let seal = run(py, chunk.len(), || self.0.chunk(write_id, index, last, &chunk));
-        PyBytes::new(py, &seal)
+        new_bytes(py, &seal)
     }
 
     /// Checks all chunks of an entry with their seals.
     #[pyo3(signature = (chunks, seals, /))]
-    fn check_chunks(&self, py: Python<'_>, chunks: Vec<PyBackedBytes>, seals: Vec<PyBackedBytes>) -> PyResult<()> {
+    fn check_chunks(&self, py: Python<'_>, chunks: &Bound<'_, PyAny>, seals: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (chunks, seals) = (chunks_of(chunks)?, chunks_of(seals)?);
         let size = chunks.iter().map(|chunk| chunk.len()).sum();
         Ok(run(py, size, || self.0.check_chunks(&chunks, &seals))?)
     }
@@ -50,9 +51,13 @@ impl Sealer {
     /// The pickle of a value, or of a count, with its seal behind it.
     #[pyo3(signature = (pickle, is_count, /))]
     fn seal_pickle<'py>(&self, py: Python<'py>, pickle: &[u8], is_count: bool) -> PyResult<Bound<'py, PyBytes>> {
-        let mut sealed = pickle.to_vec();
-        self.0.seal(kind(is_count), &mut sealed);
-        new_bytes(py, &sealed)
+        let trailer = self.0.trailer(kind(is_count), pickle);
+        PyBytes::new_with(py, pickle.len() + trailer.len(), |sealed| {
+            let (head, tail) = sealed.split_at_mut(pickle.len());
+            head.copy_from_slice(pickle);
+            tail.copy_from_slice(&trailer);
+            Ok(())
+        })
     }
 }
 

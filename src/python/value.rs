@@ -3,11 +3,12 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::error::codec_error;
 use super::pickle::{Pickler, Unpickler};
 use super::seal::{Sealer, kind, opened};
 use super::{new_bytes, run};
 use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
-use crate::error::grow;
+use crate::error::{Result, append, grow};
 
 /// Most small values take no more bytes than this, and so no memory twice.
 const SMALL: usize = 512;
@@ -24,19 +25,21 @@ pub(super) fn encrypt_value<'py>(
 ) -> PyResult<Bound<'py, PyBytes>> {
     let py = value.py();
     let iv = cipher::iv(iv)?;
-    let mut encryptor = Encryptor::new(Key::new(key)?, iv);
-    let mut output = Vec::with_capacity(SMALL);
-    output.extend_from_slice(&iv);
+    let mut output = Vec::new();
+    grow(&mut output, SMALL)?;
+    append(&mut output, &iv)?;
+    // First, as in Djblets: where both fail, it is the pickling that is logged.
     Pickler::write_one(value, &mut output)?;
+    let mut encryptor = Encryptor::new(Key::new(key)?, iv);
     let size = output.len();
-    run(py, size, || {
+    run(py, size, || -> Result<()> {
         if let Some(sealer) = sealer {
-            let mut pickle = output.split_off(BLOCK_SIZE);
-            sealer.0.seal(kind(is_count), &mut pickle);
-            output.append(&mut pickle);
+            let trailer = sealer.0.trailer(kind(is_count), &output[BLOCK_SIZE..]);
+            append(&mut output, &trailer)?;
         }
         encryptor.apply(&mut output[BLOCK_SIZE..]);
-    });
+        Ok(())
+    })?;
     new_bytes(py, &output)
 }
 
@@ -45,18 +48,23 @@ pub(super) fn encrypt_value<'py>(
 #[pyo3(signature = (stored, key, is_count, sealer, required, loads, /))]
 pub(super) fn decrypt_value<'py>(
     py: Python<'py>,
-    stored: &[u8],
+    stored: &Bound<'py, PyAny>,
     key: &[u8],
     is_count: bool,
     sealer: Option<&Sealer>,
     required: bool,
     loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let Ok(stored) = stored.cast::<PyBytes>() else {
+        let class = stored.get_type();
+        let text = format!("The data to decrypt must be of type \"bytes\", not \"{class}\"");
+        return Err(codec_error("cipher", text));
+    };
+    let stored = stored.as_bytes();
     let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
     let mut decryptor = Decryptor::new(Key::new(key)?, cipher::iv(iv)?);
     let mut data = Vec::new();
-    grow(&mut data, encrypted.len())?;
-    run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data));
+    run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data))?;
     let pickle = opened(&data, is_count, sealer, required)?;
     let (item, _) = Unpickler::new(py, loads)?
         .read(py, pickle)?

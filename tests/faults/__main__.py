@@ -15,7 +15,7 @@ from tests.faults.report import Results, as_table, failures, surprises, update_d
 from tests.faults.runner import run_all
 from tests.faults.subject import SUBJECTS
 from tests.faults.worker import EXPERIMENTS, Job
-from tests.servers import missing_servers
+from tools.servers import missing_servers
 
 NEEDED = {"pymemcache": "memcached", "pylibmc": "memcached", "redis": "redis-server"}
 

@@ -29,7 +29,7 @@ from tests.backends import BACKENDS, Config, Needs, use_cache
 from tests.faults.outcome import Finding, Outcome, judge
 from tests.faults.subject import Subject
 from tests.parity import Library
-from tests.servers import AnyServer, Memcached, Redis, Server
+from tools.servers import AnyServer, Memcached, Redis, Server
 
 Options = dict[str, Any]
 Damage = Callable[["Stored"], None]
@@ -204,7 +204,7 @@ class Stored:
 
     @property
     def count(self) -> int:
-        stored = default_cache.get(self.main)
+        stored = self.stored_count
         return int(pickle.loads(self._decrypt(stored)) if self.encrypted else stored)
 
     def set_count(self, value: Any) -> None:
@@ -214,7 +214,7 @@ class Stored:
         default_cache.set(self.main, value)
 
     def _count_seal(self) -> bytes:
-        stored = default_cache.get(self.main)
+        stored = self.stored_count
         if stored is None:
             return b""
         file = BytesIO(self._decrypt(stored))
@@ -241,6 +241,17 @@ class Stored:
 
     def delete_chunk(self, index: int) -> None:
         default_cache.delete(self.chunk_key(index))
+
+    @property
+    def stored_count(self) -> Any:
+        """The count as it is stored, perhaps encrypted and sealed."""
+        return default_cache.get(self.main)
+
+    def put(self, chunks: Iterable[Any], stored_count: Any) -> None:
+        """Put chunks and a count there as another entry has stored them."""
+        for index, chunk in enumerate(chunks):
+            self.set_chunk(index, chunk)
+        default_cache.set(self.main, stored_count)
 
     def set_chunks(self, chunks: list[bytes]) -> None:
         for index, chunk in enumerate(chunks):

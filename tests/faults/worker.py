@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import tempfile
 import traceback
@@ -58,6 +57,9 @@ def work(job: Job, directory: Path, pipe: Connection) -> None:
 
 
 def _limit(seconds: float) -> None:
+    # Windows has no such module, and this one is imported there, too.
+    import resource
+
     signal.alarm(int(seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))

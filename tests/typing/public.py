@@ -84,15 +84,15 @@ def values() -> None:
 
 
 def iterables(rows: list[tuple[int, str]]) -> None:
-    assert_type(cache_memoize_iter("key", rows), Iterator[tuple[int, str]])
-    assert_type(cache_memoize_iter("key", iter(rows)), Iterator[tuple[int, str]])
-    assert_type(cache_memoize_iter("key", (row[1] for row in rows)), Iterator[str])
-    assert_type(cache_memoize_iter("key", lambda: rows), Iterator[tuple[int, str]])
-    assert_type(cache_memoize_iter("key", partial(days, 1)), Iterator[datetime.date])
-    assert_type(cache_memoize_iter("key", Source().load), Iterator[bytes])
+    assert_type(cache_memoize_iter("key", rows), Generator[tuple[int, str], None, None])
+    assert_type(cache_memoize_iter("key", iter(rows)), Generator[tuple[int, str], None, None])
+    assert_type(cache_memoize_iter("key", (row[1] for row in rows)), Generator[str, None, None])
+    assert_type(cache_memoize_iter("key", lambda: rows), Generator[tuple[int, str], None, None])
+    assert_type(cache_memoize_iter("key", partial(days, 1)), Generator[datetime.date, None, None])
+    assert_type(cache_memoize_iter("key", Source().load), Generator[bytes, None, None])
     assert_type(
         cache_memoize_iter("key", items_or_callable=days(1), expiration=60, lock=CacheLock("lock")),
-        Iterator[datetime.date],
+        Generator[datetime.date, None, None],
     )
 
     cache_memoize_iter("key", 1)  # type: ignore[arg-type]

@@ -67,8 +67,6 @@ PARTS = [
     ["users", "1", "ключ", "x" * 300],
     ["%" * 80, ":" * 80],
 ]
-#: JSON can hold these, but readers other than Python's refuse them.
-SURROGATES: list[Any] = ["\ud800", ["a:", "\udfff"], "\ud83d\ude00" * 114]
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"SITE_ROOT": "/"},

@@ -113,13 +113,6 @@ def record_keys() -> Iterator[dict[str, Any]]:
             }
 
 
-def record_surrogates() -> Iterator[dict[str, Any]]:
-    from djblets.cache import backend
-
-    for key in cases.SURROGATES:
-        yield {"key": key, "full": backend.make_cache_key(key)}
-
-
 def record_entries() -> Iterator[dict[str, Any]]:
     from djblets.cache import backend
 
@@ -167,7 +160,6 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     for name, record in (
         ("keys", record_keys),
-        ("surrogates", record_surrogates),
         ("entries", record_entries),
         ("crypto", record_crypto),
     ):

@@ -5,22 +5,25 @@ What is stored, and under which keys, is to the byte what Djblets 6.1 stores.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
-from fastblets.cache.call import MemoizeCall
-from fastblets.cache.entry import DEFAULT_EXPIRATION_TIME, UNSET, Entry, Unset
+from fastblets.cache.arguments import compute, refuse_async
+from fastblets.cache.connection import get_cache
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
+from fastblets.cache.kinds import get_max_key_bytes
+from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
+from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Unset
+from fastblets.cache.storage import open_entry
 from fastblets.conf import get_settings
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
@@ -39,11 +42,6 @@ __all__ = [
 
 
 _T = TypeVar("_T")
-
-
-# Djblets' name, so that a project's logging settings go on to hold.
-logger: logging.Logger = logging.getLogger("djblets.cache.backend")
-
 
 #: The size in bytes of a large entry's chunks: just under the largest item that memcached takes by default.
 CACHE_CHUNK_SIZE: int = _native.CACHE_CHUNK_SIZE
@@ -70,7 +68,7 @@ def cache_memoize(
     """Return a value from the cache, or compute and store it.
 
     An entry that can't be read counts as missing. A cache that fails costs no more than the computation: its errors
-    are logged.
+    are logged. So does a database that can't tell the Site's domain, which keys begin with: nothing is read or stored.
 
     Args:
         key: The base key, as for :func:`make_cache_key`.
@@ -91,6 +89,7 @@ def cache_memoize(
     Raises:
         django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
             setting has a value that makes no sense.
+        TypeError: An argument is of a wrong type, or ``lookup_callable`` is asynchronous.
         Exception: What ``lookup_callable`` raised.
     """
     if use_generator:
@@ -100,36 +99,26 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
-    call = MemoizeCall(entry, key, lock, force_overwrite)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
 
-    if large_data:
-        load, store = Entry.load_only_item, MemoizeCall.store_only_item
-    else:
-        if entry.seal:
-            entry.refuse_unsealable()
+    if storage is None:
+        return compute(lookup_callable)
 
-        load, store = Entry.load, MemoizeCall.store
+    if not large_data:
+        if storage.options.seal:
+            storage.entry.refuse_unsealable()
+
+        if lock is None and not storage.options.older_keys and not force_overwrite:
+            return memoize_small(storage, lookup_callable)
+
+    call = Memoize(storage, LARGE if large_data else SMALL, lock, force_overwrite)
 
     try:
-        found: _T | Unset = call.read(load, store)
+        found: _T | Unset = wait_for(call.find())
 
-        if found is not UNSET:
-            return found
-
-        value = lookup_callable()
-
-        if not large_data and isinstance(value, str) and len(value) >= CACHE_CHUNK_SIZE:
-            logger.warning(
-                'Cache data for key "%s" (length %s) may be too big for the cache.',
-                entry.full_key,
-                len(value),
-            )
-
-        return store(call, value)
+        return call.keep(compute(lookup_callable)) if found is UNSET else found
     finally:
-        if lock is not None:
-            call.release_lock()
+        call.release_lock()
 
 
 @keyword_only
@@ -144,7 +133,7 @@ def cache_memoize_iter(
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
     seal: Seal | None = None,
-) -> Iterator[_T]:
+) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
     A generator: nothing happens before its first ``next()``. If the items have to be computed, each is yielded before
@@ -158,26 +147,32 @@ def cache_memoize_iter(
     The options are those of :func:`cache_memoize`. The data is always stored in chunks.
 
     Raises:
-        TypeError: What should be an iterable is none.
+        TypeError: What should be an iterable is none, or another argument is of a wrong type.
         Exception: What the callable or the iterable raised, after the items before it.
     """
-    entry = Entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
-    call = MemoizeCall(entry, key, lock, force_overwrite)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+
+    if storage is None:
+        yield from _iterate(items_or_callable)
+        return
+
+    call = Memoize(storage, ITEMS, lock, force_overwrite)
 
     try:
-        found = call.read(Entry.load_items, MemoizeCall.store_items)
+        found = wait_for(call.find())
 
         if found is UNSET:
-            items = items_or_callable() if callable(items_or_callable) else items_or_callable
-            found = call.store_items(_iterate(items))
+            found = call.keep(_iterate(items_or_callable))
 
         yield from found
     finally:
-        if lock is not None:
-            call.release_lock()
+        call.release_lock()
 
 
-def _iterate(items: Iterable[_T]) -> Iterator[_T]:
+def _iterate(items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T]) -> Iterator[_T]:
+    items = items_or_callable() if callable(items_or_callable) else items_or_callable
+    refuse_async("items_or_callable", items)
+
     # Asked for once only: it may be a query, or work but once. And its own TypeErrors are its own.
     if not (hasattr(type(items), "__iter__") or hasattr(type(items), "__getitem__")):
         raise TypeError(
@@ -196,8 +191,9 @@ def make_cache_key(
 ) -> str:
     """Return the full cache key for a base key.
 
-    It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters and
-    spaces are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest.
+    It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters, spaces
+    and lone surrogates are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest. If the
+    default cache is on memcached, so does what goes beyond the bytes that it takes.
 
     Args:
         key: A string, which is taken as it is, or a sequence of strings. Those may come from users: where there are
@@ -208,10 +204,18 @@ def make_cache_key(
 
     Raises:
         AssertionError: The encryption key is not of type ``bytes``.
-        TypeError: The base key is neither a string nor a sequence of strings.
+        SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
+        TypeError: The base key is neither a string nor a sequence of strings. Iterators can't be read twice, sets and
+            mappings are in no order of their own.
     """
     settings = get_settings()
 
+    try:
+        max_bytes = get_max_key_bytes(get_cache())
+    except Exception:
+        # A cache that can't be had tells nothing of its keys. Its error is for those who use it.
+        max_bytes = None
+
     return _native.make_full_key(
-        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key)
+        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key), max_bytes
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from contextvars import ContextVar
-from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from asgiref.local import Local
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 from django.utils import connection as djangos
+
+from fastblets.cache.fork import drop_parents_clients, same_process
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -32,12 +34,16 @@ def get_cache() -> BaseCache:
     Django takes as long to find that as LocMem takes to find half a value. So it is asked only if anything may have
     changed since it was asked last.
     """
+    if not same_process[0]:
+        drop_parents_clients()
+
     found = _found.get()
 
     if (
         found is not None
         and found[0] is _get_state(_caches._connections)
-        and found[1] == get_ident()
+        # Looked up now, since gevent may have put its own in there after the import.
+        and found[1] == threading.get_ident()
         and type(caches).__getitem__ is _getitem
     ):
         return found[2]
@@ -47,9 +53,18 @@ def get_cache() -> BaseCache:
     # To ask may have been a change.
     if _has_states and type(caches).__getitem__ is _getitem:
         state = _get_state(_caches._connections)
-        _found.set(None if state is None else (state, get_ident(), cache))
+        _found.set(None if state is None else (state, threading.get_ident(), cache))
 
     return cache
+
+
+class _Caches:
+    def __getitem__(self, alias: str) -> BaseCache:
+        return get_cache()
+
+
+#: The same as ``django.core.cache.cache``, in each forked child too.
+cache: Final[Any] = djangos.ConnectionProxy(cast("Any", _Caches()), DEFAULT_CACHE_ALIAS)
 
 
 def _get_state(connections: Any) -> object:

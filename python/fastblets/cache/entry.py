@@ -1,501 +1,258 @@
-"""One entry of the cache, small or large: how it is stored, and read back."""
+"""One entry: its address and its codec. It asks no cache, reads no clock and logs nothing."""
 
 from __future__ import annotations
 
-import logging
-import os
-import pickle
-from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from django.core.cache.backends.memcached import PyMemcacheCache
 from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
-from fastblets.cache.classes import get_loads
-from fastblets.cache.connection import get_cache
-from fastblets.cache.errors import MissingChunkError
-from fastblets.cache.keys import (
-    get_encryption_key_fallbacks,
-    get_key_prefix,
-    resolve_encryption_key,
-)
-from fastblets.cache.seals import make_sealer, resolve_seal
+from fastblets.cache.errors import ForeignValueError
+from fastblets.cache.seals import get_seal_key
 from fastblets.conf import get_settings
-from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt, aes_encrypt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Final
 
-    from django.core.cache.backends.base import BaseCache
-
-    from fastblets.cache.seals import Seal
+    from fastblets.cache.options import Options
 
 
-logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+class Kind(Enum):
+    """What is stored under an entry's full key."""
+
+    #: The value of a small entry.
+    VALUE = "value"
+
+    #: The number of a large entry's chunks.
+    COUNT = "count"
 
 
-#: For how long, in seconds, entries are kept by default: 30 days. The setting ``CACHE_EXPIRATION_TIME`` changes it.
-DEFAULT_EXPIRATION_TIME: Final = 60 * 60 * 24 * 30
-
-#: How many chunks are fetched at a time. Their count comes from the cache, so it may be anything.
-FETCH_SIZE: Final = 64
-
-
-class Unset(Enum):
-    """The type of the sentinel for what was not given or not found, where None is a value."""
-
-    UNSET = "UNSET"
-
-
-UNSET: Final = Unset.UNSET
-
-
-class ForeignValueError(Exception):
-    """The main key of a large entry holds something that is no count of chunks."""
+VALUE: Final = Kind.VALUE
+COUNT: Final = Kind.COUNT
 
 
 class Entry:
-    """An entry of the cache, as a call's options say that it is stored.
+    """An entry of the cache: under which keys it is stored, and in which form.
 
-    A small entry is the value itself, under the full key; encrypted, it is pickled first. A large entry is a stream of
-    pickles in chunks, each under a key of its own, with their count under the full key, which is stored last.
+    A small entry is the value itself, under the full key; if it is encrypted, it is pickled first. A large entry is a
+    stream of pickles in chunks, each under a key of its own; the number of chunks is stored last, under the full key.
+
+    Attributes:
+        encryption_key: The AES key, None if the entry is not encrypted.
+        full_key: The full cache key.
+        sealer: Makes and checks the entry's seals, None if it has none.
     """
 
-    __slots__ = (
-        "_cache",
-        "_compress",
-        "_expiration",
-        "_key",
-        "_loads",
-        "_prefix",
-        "_sealer",
-        "encryption_key",
-        "full_key",
-        "older_keys",
-        "seal",
-    )
+    __slots__ = ("_key", "_options", "encryption_key", "full_key", "sealer")
 
     encryption_key: bytes | None
     full_key: str
-    older_keys: Sequence[bytes]
-    seal: Seal
+    sealer: _native.Sealer | None
 
-    def __init__(
-        self,
-        key: str | Sequence[str],
-        expiration: int | Unset | None,
-        compress: bool,
-        use_encryption: bool | None,
-        encryption_key: bytes | None,
-        seal: Seal | None,
-    ) -> None:
-        """Find out what the entry's full key is and how it is stored.
+    def __init__(self, key: str | Sequence[str], options: Options, encryption_key: bytes | None) -> None:
+        """Make the full key.
 
-        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`. They come by position: by keyword they
-        would make a dict on their way here, which took a good part of a small value's time.
+        Args:
+            key: The base key.
+            options: How the entry is stored.
+            encryption_key: The AES key: that of the options, or an older one.
 
         Raises:
-            Exception: What the functions raise that work out the full key and read the settings. Were it to come up
-                where the entry is read, it would pass for an entry that can't be.
+            TypeError: The base key is neither a string nor a sequence of strings.
         """
-        #: Where a small value was looked for, and goes to.
-        self._cache: BaseCache | None = None
         self._key = key
-        self._expiration = expiration
-        self._compress = compress
-        settings = get_settings()
-        self.seal = resolve_seal(settings, seal)
-        self._loads = get_loads(settings)
-        key_in_use = resolve_encryption_key(settings, use_encryption, encryption_key)
-        # They are the default key's; a caller with a key of its own has nothing to do with them.
-        self.older_keys = (
-            get_encryption_key_fallbacks(settings, key_in_use) if key_in_use and not encryption_key else ()
-        )
-        self._prefix = prefix = get_key_prefix(settings)
-        self.encryption_key = key_in_use
-        self.full_key = full_key = _native.make_full_key(prefix, key, key_in_use)
-        self._sealer = make_sealer(full_key, key_in_use) if self.seal else None
-
-    def make_key(self, key: str | Sequence[str]) -> str:
-        """Make a full key as this entry's own was made, of another base key."""
-        return _native.make_full_key(self._prefix, key, self.encryption_key)
+        self._options = options
+        self.encryption_key = encryption_key
+        self.full_key = _native.make_full_key(options.prefix, key, encryption_key, options.max_key_bytes)
+        self.sealer = self.make_sealer() if options.seal else None
 
     def get_older(self) -> Iterator[Entry]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
-        return map(self._under, self.older_keys)
+        return (Entry(self._key, self._options, key) for key in self._options.older_keys)
 
-    def refuse_unsealable(self) -> None:
-        """Make sure that a small value gets the seal that it must have.
+    def make_lock_key(self) -> str:
+        """Return the full key of the lock for computing this entry."""
+        key = self._key
+        # Joined, since formatting may make other characters of a subclass of str than it holds.
+        lock_key = "".join(("_lock_:", key)) if isinstance(key, str) else ("_lock_", *key)
+        options = self._options
+
+        return _native.make_full_key(options.prefix, lock_key, self.encryption_key, options.max_key_bytes)
+
+    def chunk_keys(self, start: int, end: int) -> list[str]:
+        """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
+        options = self._options
+
+        return _native.make_chunk_keys(
+            options.prefix, self._key, self.encryption_key, options.max_key_bytes, start, end
+        )
+
+    def make_sealer(self) -> _native.Sealer:
+        """Return an object that makes and checks the seals of this entry.
+
+        Seals are made with a secret, so that they prove who stored the entry, if there is one: the AES key of an
+        encrypted entry, ``FASTBLETS_SEAL_KEY`` for any other.
 
         Raises:
-            ImproperlyConfigured: It can't have one.
+            ImproperlyConfigured: ``FASTBLETS_SEAL_KEY`` is too short, or neither text nor bytes.
         """
-        if self.seal == "require" and self.encryption_key is None:
+        full_key = self.full_key.encode("utf-8")
+
+        return _native.Sealer(self.encryption_key or get_seal_key(get_settings()), full_key)
+
+    def refuse_unsealable(self) -> None:
+        """Refuse a small value that must have a seal and can't have one.
+
+        Raises:
+            ImproperlyConfigured: A seal is required, and the value is not encrypted.
+        """
+        if self._options.seal == "require" and self.encryption_key is None:
             raise ImproperlyConfigured(
                 "A small value that is not encrypted can't be sealed, as seal or FASTBLETS_SEAL requires. Pass "
                 "use_encryption=True or large_data=True, or seal=False to do without a seal here."
             )
 
-    def load(self, *, is_count: bool = False) -> Any:
-        """Return the small value, or UNSET.
+    def encode(self, value: object, kind: Kind, iv: bytes) -> bytes:
+        """Return the stored form of a value or count of an encrypted entry. Any other entry stores the object itself.
 
         Args:
-            is_count: Whether it is the number of a large entry's chunks.
+            value: The value, or the count as text.
+            kind: Which of the two it is.
+            iv: An initialization vector of 16 random bytes.
 
         Raises:
-            Exception: The cache failed, or the value can't be decrypted or unpickled. It has been logged.
+            _native.CodecError: The AES key has a wrong length.
+            Exception: Pickling the value failed.
         """
-        key = self.full_key
+        assert self.encryption_key is not None
 
-        try:
-            self._cache = cache = get_cache()
-            value = cache.get(key, UNSET)
-        except Exception as e:
-            logger.exception('Error fetching data from cache for key "%s": %s', key, e)
-            raise
+        return _native.encrypt_value(value, self.encryption_key, iv, kind is COUNT, self.sealer)
 
-        if value is None and self._sealer is not None and not is_count and isinstance(cache, PyMemcacheCache):
-            # Of what this client can't unpickle it makes None. Nothing else would tell that from what was stored.
-            return UNSET
-
-        if value is UNSET or self.encryption_key is None:
-            return value
-
-        try:
-            return _native.decrypt_value(
-                value, self.encryption_key, is_count, self._sealer, self.seal == "require", self._loads
-            )
-        except Exception:
-            # Step by step, it can be told what is wrong.
-            return self._decrypt(value, self.encryption_key, is_count=is_count)
-
-    def load_items(self) -> Any:
-        """Return an iterator over the items of a large entry, or UNSET.
-
-        The stream is known to be whole then.
+    def decode(self, stored: object, kind: Kind) -> Any:
+        """Return the value or count that :meth:`encode` made ``stored`` of.
 
         Raises:
-            Exception: The entry can't be read. It has been logged.
+            _native.CodecError: It can't be decrypted, or is not one whole pickle with a valid seal.
+            Exception: Unpickling it failed.
         """
-        try:
-            count = self.load(is_count=True)
-        except Exception as e:
-            logger.error(
-                'Failed to fetch large or iterable data entry count from cache for key "%s". '
-                "Rebuilding data. Error = %s",
-                self.full_key,
-                e,
-            )
-            raise
+        assert self.encryption_key is not None
+        options = self._options
 
-        if count is UNSET:
-            return UNSET
+        return _native.decrypt_value(
+            stored, self.encryption_key, kind is COUNT, self.sealer, options.seal == "require", options.loads
+        )
 
-        try:
-            chunks, sealed = self._fetch_chunks(parse_count(count))
-
-            # A compressed stream has a checksum, sealed chunks are of one write.
-            if not (self._compress or sealed):
-                self._check_count(count, chunks)
-
-            return self._read_items(chunks)
-        except Exception as e:
-            self._log_unreadable(e)
-            raise
-
-    def load_only_item(self) -> Any:
-        """Return the one item of a large entry, or UNSET.
-
-        Raises:
-            Exception: As for :meth:`load_items`, or there is another number of items.
-        """
-        items = self.load_items()
-
-        if items is UNSET:
-            return UNSET
-
-        item = next(items, UNSET)
-
-        if item is UNSET or next(items, UNSET) is not UNSET:
-            error = ValueError(f"it has {'less' if item is UNSET else 'more'} than one item")
-            self._log_unreadable(error)
-            raise error
-
-        return item
-
-    def store(self, value: object, *, is_count: bool = False) -> None:
-        """Store a small value.
+    def make_writer(self, iv: bytes | None) -> _native.LargeWriter:
+        """Return an object that turns items into chunks.
 
         Args:
-            value: The value.
-            is_count: Whether it is the number of a large entry's chunks.
+            iv: An initialization vector of 16 random bytes if the entry is encrypted, else None.
 
         Raises:
-            Exception: The value can't be pickled or encrypted, or the cache failed. It has been logged.
+            _native.CodecError: The AES key has a wrong length.
         """
-        if self.encryption_key is not None:
-            # The backend would pickle the value, but has to be given bytes if they are to be encrypted.
-            try:
-                value = _native.encrypt_value(
-                    value, self.encryption_key, os.urandom(AES_BLOCK_SIZE), is_count, self._sealer
-                )
-            except Exception:
-                # Step by step, it can be told what is wrong.
-                value = self._encrypt(value, self.encryption_key, is_count=is_count)
+        return _native.LargeWriter(self._options.compress, self.encryption_key, iv)
 
-        # An iterable may go on in another thread, which has a cache of its own.
-        self._set(self.full_key, value, None if is_count else self._cache)
-
-    def store_count(self, count: int) -> None:
-        """Store the number of chunks, once they are stored.
-
-        Raises:
-            Exception: As for :meth:`store`.
-        """
-        self.store(str(count), is_count=True)
-
-    def store_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> None:
-        """Store several chunks at once.
+    def encode_chunk(self, chunk: bytes, index: int, write_id: bytes, *, last: bool) -> list[bytes]:
+        """Return the stored form of a chunk: a list, which no backend takes for text, with the seal if there is one.
 
         Args:
-            start: The number of the first.
-            chunks: What they hold.
-            write_id: What this write's chunks have in common.
-
-        Raises:
-            Exception: The cache failed, or refused some. It has been logged.
+            chunk: The chunk.
+            index: Its number, from 0 on.
+            write_id: 16 random bytes that the chunks of one write share. Not used without seals.
+            last: Whether it is the last chunk.
         """
-        values = {
-            self._make_chunk_key(index): self._sealed(chunk, index, write_id, last=False)
-            for index, chunk in enumerate(chunks, start)
-        }
+        if self.sealer is None:
+            return [chunk]
 
-        try:
-            failed = get_cache().set_many(values, timeout=self._get_timeout())
+        return [chunk, self.sealer.seal_chunk(write_id, index, last, chunk)]
 
-            if failed:
-                raise OSError(f"the cache refused {len(failed)} of them")
-        except Exception as e:
-            logger.exception("Unable to store cached data for keys %r: %s", sorted(values.keys()), e)
-            raise
+    def encode_last_chunk(self, chunk: bytes | None, index: int, write_id: bytes) -> list[bytes] | None:
+        """Return the stored form of the last chunk; None if nothing is to be stored.
 
-    def store_last_chunk(self, index: int, chunk: bytes | None, write_id: bytes) -> int:
-        """Store the last chunk, if there is one, and return the number of chunks.
-
-        Raises:
-            Exception: The cache failed. It has been logged.
+        An empty entry has no chunk, unless it is sealed: without chunks only the count would remain, and that may be
+        unsealed.
         """
         if chunk is None:
-            if self._sealer is None:
-                return index
+            if self.sealer is None:
+                return None
 
-            # Of no chunks the count alone would have to tell, which may have no seal.
             chunk = b""
 
-        if _is_full(chunk):
-            # One that was left by a longer entry would pass for the end of this one.
-            get_cache().delete(self._make_chunk_key(index + 1))
+        return self.encode_chunk(chunk, index, write_id, last=True)
 
-        self._set(self._make_chunk_key(index), self._sealed(chunk, index, write_id, last=True))
+    def decode_chunks(self, stored: Sequence[Sequence[bytes]]) -> tuple[list[bytes], bool]:
+        """Return the chunks without their seals, and whether the stream can tell by itself that it is whole.
 
-        return index + 1
+        A compressed stream has a checksum, and sealed chunks are known to be of one write.
 
-    def make_writer(self) -> _native.LargeWriter:
-        """Return what turns items into chunks.
+        Args:
+            stored: All stored chunks of the entry, in order.
 
         Raises:
-            ValueError: The encryption key has a wrong length.
+            ValueError: A chunk has a size that it can't have.
+            _native.CodecError: A seal is missing or not valid.
         """
-        if self.encryption_key is None:
-            return _native.LargeWriter(bool(self._compress), None, None)
-
-        return _native.LargeWriter(bool(self._compress), self.encryption_key, os.urandom(AES_BLOCK_SIZE))
-
-    def chunk_keys(self, start: int, end: int) -> list[str]:
-        """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
-        return [self._make_chunk_key(index) for index in range(start, end)]
-
-    def delete(self) -> None:
-        """Remove the entry. Chunks without a count are nothing."""
-        get_cache().delete(self.full_key)
-
-    def discard(self) -> None:
-        """Remove the entry, if it can be done. If not, that has been logged."""
-        try:
-            self.delete()
-        except Exception as e:
-            logger.exception('Error deleting cache key "%s": %s', self.full_key, e)
-
-    def make_write_id(self) -> bytes:
-        """Return a random text that the chunks of one write have in common, none if they are not sealed."""
-        return b"" if self._sealer is None else os.urandom(_native.WRITE_ID_SIZE)
-
-    def _under(self, encryption_key: bytes) -> Entry:
-        other = copy(self)
-        other.encryption_key = encryption_key
-        other.full_key = other.make_key(self._key)
-        other._sealer = make_sealer(other.full_key, encryption_key) if self.seal else None
-
-        return other
-
-    def _make_chunk_key(self, index: int) -> str:
-        if isinstance(self._key, str):
-            return self.make_key(f"{self._key}-{index}")
-
-        *parts, last = self._key
-
-        return self.make_key([*parts, f"{last}-{index}"])
-
-    def _decrypt(self, value: Any, encryption_key: bytes, *, is_count: bool) -> Any:
-        try:
-            value = aes_decrypt(value, key=encryption_key)
-        except Exception as e:
-            logger.error("Failed to decrypt data from cache for key %s: %s.", self.full_key, e)
-            raise
-
-        try:
-            pickled = _native.open_pickle(value, is_count, self._sealer, self.seal == "require")
-
-            return (self._loads or pickle.loads)(pickled)
-        except Exception as e:
-            logger.warning("Failed to deserialize data from cache for key %s: %s.", self.full_key, e)
-            raise
-
-    def _fetch_chunks(self, count: int) -> tuple[list[bytes], bool]:
-        """Return the chunks, and whether their seals are known to be theirs."""
-        stored: list[list[bytes]] = []
-
-        while len(stored) < count:
-            end = min(len(stored) + FETCH_SIZE, count)
-            keys = self.chunk_keys(len(stored), end)
-            found = get_cache().get_many(keys)
-
-            if len(found) != len(keys):
-                missing = [key for key in keys if key not in found]
-                logger.debug("Cache miss for key(s): %s.", ", ".join(missing))
-
-                raise MissingChunkError(f"{len(missing)} of {count} chunks are missing")
-
-            stored += map(found.__getitem__, keys)
-
-        # A chunk is stored in a list, so that no backend takes it for a string to convert; perhaps with its seal.
         chunks = [chunk[0] for chunk in stored]
         seals = [chunk[1] for chunk in stored if len(chunk) > 1]
+        options = self._options
 
-        # Without chunks there is nothing that could have a seal, nor anything to tell from a count that was damaged.
-        if self._sealer is not None and (seals or self.seal == "require" or not chunks):
-            self._sealer.check_chunks(chunks, seals)
+        # Without chunks nothing tells an empty entry from a damaged count.
+        if self.sealer is not None and (seals or options.seal == "require" or not chunks):
+            self.sealer.check_chunks(chunks, seals)
 
             return chunks, True
 
-        # Sealed chunks are of the same sizes, but that there is an empty one where nothing was stored.
-        if not (seals and chunks == [b""]):
-            _check_sizes(chunks)
+        # An uncompressed stream has no checksum. Cut between two items it would look whole.
+        for index, chunk in enumerate(chunks):
+            if len(chunk) not in get_chunk_sizes(index, len(chunks), sealed=bool(seals)):
+                raise ValueError("its chunks are not of the size in which they are stored")
 
-        return chunks, False
+        return chunks, options.compress
 
-    def _check_count(self, count: str, chunks: list[bytes]) -> None:
-        # Chunks that are being written over make a whole, too.
-        if self.load(is_count=True) != count:
-            raise MissingChunkError("it is being written over")
+    def read_items(self, chunks: list[bytes]) -> Iterator[Any]:
+        """Return an iterator over the items of a stream that is known to be whole.
 
-        # So do chunks of which the last are not counted, if an item ends there. But then the last that is counted is
-        # full, which the last of a stream is once in a million times.
-        if chunks and _is_full(chunks[-1]) and self._make_chunk_key(len(chunks)) in get_cache():
-            raise ValueError("it has more chunks than are counted")
+        Items of a long stream (:class:`_native.ItemStream`) are unpickled when they are asked for, which may fail.
 
-    def _read_items(self, chunks: list[bytes]) -> Iterator[Any]:
-        items = _native.read_items(chunks, bool(self._compress), self.encryption_key, self._loads)
-
-        return self._stream(items) if isinstance(items, _native.ItemStream) else items
-
-    def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
-        # Whole, but not yet unpickled: that may still fail.
-        while True:
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            except Exception as e:
-                logger.error(
-                    'Failed to return large or iterable cache data for key "%s". Something went wrong when returning '
-                    "processed results to the caller. Error = %s",
-                    self.full_key,
-                    e,
-                )
-                self.discard()
-                raise
-
-            yield item
-
-    def _encrypt(self, value: object, encryption_key: bytes, *, is_count: bool) -> bytes:
-        try:
-            pickled = _native.make_pickle(value)
-        except Exception as e:
-            logger.error('Failed to serialize data for cache key "%s": %s', self.full_key, e)
-            raise
-
-        if self._sealer is not None:
-            pickled = self._sealer.seal_pickle(pickled, is_count)
-
-        try:
-            return aes_encrypt(pickled, key=encryption_key)
-        except Exception as e:
-            logger.error("Failed to encrypt data for cache for key %s: %s.", self.full_key, e)
-            raise
-
-    def _sealed(self, chunk: bytes, index: int, write_id: bytes, *, last: bool) -> list[bytes]:
-        if self._sealer is None:
-            return [chunk]
-
-        return [chunk, self._sealer.seal_chunk(write_id, index, last, chunk)]
-
-    def _get_timeout(self) -> int | None:
-        if self._expiration is not UNSET:
-            return self._expiration
-
-        timeout: int | None = getattr(get_settings(), "CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
-
-        return timeout
-
-    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
-        try:
-            if cache is None:
-                cache = get_cache()
-
-            cache.set(key, value, timeout=self._get_timeout())
-        except Exception as e:
-            logger.exception('Error setting data in cache for key "%s": %s', key, e)
-            raise
-
-    def _log_unreadable(self, error: Exception) -> None:
-        logger.warning(
-            'Failed to fetch large or iterable data from cache for key "%s": %s',
-            self.full_key,
-            error,
-        )
+        Raises:
+            _native.CodecError: The stream is damaged.
+            Exception: Unpickling an item failed.
+        """
+        return _native.read_items(chunks, self._options.compress, self.encryption_key, self._options.loads)
 
 
-def _is_full(chunk: bytes) -> bool:
+def is_full(chunk: bytes) -> bool:
+    """Return whether a chunk has the size of all chunks but the last."""
     return len(chunk) == _native.CACHE_CHUNK_SIZE
 
 
-def _check_sizes(chunks: list[bytes]) -> None:
-    # What is not compressed has no checksum: cut between two items it would be taken for whole.
-    if not all(map(_is_full, chunks[:-1])) or not all(0 < len(chunk) <= _native.CACHE_CHUNK_SIZE for chunk in chunks):
-        raise ValueError("its chunks are not of the size in which they are stored")
+def get_chunk_sizes(index: int, count: int, *, sealed: bool) -> range:
+    """Return the sizes in bytes that a stored chunk can have.
+
+    Args:
+        index: The chunk's number, from 0 on.
+        count: The number of the entry's chunks.
+        sealed: Whether chunks are stored with seals.
+    """
+    full = _native.CACHE_CHUNK_SIZE
+
+    if index < count - 1:
+        return range(full, full + 1)
+
+    # An empty entry that is sealed has one empty chunk.
+    return range(0 if sealed and count == 1 else 1, full + 1)
 
 
 def parse_count(value: object) -> int:
-    """Return the number of chunks that a large entry's main key holds.
+    """Return the number of chunks that a large entry's full key holds.
 
     Raises:
-        ForeignValueError: It is no such number.
+        ForeignValueError: The value is not such a number.
     """
-    # Nothing else is ever stored. int() would take negative and fractional numbers too, which read as an empty entry.
+    # int() also accepts negative and fractional numbers, which would read as an empty entry.
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20):
         raise ForeignValueError("what is stored under it is no count of chunks")
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import suppress
-from functools import cache as once
 from typing import TYPE_CHECKING
 
-from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist
-from django.core.signals import setting_changed
-from django.dispatch import receiver
+from django.core.exceptions import ImproperlyConfigured
 
+from fastblets.cache.failures import let_pass
+from fastblets.cache.sites import get_sites
 from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
@@ -19,23 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from django.contrib.sites.models import Site
-
-
-logger: logging.Logger = logging.getLogger("djblets.cache.backend")
-
-
-#: The domains of the sites seen so far in this process, by SITE_ID.
-_last_domains: dict[object, str] = {}
-
 
 def get_key_prefix(settings: Any) -> str | None:
-    """Return what all full keys of this site begin with, None without a Site.
+    """Return what all full keys of this site begin with, None if there is no Site.
 
-    If the Site can't be looked up, though there may be one, what was last seen of it serves: without its prefix, two
-    installations that share a cache would share keys.
+    Raises:
+        SiteUnavailableError: The Site can't be looked up, and was not seen before. There may be one, and without its
+            prefix two installations that share a cache would share keys.
     """
-    sites = _get_sites()
+    sites = get_sites()
 
     if sites is None:
         return None
@@ -44,101 +32,17 @@ def get_key_prefix(settings: Any) -> str | None:
     domain: str | None
 
     try:
-        domain = sites.get_current(site_id).domain
-    except (ImproperlyConfigured, ObjectDoesNotExist):
-        return None
+        domain = sites.get_domain(site_id)
     except Exception as e:
-        domain = _last_domains.get(site_id)
-        logger.warning(
-            "Error looking up the current Site for a cache key. Going on with %s. Error = %s",
-            "no prefix" if domain is None else f'its last known domain "{domain}"',
-            e,
-        )
+        let_pass(e)
+        domain = sites.recover_domain(site_id, e)
 
         if domain is None:
             return None
-    else:
-        _last_domains[site_id] = domain
 
     site_root = getattr(settings, "SITE_ROOT", None)
 
     return f"{domain}:{site_root}" if site_root else domain
-
-
-class _Sites:
-    """Django's sites.
-
-    ``Site.objects.get_current()`` takes longer than all else that makes a key, though it only looks into a dict. So
-    that is done here, but only while the method is Django's own: projects with many sites put theirs in its place.
-    """
-
-    __slots__ = ("_attributes", "_code", "_code_by_id", "_meta", "_module", "_objects", "_site")
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-        self._site = site = module.Site
-        self._meta = site._meta
-        self._attributes = vars(site)
-        self._objects = self._attributes.get("objects")
-        #: The code of Django's methods, since spies exchange that of the very function.
-        self._code = self._code_by_id = None
-
-        with suppress(AttributeError):
-            code = module.SiteManager.get_current.__code__
-            code_by_id = module.SiteManager._get_site_by_id.__code__
-
-            if code.co_filename == code_by_id.co_filename == module.__file__:
-                self._code, self._code_by_id = code, code_by_id
-
-    def get_current(self, site_id: object) -> Site:
-        """Return the current Site, which is that with this ID unless the project has ideas of its own.
-
-        Raises:
-            Exception: What ``get_current()`` raises.
-        """
-        # What `Site.objects` is by itself: another one each time that Django has forgotten how models are related.
-        if self._attributes.get("objects") is self._objects:
-            manager = self._meta.managers_map["objects"]
-        else:
-            manager = self._site.objects
-
-        try:
-            is_djangos = (
-                manager.get_current.__code__ is self._code and manager._get_site_by_id.__code__ is self._code_by_id
-            )
-        except AttributeError:
-            # No function at all.
-            is_djangos = False
-
-        if is_djangos and site_id:
-            known: Site | None = self._module.SITE_CACHE.get(site_id)
-
-            if known is not None:
-                return known
-
-        current: Site = manager.get_current()
-
-        return current
-
-
-@once
-def _get_sites() -> _Sites | None:
-    # Not imported above: without the app in INSTALLED_APPS the module can't be, and not before Django is set up.
-    apps.check_models_ready()
-
-    if not apps.is_installed("django.contrib.sites"):
-        return None
-
-    from django.contrib.sites import models
-
-    return _Sites(models)
-
-
-@receiver(setting_changed)
-def _forget_sites(setting: str, **kwargs: object) -> None:
-    # Only tests change it.
-    if setting == "INSTALLED_APPS":
-        _get_sites.cache_clear()
 
 
 def get_default_encryption_key() -> bytes:

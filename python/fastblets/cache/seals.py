@@ -1,13 +1,10 @@
-"""How entries are sealed: the settings, and what is made of them."""
+"""The settings for seals."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 from django.core.exceptions import ImproperlyConfigured
-
-from fastblets import _native
-from fastblets.conf import get_settings
 
 if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
@@ -40,25 +37,13 @@ def resolve_seal(settings: Any, seal: Seal | None = None) -> Seal:
     return seal
 
 
-def make_sealer(full_key: str, encryption_key: bytes | None) -> _native.Sealer:
-    """Return what makes and checks the seals of an entry.
-
-    They are made with a secret, so that they prove who stored the entry, if there is one: the AES key of an encrypted
-    entry, ``FASTBLETS_SEAL_KEY`` for any other.
+def get_seal_key(settings: Any) -> bytes | None:
+    """Return the secret for the seals of entries that are not encrypted: ``FASTBLETS_SEAL_KEY``, None without it.
 
     Raises:
-        ImproperlyConfigured: ``FASTBLETS_SEAL_KEY`` is too short, or neither text nor bytes.
+        ImproperlyConfigured: The setting is too short, or neither text nor bytes.
     """
-    # Bytes in their own right: a key may hold lone surrogates.
-    return _native.Sealer(encryption_key or _get_seal_key(), full_key.encode("utf-8", "surrogatepass"))
-
-
-def _is_seal(seal: object) -> bool:
-    return seal is False or seal is True or seal == "require"
-
-
-def _get_seal_key() -> bytes | None:
-    key: object = getattr(get_settings(), "FASTBLETS_SEAL_KEY", None)
+    key: object = getattr(settings, "FASTBLETS_SEAL_KEY", None)
 
     if key is None:
         return None
@@ -72,3 +57,7 @@ def _get_seal_key() -> bytes | None:
         )
 
     return key
+
+
+def _is_seal(seal: object) -> bool:
+    return seal is False or seal is True or seal == "require"

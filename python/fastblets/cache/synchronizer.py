@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
-from django.core.cache import cache
-
+from fastblets.cache.arguments import check_seconds
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.connection import cache
+from fastblets.cache.errors import SiteUnavailableError
+from fastblets.cache.failures import log_failure
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Final
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
 logger: logging.Logger = logging.getLogger("djblets.cache.synchronizer")
+
+
+_DOING_INITIALLY: Final = 'checking for initial state in cached synchronization state key "%s"'
 
 
 class GenerationSynchronizer:
@@ -26,11 +30,12 @@ class GenerationSynchronizer:
     A process that has changed the state calls :meth:`mark_updated`. The others see by :meth:`is_expired` that theirs
     is old, load the state again, and call :meth:`refresh`.
 
-    No method raises an error of the cache: each is logged. While the cache can't be read, all state is expired.
+    No method raises an error of the cache, or of the database that has the Site: each is logged. While they can't be
+    read, all state is expired.
 
     Attributes:
         cache_expiration_secs: Seconds for which the number is kept in the cache.
-        cache_key: The full cache key of the number.
+        cache_key: The full cache key of the number. Empty while the Site's domain can't be looked up.
         sync_gen: The generation number that this instance last saw or made.
     """
 
@@ -40,6 +45,9 @@ class GenerationSynchronizer:
     cache_expiration_secs: int
     cache_key: str
     sync_gen: int | None
+
+    #: The base key while no full key could be made of it.
+    _base_key: str | Sequence[str] | None = None
 
     @keyword_only
     def __init__(
@@ -58,21 +66,34 @@ class GenerationSynchronizer:
             cache_expiration_secs: Seconds for which to keep the number in the cache.
 
         Raises:
+            TypeError: The key or the expiration is of a wrong type.
             ValueError: A sequence was given for a key that is not to be normalized.
         """
-        if normalize_cache_key:
-            cache_key = make_cache_key(cache_key)
-        elif not isinstance(cache_key, str):
+        if cache_expiration_secs is not None:
+            check_seconds("cache_expiration_secs", cache_expiration_secs)
+
+        if not (normalize_cache_key or isinstance(cache_key, str)):
             raise ValueError("cache_key must be a string if setting normalize_cache_key=False.")
 
         self.cache_expiration_secs = cache_expiration_secs
-        self.cache_key = cache_key
         self.sync_gen = None
+
+        if normalize_cache_key:
+            self.cache_key = ""
+            self._base_key = cache_key
+        else:
+            self.cache_key = cast("str", cache_key)
+
+        try:
+            self._get_key()
+        except SiteUnavailableError as e:
+            self._log_error(_DOING_INITIALLY, e)
+            return
 
         try:
             self._fetch_or_create_sync_gen()
         except Exception as e:
-            self._log_error('checking for initial state in cached synchronization state key "%s"', e)
+            self._log_error(_DOING_INITIALLY, e)
 
     def is_expired(self) -> bool:
         """Return whether the state has changed since this instance last saw it."""
@@ -96,7 +117,7 @@ class GenerationSynchronizer:
     def clear(self) -> None:
         """Remove the generation number, so that every process finds its state expired."""
         try:
-            cache.delete(self.cache_key)
+            cache.delete(self._get_key())
         except Exception as e:
             self._log_error('clearing cached synchronization state key "%s"', e)
 
@@ -112,15 +133,17 @@ class GenerationSynchronizer:
             self._log_error('marking cached synchronization state key "%s" as updated', e)
 
     def _increment_sync_gen(self) -> None:
-        self.sync_gen = cache.incr(self.cache_key)
+        self.sync_gen = cache.incr(self._get_key())
 
     def _fetch_or_create_sync_gen(self) -> None:
         # In microseconds, where Djblets' numbers are in seconds: a number that was lost and made again, or counted up
         # meanwhile, must not come out the same.
         sync_gen = time.time_ns() // 1000
 
+        key = self._get_key()
+
         try:
-            stored = cache.add(self.cache_key, sync_gen, timeout=self.cache_expiration_secs)
+            stored = cache.add(key, sync_gen, timeout=self.cache_expiration_secs)
         except Exception:
             self.sync_gen = sync_gen
             raise
@@ -132,14 +155,22 @@ class GenerationSynchronizer:
                 sync_gen = latest
             else:
                 # Left there, it would keep all state expired for ever.
-                cache.set(self.cache_key, sync_gen, timeout=self.cache_expiration_secs)
+                cache.set(key, sync_gen, timeout=self.cache_expiration_secs)
 
         self.sync_gen = sync_gen
 
     def _get_latest_sync_gen(self) -> int | None:
-        sync_gen: int | None = cache.get(self.cache_key)
+        sync_gen: int | None = cache.get(self._get_key())
 
         return sync_gen
 
+    def _get_key(self) -> str:
+        if self._base_key is not None:
+            self.cache_key = make_cache_key(self._base_key)
+            self._base_key = None
+
+        return self.cache_key
+
     def _log_error(self, doing: str, error: Exception) -> None:
-        logger.exception(f"Unexpected error {doing}. Is the cache server down? Error = %s", self.cache_key, error)
+        message = f"Unexpected error {doing}. Is the cache server down? Error = %s"
+        log_failure(logger, error, message, self.cache_key or self._base_key, error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import threading
 import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from django.core.cache import cache
-
+from fastblets.cache.arguments import check_seconds
 from fastblets.cache.backend import make_cache_key
+from fastblets.cache.connection import cache
+from fastblets.cache.failures import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,16 +34,16 @@ class CacheLock:
     has the interface of :class:`threading.Lock`.
 
     It is a soft lock: a cache may drop it at any time, and it ends by itself after ``lock_expiration_secs``. Two owners
-    at once are unlikely, not impossible. An instance must not be shared by threads.
+    at once are unlikely, not impossible. Threads must not share an instance: :meth:`acquire` raises an error if another
+    thread uses it.
 
     Attributes:
-        acquired: Whether this instance holds the lock.
+        acquired: Whether this instance holds the lock, in this process.
         full_cache_key: The cache key of the lock. If empty, it must be set before the lock is acquired; the memoize
             functions derive it from their own key.
         token: A random text that tells whose the lock in the cache is.
     """
 
-    acquired: bool
     blocking: bool
     full_cache_key: str
     lock_expiration_secs: float
@@ -48,12 +51,23 @@ class CacheLock:
     timeout_secs: float
     token: str
 
-    #: When the lock ends by itself, on the monotonic clock.
+    #: The process that holds the lock, 0 if none does. A forked child gets a copy of this object, but not the lock.
+    _owner_pid: int = 0
+
+    #: When the lock was acquired and when it ends by itself, on the monotonic clock.
+    _acquired_time: float
     _lock_expires_time: float
 
-    #: Asked while waiting whether there is nothing left to wait for. Not an argument of :meth:`acquire`, which projects
-    #: spy on and override as Djblets has it.
-    _is_needless: Callable[[], bool] | None
+    #: The thread that acquired the lock, and the one that sleeps until its next attempt.
+    _owner: int | None
+    _sleeper: int | None
+
+    #: For how many seconds a lock was held that had ended when it was released, None if it had not.
+    _lost_after: float | None
+
+    #: By thread: called while waiting, to find out whether there is nothing left to wait for. Not an argument of
+    #: :meth:`acquire`, which projects spy on and override as Djblets has it.
+    _is_needless: dict[int, Callable[[], bool]]
 
     def __init__(
         self,
@@ -75,10 +89,13 @@ class CacheLock:
             timeout_secs: Seconds to wait for the lock, -1 for as long as it takes.
 
         Raises:
+            SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
+            TypeError: One of the times is no number: a lock that never ends would stay when its process dies.
             ValueError: One of the times is not positive.
         """
-        # Before anything can fail, since __del__ looks at it.
-        self.acquired = False
+        check_seconds("timeout_secs", timeout_secs)
+        check_seconds("retry_secs", retry_secs)
+        check_seconds("lock_expiration_secs", lock_expiration_secs)
 
         # Not the other way round: NaN is no time either.
         if timeout_secs != -1 and not timeout_secs > 0:
@@ -96,8 +113,21 @@ class CacheLock:
         self.timeout_secs = timeout_secs
         self.full_cache_key = make_cache_key(key) if key else ""
         self.token = ""
+        self._acquired_time = 0
         self._lock_expires_time = 0
-        self._is_needless = None
+        self._lost_after = None
+        self._owner = None
+        self._sleeper = None
+        self._is_needless = {}
+
+    @property
+    def acquired(self) -> bool:
+        """Whether this instance holds the lock. In a forked child it doesn't hold the parent's."""
+        return self._owner_pid == os.getpid()
+
+    @acquired.setter
+    def acquired(self, acquired: bool) -> None:
+        self._owner_pid = os.getpid() if acquired else 0
 
     def __del__(self) -> None:
         """Log an error if the lock was never released."""
@@ -127,7 +157,7 @@ class CacheLock:
             Whether the lock was acquired. False only if it is not to be waited for.
 
         Raises:
-            RuntimeError: This instance holds the lock already.
+            RuntimeError: This instance holds the lock already, or is being acquired by another thread.
             TimeoutError: The lock was not to be had in time. Also raised after ``lock_expiration_secs`` without a
                 trace of another owner: then it is the cache that doesn't work.
             ValueError: The lock has no key.
@@ -137,46 +167,72 @@ class CacheLock:
         if not key:
             raise ValueError("A cache key for the lock must be provided.")
 
-        if self.acquired:
-            raise RuntimeError(f"acquire() is not reentrant for {type(self).__name__} instance {id(self)}")
-
         if blocking is None:
             blocking = self.blocking
 
         if timeout is None:
             timeout = self.timeout_secs
 
-        self.token = token = str(uuid4())
-        start = last_seen = time.monotonic()
+        token = str(uuid4())
+
+        # A child that is forked meanwhile gets a copy of the mark, which must not keep it from acquiring the lock.
+        mark = f"_acquired_in_{os.getpid()}"
+
+        # setdefault() is atomic: of two threads only one gets its own token back.
+        if vars(self).setdefault(mark, token) is not token:
+            raise RuntimeError(self._describe_sharing("is being acquired"))
+
+        try:
+            if self.acquired:
+                raise RuntimeError(
+                    self._describe_sharing("is held")
+                    if self.is_held_by_other_thread()
+                    else f"acquire() is not reentrant for {type(self).__name__} instance {id(self)}"
+                )
+
+            self.token = token
+            self._sleeper = None
+
+            return self._acquire(key, token, blocking, timeout)
+        finally:
+            vars(self).pop(mark, None)
+
+    def _acquire(self, key: str, token: str, blocking: bool, timeout: float) -> bool:
+        is_needless = self._is_needless.get(threading.get_ident())
+        start = time.monotonic()
+        slept = waited = last_seen = 0.0
         owner = None
 
         while not cache.add(key, token, self.lock_expiration_secs):
             if not blocking:
                 return False
 
-            now = time.monotonic()
+            # Tests freeze the clock: by the clock alone a wait would never end.
+            waited = max(time.monotonic() - start, slept)
 
-            if timeout != -1 and now - start >= timeout:
+            if timeout != -1 and waited >= timeout:
                 self._time_out(timeout)
 
             if owner is None:
                 owner = cache.get(key)
 
             if owner is not None:
-                last_seen = now
-            elif now - last_seen >= self.lock_expiration_secs:
+                last_seen = waited
+            elif waited - last_seen >= self.lock_expiration_secs:
                 # Nobody has it, and still it can't be had: it is the cache that doesn't work.
                 self._time_out(self.lock_expiration_secs)
 
-            time.sleep(self.retry_secs + random.uniform(0, self.retry_secs * 0.25))
+            slept += self._sleep()
             last_owner, owner = owner, cache.get(key)
 
             # What is being waited for is stored before its owner lets go of the lock. So the time to look for it is
             # when the lock has changed hands, and before queueing for it: else all who wait would pass one by one.
-            if self._is_needless is not None and owner != last_owner and self._is_needless():
+            if is_needless is not None and owner != last_owner and is_needless():
                 return False
 
         self.acquired = True
+        self._owner = threading.get_ident()
+        self._acquired_time = time.monotonic()
         self._set_expires_time(
             self.lock_expiration_secs,
             'Acquired cache lock "%s" with token "%s" for %s seconds (monotonic expiration = %s, '
@@ -200,12 +256,13 @@ class CacheLock:
             TimeoutError: As for :meth:`acquire`.
             ValueError: As for :meth:`acquire`.
         """
-        self._is_needless = is_needless
+        thread = threading.get_ident()
+        self._is_needless[thread] = is_needless
 
         try:
             return self.acquire()
         finally:
-            self._is_needless = None
+            del self._is_needless[thread]
 
     def update_expiration(self, lock_expiration_secs: float | None = None) -> None:
         """Let the lock end later, or sooner.
@@ -247,7 +304,9 @@ class CacheLock:
             raise RuntimeError("Cannot release a lock that was not acquired.")
 
         self.acquired = False
-        expired = time.monotonic() > self._lock_expires_time
+        now = time.monotonic()
+        expired = now > self._lock_expires_time
+        removed = False
 
         if not expired:
             owner = cache.get(self.full_cache_key)
@@ -260,6 +319,9 @@ class CacheLock:
 
                 if not expired and self._is_owner():
                     cache.delete(self.full_cache_key)
+                    removed = True
+
+        self._lost_after = None if removed else now - self._acquired_time
 
         logger.debug(
             'Released cache lock "%s" (token "%s"), which already expired from cache'
@@ -268,6 +330,33 @@ class CacheLock:
             self.full_cache_key,
             self.token,
         )
+
+    def warn_if_lost(self) -> None:
+        """Log a warning if the lock had already ended when it was released.
+
+        Not a part of :meth:`release`, whose log records are Djblets'.
+        """
+        if self._lost_after is not None:
+            logger.warning(
+                'Cache lock "%s" (token "%s") ended before its owner did: it was held for %.1f seconds, and made for '
+                "%.1f. Another owner may have done the same work. Raise lock_expiration_secs; if it is long enough, "
+                "the cache dropped the lock.",
+                self.full_cache_key,
+                self.token,
+                self._lost_after,
+                self._lock_expires_time - self._acquired_time,
+            )
+
+    def was_interrupted_asleep(self) -> bool:
+        """Return whether an exception ended this thread's :meth:`acquire` between two attempts.
+
+        Then the exception is not the cache's, whatever its class: a lock that sleeps doesn't call the cache.
+        """
+        return self._sleeper == threading.get_ident()
+
+    def is_held_by_other_thread(self) -> bool:
+        """Return whether this instance holds the lock because another thread acquired it."""
+        return self.acquired and self._owner != threading.get_ident()
 
     def __enter__(self) -> Self:
         """Acquire the lock, as :meth:`acquire` does."""
@@ -279,13 +368,15 @@ class CacheLock:
         """Release the lock, if it was acquired.
 
         An error of the cache is logged, not raised: it must neither hide an exception of the block nor lose its
-        result, and the lock ends by itself.
+        result, and the lock ends by itself. A lock that had ended before is logged, too.
         """
         if self.acquired:
             try:
                 self.release()
             except Exception as e:
-                logger.exception('Error releasing cache lock "%s": %s', self.full_cache_key, e)
+                log_failure(logger, e, 'Error releasing cache lock "%s": %s', self.full_cache_key, e)
+            else:
+                self.warn_if_lost()
 
     def __repr__(self) -> str:
         """Return the lock's key and token."""
@@ -293,6 +384,21 @@ class CacheLock:
             f"<{type(self).__name__}(blocking={self.blocking!r},"
             f" full_cache_key={self.full_cache_key!r},"
             f" token={self.token!r})>"
+        )
+
+    def _sleep(self) -> float:
+        """Wait for the next attempt, and return the seconds."""
+        secs = self.retry_secs + random.uniform(0, self.retry_secs * 0.25)
+        self._sleeper = threading.get_ident()
+        time.sleep(secs)
+        self._sleeper = None
+
+        return secs
+
+    def _describe_sharing(self, how: str) -> str:
+        return (
+            f'The lock "{self.full_cache_key}" {how} by another thread. Threads can\'t share a '
+            f"{type(self).__name__}: make one for each call."
         )
 
     def _is_owner(self) -> bool:

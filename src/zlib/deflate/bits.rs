@@ -1,4 +1,4 @@
-//! Bits into bytes, the lowest first (RFC 1951, section 3.1.1).
+//! Bits into bytes, the lowest first (RFC 1951, section 3.1.1). The output must have room for them.
 
 /// The bits that do not yet fill a byte.
 #[derive(Default)]
@@ -8,6 +8,9 @@ pub(super) struct BitWriter {
 }
 
 impl BitWriter {
+    /// So many bytes of room it takes beyond the bits that are put: for those that were pending, and for whole words.
+    pub(super) const SPARE: usize = 16;
+
     /// Appends up to 32 bits.
     pub(super) fn put(&mut self, bits: u32, count: u32, output: &mut Vec<u8>) {
         self.pending |= u64::from(bits) << self.count;
@@ -23,7 +26,7 @@ impl BitWriter {
     pub(super) fn put_all(&mut self, items: impl Iterator<Item = (u64, u32)>, total: usize, output: &mut Vec<u8>) {
         let mut at = output.len();
         // Each item writes whole words.
-        output.resize(at + total / 8 + 16, 0);
+        output.resize(at + total / 8 + Self::SPARE, 0);
         let (mut pending, mut count) = (self.pending, self.count);
         for (bits, length) in items {
             pending |= bits << count;

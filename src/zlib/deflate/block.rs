@@ -4,6 +4,7 @@ use super::bits::BitWriter;
 use super::huffman::{Huffman, MAX_BITS, MAX_SYMBOLS, codes};
 use super::matcher::Match;
 use super::{MIN_MATCH, zeroed};
+use crate::error::{Result, grow};
 
 /// zlib ends a block after this many literals and matches, at memLevel 8.
 const FULL: usize = (1 << 14) - 1;
@@ -119,20 +120,18 @@ pub(super) struct Block {
     distance_frequencies: [u16; 32],
 }
 
-impl Default for Block {
-    fn default() -> Self {
+impl Block {
+    pub(super) fn new() -> Result<Self> {
         let mut block = Self {
-            symbols: zeroed(),
+            symbols: zeroed()?,
             count: 0,
             frequencies: [0; MAX_SYMBOLS],
             distance_frequencies: [0; 32],
         };
         block.clear();
-        block
+        Ok(block)
     }
-}
 
-impl Block {
     pub(super) fn clear(&mut self) {
         self.count = 0;
         self.frequencies.fill(0);
@@ -168,7 +167,13 @@ impl Block {
     }
 
     /// Writes the block in the way that takes the least room, and starts the next. `stored` is the input that it covers.
-    pub(super) fn end(&mut self, stored: Option<[&[u8]; 2]>, last: bool, bits: &mut BitWriter, output: &mut Vec<u8>) {
+    pub(super) fn end(
+        &mut self,
+        stored: Option<[&[u8]; 2]>,
+        last: bool,
+        bits: &mut BitWriter,
+        output: &mut Vec<u8>,
+    ) -> Result<()> {
         let distance_frequencies = &self.distance_frequencies[..DISTANCE_CODES];
         let frequencies = &self.frequencies[..MAX_SYMBOLS - 2];
         let code = Huffman::new(frequencies, MAX_BITS);
@@ -181,6 +186,8 @@ impl Block {
         let dynamic_bytes = (3 + header.cost() + dynamic).div_ceil(8);
         let fixed_bytes = (3 + fixed).div_ceil(8);
 
+        // It is stored only if that takes no more.
+        grow(output, fixed_bytes.min(dynamic_bytes) + BitWriter::SPARE)?;
         let last = u32::from(last);
         match stored {
             Some([one, two]) if one.len() + two.len() + 4 <= fixed_bytes.min(dynamic_bytes) => {
@@ -203,6 +210,7 @@ impl Block {
             }
         }
         self.clear();
+        Ok(())
     }
 
     fn extra_bits(&self) -> usize {
@@ -274,11 +282,37 @@ fn distances(code: &Huffman) -> [(u32, u32, u32); 32] {
 struct Header {
     counts: [usize; 2],
     /// Code lengths and repetitions, each with its extra bits.
-    items: Vec<(u8, u8)>,
+    items: Items,
     frequencies: [u16; 19],
     code: Huffman,
     /// How many of the code length codes' lengths are sent.
     sent: usize,
+}
+
+/// At most one for each symbol.
+struct Items {
+    list: [(u8, u8); MAX_SYMBOLS + 32],
+    count: usize,
+}
+
+impl Default for Items {
+    fn default() -> Self {
+        Self {
+            list: [(0, 0); MAX_SYMBOLS + 32],
+            count: 0,
+        }
+    }
+}
+
+impl Items {
+    fn push(&mut self, item: (u8, u8)) {
+        self.list[self.count] = item;
+        self.count += 1;
+    }
+
+    fn as_slice(&self) -> &[(u8, u8)] {
+        &self.list[..self.count]
+    }
 }
 
 /// Extra bits of a code length symbol: of a repetition, that is.
@@ -288,14 +322,14 @@ fn repeat_extra(symbol: usize) -> u32 {
 
 impl Header {
     fn new(code: &Huffman, distance_code: &Huffman) -> Self {
-        let mut items = Vec::with_capacity(MAX_SYMBOLS + 32);
+        let mut items = Items::default();
         for code in [code, distance_code] {
             for run in code.lengths[..code.count].chunk_by(PartialEq::eq) {
                 push_run(run, &mut items);
             }
         }
         let mut frequencies = [0; 19];
-        for &(symbol, _) in &items {
+        for &(symbol, _) in items.as_slice() {
             frequencies[usize::from(symbol)] += 1;
         }
         let lengths_code = Huffman::new(&frequencies, MAX_CODE_LENGTH_BITS);
@@ -312,7 +346,8 @@ impl Header {
     }
 
     fn cost(&self) -> usize {
-        let extra: u32 = self.items.iter().map(|&(symbol, _)| repeat_extra(symbol.into())).sum();
+        let items = self.items.as_slice().iter();
+        let extra: u32 = items.map(|&(symbol, _)| repeat_extra(symbol.into())).sum();
         5 + 5 + 4 + 3 * self.sent + self.code.cost(&self.frequencies) + extra as usize
     }
 
@@ -323,7 +358,7 @@ impl Header {
         for &symbol in &CODE_LENGTH_ORDER[..self.sent] {
             bits.put(self.code.lengths[symbol].into(), 3, output);
         }
-        for &(symbol, extra) in &self.items {
+        for &(symbol, extra) in self.items.as_slice() {
             let symbol = usize::from(symbol);
             bits.put(self.code.codes[symbol].into(), self.code.lengths[symbol].into(), output);
             bits.put(extra.into(), repeat_extra(symbol), output);
@@ -332,7 +367,7 @@ impl Header {
 }
 
 /// A run of one code length: repetitions as long as possible, what is too short for one spelt out.
-fn push_run(run: &[u8], items: &mut Vec<(u8, u8)>) {
+fn push_run(run: &[u8], items: &mut Items) {
     let Some((&length, mut rest)) = run.split_first() else {
         return;
     };
@@ -345,7 +380,7 @@ fn push_run(run: &[u8], items: &mut Vec<(u8, u8)>) {
     for part in rest.chunks(longest) {
         let size = part.len() as u8;
         match (length, size) {
-            (_, ..=2) => items.extend(part.iter().map(|&length| (length, 0))),
+            (_, ..=2) => part.iter().for_each(|&length| items.push((length, 0))),
             (0, ..=10) => items.push((17, size - 3)),
             (0, _) => items.push((18, size - 11)),
             _ => items.push((16, size - 3)),
@@ -379,9 +414,9 @@ mod tests {
     #[test]
     fn runs_of_code_lengths_are_repeated() {
         let run = |length: u8, size: usize| {
-            let mut items = Vec::new();
+            let mut items = Items::default();
             push_run(&vec![length; size], &mut items);
-            items
+            items.as_slice().to_vec()
         };
         assert_eq!(run(0, 2), [(0, 0), (0, 0)]);
         assert_eq!(run(0, 10), [(17, 7)]);

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::window::Window;
 use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE, lanes, zeroed};
+use crate::error::Result;
 
 /// zlib's limit, its window less its `MIN_LOOKAHEAD`.
 const MAX_DISTANCE: u16 = 32506;
@@ -127,19 +128,6 @@ pub(super) struct Matcher {
     nearest: Box<[Nearest; POSITIONS]>,
 }
 
-impl Default for Matcher {
-    fn default() -> Self {
-        let mut matcher = Self {
-            heads: zeroed(),
-            links: zeroed(),
-            fine_heads: zeroed(),
-            nearest: zeroed(),
-        };
-        matcher.forget_first();
-        matcher
-    }
-}
-
 /// zlib's hash of three bytes, from that at the position before. Its collisions count, as they fill the chains.
 #[inline(always)]
 fn next_hash3(hash: usize, word: u32) -> usize {
@@ -163,6 +151,17 @@ fn slot(at: u16) -> usize {
 }
 
 impl Matcher {
+    pub(super) fn new() -> Result<Self> {
+        let mut matcher = Self {
+            heads: zeroed()?,
+            links: zeroed()?,
+            fine_heads: zeroed()?,
+            nearest: zeroed()?,
+        };
+        matcher.forget_first();
+        Ok(matcher)
+    }
+
     /// Forgets everything. What the heads don't lead to is never read.
     pub(super) fn clear(&mut self) {
         self.heads.fill(Head::default());

@@ -15,7 +15,7 @@ mod window;
 
 use std::sync::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use stream::Stream;
 
 const WINDOW_SIZE: u64 = 1 << 15;
@@ -23,15 +23,15 @@ const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 
 /// The last stream, for the next: two thirds of a megabyte fresh from the system take longer than a few kilobytes of input.
-static SPARE: Mutex<Option<Box<Stream>>> = Mutex::new(None);
+static SPARE: Mutex<Option<Stream>> = Mutex::new(None);
 
-/// One zlib stream being written.
-pub struct Deflate(Option<Box<Stream>>);
+/// One zlib stream being written. After an error there is no more to be had of it.
+pub struct Deflate(Option<Stream>);
 
 impl Default for Deflate {
     fn default() -> Self {
         let spare = SPARE.try_lock().ok().and_then(|mut spare| spare.take());
-        Self(spare.map(|stream| Box::new(stream.restart())))
+        Self(spare.map(Stream::restart))
     }
 }
 
@@ -49,25 +49,27 @@ impl Deflate {
     /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
     /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
     pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        wide::write(self.stream(), piece, output);
-        Ok(())
+        wide::write(self.stream()?, piece, output)
     }
 
     /// Ends the stream.
     pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
-        wide::finish(self.stream(), output);
-        Ok(())
+        wide::finish(self.stream()?, output)
     }
 
-    fn stream(&mut self) -> &mut Stream {
-        self.0.get_or_insert_default()
+    fn stream(&mut self) -> Result<&mut Stream> {
+        match &mut self.0 {
+            Some(stream) => Ok(stream),
+            none => Ok(none.insert(Stream::new()?)),
+        }
     }
 }
 
 /// A table of zeros that never was on the stack.
-fn zeroed<T: Clone + Default, const SIZE: usize>() -> Box<[T; SIZE]> {
-    let table = vec![T::default(); SIZE].into_boxed_slice();
-    table
-        .try_into()
-        .unwrap_or_else(|_| Box::new(std::array::from_fn(|_| T::default())))
+fn zeroed<T: Clone + Default, const SIZE: usize>() -> Result<Box<[T; SIZE]>> {
+    let mut table = Vec::new();
+    table.try_reserve_exact(SIZE).map_err(|_| Error::Memory)?;
+    table.resize(SIZE, T::default());
+    // It has no more room than that, so it stays where it is.
+    table.into_boxed_slice().try_into().map_err(|_| Error::Memory)
 }

@@ -7,6 +7,7 @@ use super::block::Block;
 use super::matcher::{Match, Matcher};
 use super::window::Window;
 use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE};
+use crate::error::{Result, append, grow};
 
 /// Deflate with a window of 32 KiB at zlib's default level (RFC 1950, section 2.2).
 const HEADER: [u8; 2] = [0x78, 0x9c];
@@ -50,14 +51,12 @@ pub(super) struct Stream {
     literal_deferred: bool,
 }
 
-impl Default for Stream {
-    fn default() -> Self {
-        Self::begin(Window::default(), Matcher::default(), Block::default())
-    }
-}
-
 // What `wide` compiles for newer processors has to be inlined there.
 impl Stream {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self::begin(Window::new()?, Matcher::new()?, Block::new()?))
+    }
+
     fn begin(window: Window, matcher: Matcher, block: Block) -> Self {
         Self {
             window,
@@ -86,29 +85,31 @@ impl Stream {
     }
 
     #[inline(always)]
-    pub(super) fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) {
-        output.extend_from_slice(std::mem::take(&mut self.header));
+    pub(super) fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
+        append(output, std::mem::take(&mut self.header))?;
         for part in piece.chunks(MAX_PIECE) {
             let mut rest = part;
             while !rest.is_empty() {
                 rest = self.fill(rest);
-                self.parse(MIN_LOOKAHEAD, output);
+                self.parse(MIN_LOOKAHEAD, output)?;
             }
             self.ran_dry = self.position;
         }
+        Ok(())
     }
 
     #[inline(always)]
-    pub(super) fn finish(&mut self, output: &mut Vec<u8>) {
-        output.extend_from_slice(std::mem::take(&mut self.header));
-        self.parse(1, output);
+    pub(super) fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
+        append(output, std::mem::take(&mut self.header))?;
+        self.parse(1, output)?;
         if self.literal_deferred {
             self.block.literal(self.window.byte(self.position - 1));
             self.literal_deferred = false;
         }
-        self.end_block(true, output);
+        self.end_block(true, output)?;
+        grow(output, 1)?;
         self.bits.align(output);
-        output.extend_from_slice(&self.checksum.to_be_bytes());
+        append(output, &self.checksum.to_be_bytes())
     }
 
     /// Moves as much of the input into the window as it has room for. Returns the rest.
@@ -128,7 +129,7 @@ impl Stream {
 
     /// Parses the input into literals and matches while at least `reserve` bytes of it are ahead.
     #[inline(always)]
-    fn parse(&mut self, reserve: u64, output: &mut Vec<u8>) {
+    fn parse(&mut self, reserve: u64, output: &mut Vec<u8>) -> Result<()> {
         while self.end - self.position >= reserve {
             let position = self.position;
             let lookahead = (self.end - position) as usize;
@@ -146,19 +147,20 @@ impl Stream {
             if previous.length >= MIN_MATCH && self.deferred.length <= previous.length {
                 self.take(previous);
                 if self.block.is_full() {
-                    self.end_block(false, output);
+                    self.end_block(false, output)?;
                 }
             } else {
                 if self.literal_deferred {
                     self.block.literal(self.window.byte(position - 1));
                     if self.block.is_full() {
-                        self.end_block(false, output);
+                        self.end_block(false, output)?;
                     }
                 }
                 self.literal_deferred = true;
                 self.position += 1;
             }
         }
+        Ok(())
     }
 
     /// Takes the match that began at the previous position.
@@ -178,9 +180,10 @@ impl Stream {
         self.inserted = until;
     }
 
-    fn end_block(&mut self, last: bool, output: &mut Vec<u8>) {
+    fn end_block(&mut self, last: bool, output: &mut Vec<u8>) -> Result<()> {
         let stored = self.window.range(self.block_start, self.position);
-        self.block.end(stored, last, &mut self.bits, output);
+        self.block.end(stored, last, &mut self.bits, output)?;
         self.block_start = self.position;
+        Ok(())
     }
 }

@@ -9,25 +9,26 @@
 )]
 
 use super::stream::Stream;
+use crate::error::Result;
 
 /// [`Stream::write`].
-pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) {
+pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
     if newer::is_here() {
         // SAFETY: the processor has just been asked.
         return unsafe { newer::write(stream, piece, output) };
     }
-    stream.write(piece, output);
+    stream.write(piece, output)
 }
 
 /// [`Stream::finish`].
-pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) {
+pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
     if newer::is_here() {
         // SAFETY: the processor has just been asked.
         return unsafe { newer::finish(stream, output) };
     }
-    stream.finish(output);
+    stream.finish(output)
 }
 
 /// What is inlined here is compiled for x86-64-v3, which is every server's processor since about 2015.
@@ -35,7 +36,7 @@ pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) {
 mod newer {
     use std::arch::is_x86_feature_detected;
 
-    use super::Stream;
+    use super::{Result, Stream};
 
     pub(super) fn is_here() -> bool {
         is_x86_feature_detected!("avx2")
@@ -45,13 +46,13 @@ mod newer {
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) {
-        stream.write(piece, output);
+    pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
+        stream.write(piece, output)
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) {
-        stream.finish(output);
+    pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) -> Result<()> {
+        stream.finish(output)
     }
 }
 
@@ -71,14 +72,14 @@ mod tests {
             let text: String = choices.iter().map(|choice| choice.get(&words).as_str()).collect();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([0, text.len()]).collect();
             cuts.sort_unstable();
-            let (mut here, mut anywhere) = (Stream::default(), Stream::default());
+            let (mut here, mut anywhere) = (Stream::new().unwrap(), Stream::new().unwrap());
             let (mut output, mut expected) = (Vec::new(), Vec::new());
             for piece in cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]) {
-                write(&mut here, piece, &mut output);
-                anywhere.write(piece, &mut expected);
+                write(&mut here, piece, &mut output).unwrap();
+                anywhere.write(piece, &mut expected).unwrap();
             }
-            finish(&mut here, &mut output);
-            anywhere.finish(&mut expected);
+            finish(&mut here, &mut output).unwrap();
+            anywhere.finish(&mut expected).unwrap();
             prop_assert_eq!(output, expected);
         }
     }

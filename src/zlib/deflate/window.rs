@@ -1,6 +1,7 @@
 //! The last 64 KiB of the input.
 
 use super::{MAX_MATCH, zeroed};
+use crate::error::Result;
 
 const SIZE: usize = 1 << 16;
 
@@ -10,13 +11,11 @@ const MIRROR: usize = 272;
 /// A ring, indexed by the low 16 bits of a position.
 pub(super) struct Window(Box<[u8; SIZE + MIRROR]>);
 
-impl Default for Window {
-    fn default() -> Self {
-        Self(zeroed())
-    }
-}
-
 impl Window {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(zeroed()?))
+    }
+
     /// Writes a piece of the input that is to be at `position`.
     pub(super) fn write(&mut self, position: u64, piece: &[u8]) {
         let start = usize::from(position as u16);

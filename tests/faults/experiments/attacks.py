@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.core.cache import cache as default_cache
 from django.test import override_settings
 
 from tests.canary import Canary, songs
-from tests.faults.experiment import ONE, experiment
+from tests.faults.damages import OTHER_GENERATION, OTHER_KEY, flip, splice, swap
+from tests.faults.experiment import ONE, Expected, Run, experiment
 from tests.faults.lab import (
     MODES,
     NEW,
@@ -29,31 +29,32 @@ from tests.faults.subject import ALL_OURS, LENIENT, UNSEALED
 from tests.seal_verifier import seal_all
 
 ENCRYPTED, CLEAR = MODES[1::2], MODES[::2]
-ANOTHER = "another key"
 # Of three chunks and more, whether they are compressed or not.
-OLD_GENERATION, OTHER_GENERATION = generation("old", 10), generation("other", 10)
-LONGER_GENERATION = generation("longer", 14)
+OLD_GENERATION, LONGER_GENERATION = generation("old", 10), generation("longer", 14)
 
 GARBLED = (Outcome.WRONG, Outcome.SHORT)
+
+
+def _same_for_all(promise: int, name: str, outcome: Expected, **exceptions: Any) -> Callable[[Run], Run]:
+    """An experiment on what is stored, where every subject's outcome is the same but for those that are named."""
+    subjects: dict[str, Any] = dict.fromkeys(("djblets", "fastblets", "sealed"), outcome)
+    return experiment(promise, name, **{**subjects, "backends": ONE, **exceptions})
+
+
+def _only_if_required(promise: int, name: str, outcome: Expected) -> Callable[[Run], Run]:
+    """One that goes unnoticed unless a seal is required."""
+    return _same_for_all(promise, name, outcome, required=Outcome.REBUILT, undetectable=LENIENT)
+
+
+def _only_if_sealed(promise: int, name: str, outcome: Expected) -> Callable[[Run], Run]:
+    """One that goes unnoticed unless the entry is sealed."""
+    return _same_for_all(promise, name, outcome, sealed=Outcome.REBUILT, undetectable=UNSEALED)
 
 
 def _change(stored: Stored) -> None:
     """Each flipped bit garbles the next 16 bytes, and no more, once they are decrypted."""
     for index, chunk in enumerate(stored.chunks):
-        data = bytearray(chunk)
-        data[len(data) // 2] ^= 1
-        stored.set_bytes(index, bytes(data))
-
-
-def _swap(stored: Stored) -> None:
-    first, second, *_ = stored.stored_chunks
-    stored.set_chunk(0, second)
-    stored.set_chunk(1, first)
-
-
-def _take_from_another_key(stored: Stored) -> None:
-    other = stored.lab.store(ANOTHER, OTHER_GENERATION, **stored.options)
-    stored.set_chunk(1, other.stored_chunks[1])
+        flip(len(chunk) // 2, index)(stored)
 
 
 def _take_from_an_older_write(stored: Stored) -> None:
@@ -66,32 +67,28 @@ def _take_count_of(key: str, items: list[Any]) -> Damage:
     """A count can't be made without the key, but there are other entries."""
 
     def take(stored: Stored) -> None:
-        other = stored.lab.store(key, items, **stored.options)
-        default_cache.set(stored.main, default_cache.get(other.main))
+        stored.put([], stored.lab.store(key, items, **stored.options).stored_count)
 
     return take
 
 
 def _add(stored: Stored) -> None:
-    longer = stored.lab.store(ANOTHER, LONGER_GENERATION, **stored.options)
-    for index in range(stored.count, longer.count):
-        stored.set_chunk(index, longer.stored_chunks[index])
-    default_cache.set(stored.main, default_cache.get(longer.main))
+    longer = stored.lab.store(OTHER_KEY, LONGER_GENERATION, **stored.options)
+    chunks = stored.stored_chunks
+    stored.put(chunks + longer.stored_chunks[len(chunks) :], longer.stored_count)
 
 
 def _replay(stored: Stored) -> None:
-    other = stored.lab.store(ANOTHER, OTHER_GENERATION, **stored.options)
-    for index, chunk in enumerate(other.stored_chunks):
-        stored.set_chunk(index, chunk)
-    default_cache.set(stored.main, default_cache.get(other.main))
+    other = stored.lab.store(OTHER_KEY, OTHER_GENERATION, **stored.options)
+    stored.put(other.stored_chunks, other.stored_count)
 
 
 ATTACKS: dict[str, Damage] = {
     "bytes of its chunks are changed": _change,
-    "its chunks are swapped": _swap,
+    "its chunks are swapped": swap(0, 1),
     "it is cut behind a chunk, and gets another entry's count": _take_count_of("short", ["short"]),
     "a chunk is added, and another entry's count": _add,
-    "a chunk is put in that is another key's": _take_from_another_key,
+    "a chunk is put in that is another key's": splice(1),
     "a chunk is put in that was written earlier": _take_from_an_older_write,
     "all of it is put where another key's was": _replay,
 }
@@ -130,33 +127,17 @@ def _stripped(attack: Damage) -> Damage:
     return strip
 
 
-@experiment(
-    11,
-    "large: any of these, and the seals are removed",
-    djblets=GARBLED,
-    fastblets=GARBLED,
-    sealed=GARBLED,
-    required=Outcome.REBUILT,
-    backends=ONE,
-    undetectable=LENIENT,
-)
+@_only_if_required(11, "large: any of these, and the seals are removed", GARBLED)
 def stripped(lab: Lab) -> Iterator[Finding]:
     yield from _attacked(lab, [_stripped(attack) for attack in ATTACKS.values()], ENCRYPTED)
 
 
-@experiment(
-    11,
-    "large: one is made under another AES key",
-    djblets=Outcome.REBUILT,
-    fastblets=Outcome.REBUILT,
-    backends=ONE,
-)
+@_same_for_all(11, "large: one is made under another AES key", Outcome.REBUILT)
 def made_under_another_key(lab: Lab) -> Iterator[Finding]:
     def make(stored: Stored) -> None:
         own = {**stored.options, "encryption_key": b"an attacker's own"[:16]}
         other = stored.lab.store(stored.key, ["planted"], **own)
-        stored.set_chunk(0, other.stored_chunks[0])
-        default_cache.set(stored.main, default_cache.get(other.main))
+        stored.put(other.stored_chunks[:1], other.stored_count)
 
     yield from _attacked(lab, [make], ENCRYPTED)
 
@@ -178,28 +159,12 @@ def _flip(data: bytes, attempt: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@experiment(
-    11,
-    "small: its bytes are changed",
-    djblets=Outcome.WRONG,
-    fastblets=Outcome.WRONG,
-    backends=ONE,
-    undetectable=UNSEALED,
-)
+@_only_if_sealed(11, "small: its bytes are changed", Outcome.WRONG)
 def small_changed(lab: Lab) -> Iterator[Finding]:
     yield from _attack_small(lab, _flip)
 
 
-@experiment(
-    11,
-    "small: its bytes are changed, and the seal is cut off",
-    djblets=Outcome.WRONG,
-    fastblets=Outcome.WRONG,
-    sealed=Outcome.WRONG,
-    required=Outcome.REBUILT,
-    backends=ONE,
-    undetectable=LENIENT,
-)
+@_only_if_required(11, "small: its bytes are changed, and the seal is cut off", Outcome.WRONG)
 def small_stripped(lab: Lab) -> Iterator[Finding]:
     size = 16 + len(pickle.dumps(TEXT, 0))
     yield from _attack_small(lab, lambda data, attempt: _flip(data, attempt)[:size])
@@ -212,30 +177,16 @@ def _small_replaced(lab: Lab, store: Callable[[Lab], str]) -> Finding:
     return judge(lab.value("small", lambda: "new", **PLAIN_ENCRYPTED), [TEXT], ["new"])
 
 
-@experiment(
-    11,
-    "small: it is put where another key's was",
-    djblets=Outcome.WRONG,
-    fastblets=Outcome.WRONG,
-    backends=ONE,
-    undetectable=UNSEALED,
-)
+@_only_if_sealed(11, "small: it is put where another key's was", Outcome.WRONG)
 def small_replayed(lab: Lab) -> Finding:
     def store(lab: Lab) -> str:
-        lab.memoize(ANOTHER, lambda: "another", **PLAIN_ENCRYPTED)
-        return lab.full_key(ANOTHER, **PLAIN_ENCRYPTED)
+        lab.memoize(OTHER_KEY, lambda: "another", **PLAIN_ENCRYPTED)
+        return lab.full_key(OTHER_KEY, **PLAIN_ENCRYPTED)
 
     return _small_replaced(lab, store)
 
 
-@experiment(
-    11,
-    "small: it is the count of what was a large entry of the same key",
-    djblets=Outcome.WRONG,
-    fastblets=Outcome.WRONG,
-    backends=ONE,
-    undetectable=UNSEALED,
-)
+@_only_if_sealed(11, "small: it is the count of what was a large entry of the same key", Outcome.WRONG)
 def count_for_value(lab: Lab) -> Finding:
     return _small_replaced(lab, lambda lab: lab.store("small", OLD, **PLAIN_ENCRYPTED).main)
 
@@ -257,16 +208,7 @@ def _planted(lab: Lab, make_chunks: Callable[[Stored, bytes], list[list[bytes]]]
         yield _executed(lab, lab.iterate("key", NEW, **options), NEW)
 
 
-@experiment(
-    12,
-    "an object is planted, without a seal",
-    djblets=Outcome.EXECUTED,
-    fastblets=Outcome.EXECUTED,
-    sealed=Outcome.EXECUTED,
-    required=Outcome.REBUILT,
-    backends=ONE,
-    undetectable=LENIENT,
-)
+@_only_if_required(12, "an object is planted, without a seal", Outcome.EXECUTED)
 def planted(lab: Lab) -> Iterator[Finding]:
     yield from _planted(lab, lambda _, data: [[data]])
 
@@ -275,30 +217,13 @@ def _with_own_seal(stored: Stored, data: bytes) -> list[list[bytes]]:
     return seal_all(None, stored.main, b"an attacker's id", [data])
 
 
-@experiment(
-    12,
-    "an object is planted, with a seal that needs no key",
-    djblets=Outcome.EXECUTED,
-    fastblets=Outcome.EXECUTED,
-    sealed=Outcome.EXECUTED,
-    required=Outcome.REBUILT,
-    backends=ONE,
-    undetectable=LENIENT,
-)
+@_only_if_required(12, "an object is planted, with a seal that needs no key", Outcome.EXECUTED)
 def planted_with_seal(lab: Lab) -> Iterator[Finding]:
     """Where there is no key, as in the column of entries that are merely sealed, everybody can make seals."""
     yield from _planted(lab, _with_own_seal)
 
 
-@experiment(
-    12,
-    "an object is planted, with a seal of another key's entry",
-    djblets=Outcome.EXECUTED,
-    fastblets=Outcome.EXECUTED,
-    sealed=Outcome.REBUILT,
-    backends=ONE,
-    undetectable=UNSEALED,
-)
+@_only_if_sealed(12, "an object is planted, with a seal of another key's entry", Outcome.EXECUTED)
 def planted_elsewhere(lab: Lab) -> Iterator[Finding]:
     for options in CLEAR:
         made = lab.store("made", [Canary()], **options)
@@ -349,30 +274,19 @@ def attributes_given(lab: Lab) -> Iterator[Finding]:
         yield found if not Allowed.trusted else Finding(Outcome.WRONG, "changed")
 
 
-@experiment(
-    14,
-    "an older entry of the same key is put back",
-    djblets=Outcome.WRONG,
-    fastblets=Outcome.WRONG,
-    sealed=Outcome.WRONG,
-    backends=ONE,
-    undetectable=ALL_OURS,
-)
+@_same_for_all(14, "an older entry of the same key is put back", Outcome.WRONG, undetectable=ALL_OURS)
 def put_back(lab: Lab) -> Iterator[Finding]:
     for options in ENCRYPTED:
         older = lab.store("key", OLD, **options)
-        chunks, count = older.stored_chunks, lab.cache.get(older.main)
-        current = lab.store("key", ["current"], **options)
-        for index, chunk in enumerate(chunks):
-            current.set_chunk(index, chunk)
-        lab.cache.set(current.main, count)
+        chunks, count = older.stored_chunks, older.stored_count
+        lab.store("key", ["current"], **options).put(chunks, count)
         yield judge(lab.iterate("key", NEW, **options), ["current"], NEW)
 
 
-@experiment(14, "an entry is removed", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT, backends=ONE)
+@_same_for_all(14, "an entry is removed", Outcome.REBUILT)
 def removed(lab: Lab) -> Iterator[Finding]:
     for options in ENCRYPTED:
-        yield lab.survives(lambda stored: default_cache.delete(stored.main), options)
+        yield lab.survives(lambda stored: lab.cache.delete(stored.main), options)
 
 
 @experiment(
@@ -389,14 +303,8 @@ def planted_for_backend(lab: Lab) -> Iterator[Finding]:
         yield _executed(lab, lab.iterate("key", NEW, **options), NEW)
 
 
-@experiment(
-    14,
-    "an object is planted with a seal that needs no key, and none is set",
-    djblets=Outcome.EXECUTED,
-    fastblets=Outcome.EXECUTED,
-    sealed=Outcome.EXECUTED,
-    backends=ONE,
-    undetectable=ALL_OURS,
+@_same_for_all(
+    14, "an object is planted with a seal that needs no key, and none is set", Outcome.EXECUTED, undetectable=ALL_OURS
 )
 def planted_without_key(lab: Lab) -> Iterator[Finding]:
     with override_settings(FASTBLETS_SEAL_KEY=None):

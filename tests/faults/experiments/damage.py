@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from typing import Any
 
+from tests.faults.damages import cut, flip, remove, replace, replace_bytes, splice, swap
 from tests.faults.experiment import experiment
 from tests.faults.lab import (
     CHUNK_SIZE,
@@ -25,7 +26,7 @@ from tests.faults.lab import (
 from tests.faults.outcome import Finding, Outcome, judge
 from tests.faults.subject import UNSEALED
 
-OLD_GENERATION = generation("old")
+OLD_GENERATION, ANOTHER_GENERATION = generation("old"), generation("another")
 # A bit in front, in the middle and at the end of what is stored is enough for caches that only carry it.
 FEW, MANY = 12, 150
 
@@ -34,14 +35,6 @@ def _positions(lab: Lab, length: int) -> list[int]:
     """Positions all over a length; many of them where a read is quick."""
     step = max(1, length // (MANY if lab.backend == "locmem" else FEW))
     return sorted({*range(0, length, step), *range(min(4, length)), length - 1})
-
-
-def _replacing(index: int, value: Any) -> Damage:
-    return lambda stored: stored.set_chunk(index, value)
-
-
-def _with_bytes(index: int, data: bytes) -> Damage:
-    return lambda stored: stored.set_bytes(index, data)
 
 
 def _harmless(found: Finding, *, same: bool) -> Finding:
@@ -76,34 +69,26 @@ TYPES: tuple[Any, ...] = (
 def types(lab: Lab) -> Iterator[Finding]:
     for options in MODES:
         for value in TYPES:
-            found = lab.survives(_replacing(0, value), options)
+            found = lab.survives(replace(0, value), options)
             note = f"{value!r}" if found.outcome.severity > Outcome.ERROR.severity else found.note
             yield Finding(found.outcome, note)
 
 
 @experiment(9, "an empty chunk: plain", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
 def empty_chunk(lab: Lab) -> Finding:
-    return lab.survives(_with_bytes(0, b""), PLAIN)
+    return lab.survives(replace_bytes(0, b""), PLAIN)
 
 
-def _flip(position: int) -> Damage:
-    def damage(stored: Stored) -> None:
-        data = bytearray(stored.chunks[0])
-        data[position] ^= 1
-        stored.set_bytes(0, bytes(data))
-
-    return damage
-
-
-def _flips(lab: Lab, modes: list[dict[str, Any]]) -> Iterator[Finding]:
+def _everywhere(lab: Lab, modes: list[dict[str, Any]], damage: Callable[[int], Damage]) -> Iterator[Finding]:
+    """Do that damage at each position of the first chunk."""
     for options in modes:
         for position in _positions(lab, len(lab.store("key", OLD, **options).chunks[0])):
-            yield lab.survives(_flip(position), options)
+            yield lab.survives(damage(position), options)
 
 
 @experiment(9, "a bit flipped: compressed", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
 def flipped(lab: Lab) -> Iterator[Finding]:
-    yield from _flips(lab, MODES[2:])
+    yield from _everywhere(lab, MODES[2:], flip)
 
 
 @experiment(
@@ -114,18 +99,12 @@ def flipped(lab: Lab) -> Iterator[Finding]:
     undetectable=UNSEALED,
 )
 def flipped_plain(lab: Lab) -> Iterator[Finding]:
-    yield from _flips(lab, MODES[:2])
-
-
-def _cut(length: int) -> Damage:
-    return lambda stored: stored.set_bytes(0, stored.chunks[0][:length])
+    yield from _everywhere(lab, MODES[:2], flip)
 
 
 @experiment(9, "a chunk cut short: compressed", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
-def cut(lab: Lab) -> Iterator[Finding]:
-    for options in MODES[2:]:
-        for position in _positions(lab, len(lab.store("key", OLD, **options).chunks[0])):
-            yield lab.survives(_cut(position), options)
+def cut_compressed(lab: Lab) -> Iterator[Finding]:
+    yield from _everywhere(lab, MODES[2:], cut)
 
 
 def _item_ends() -> set[int]:
@@ -134,23 +113,24 @@ def _item_ends() -> set[int]:
     return {sum(lengths[:count]) for count in range(len(OLD) + 1)}
 
 
-@experiment(9, "a chunk cut short within an item: plain", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
-def cut_within_item(lab: Lab) -> Iterator[Finding]:
+def _cut_plain(lab: Lab, positions: Iterable[int]) -> Iterator[Finding]:
     for options in MODES[:2]:
         iv = 16 if options["use_encryption"] else 0
-        for position in range(1, max(_item_ends())):
-            if position not in _item_ends():
-                yield lab.survives(_cut(iv + position), options)
+        for position in positions:
+            yield lab.survives(cut(iv + position), options)
+
+
+@experiment(9, "a chunk cut short within an item: plain", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
+def cut_within_item(lab: Lab) -> Iterator[Finding]:
+    ends = _item_ends()
+    yield from _cut_plain(lab, sorted({*range(1, max(ends))} - ends))
 
 
 @experiment(
     9, "a chunk cut short behind an item: plain", djblets=Outcome.SHORT, fastblets=Outcome.SHORT, undetectable=UNSEALED
 )
 def cut_behind_item(lab: Lab) -> Iterator[Finding]:
-    for options in MODES[:2]:
-        iv = 16 if options["use_encryption"] else 0
-        for position in sorted(_item_ends())[1:-1]:
-            yield lab.survives(_cut(iv + position), options)
+    yield from _cut_plain(lab, sorted(_item_ends())[1:-1])
 
 
 @experiment(9, "a full chunk cut short behind an item: plain", djblets=Outcome.WRONG, fastblets=Outcome.REBUILT)
@@ -160,36 +140,19 @@ def full_chunk_cut(lab: Lab) -> Iterator[Finding]:
     ends = len(pickle.dumps(items[0], 0)), len(pickle.dumps(items[0], 0)) + len(pickle.dumps(items[1], 0))
     assert ends[1] == CHUNK_SIZE
     for options in MODES[:1]:
-        yield lab.survives(_cut(ends[0]), options, items, NEW)
-        yield lab.survives(_with_bytes(0, b""), options, items, NEW)
-
-
-def _swap(first: int, second: int) -> Damage:
-    def damage(stored: Stored) -> None:
-        chunks = stored.stored_chunks
-        stored.set_chunk(first, chunks[second])
-        stored.set_chunk(second, chunks[first])
-
-    return damage
-
-
-def _splice(index: int) -> Damage:
-    def damage(stored: Stored) -> None:
-        other = stored.lab.store("another key", generation("another"), **stored.options)
-        stored.set_chunk(index, other.stored_chunks[index])
-
-    return damage
+        yield lab.survives(cut(ends[0]), options, items, NEW)
+        yield lab.survives(replace_bytes(0, b""), options, items, NEW)
 
 
 def _big_damages(stored: Stored) -> Iterator[Damage]:
     """One for each chunk: swapped, spliced from another key, cut, and gone."""
     for index, chunk in enumerate(stored.chunks):
-        yield _splice(index)
-        yield _with_bytes(index, chunk[: len(chunk) // 2])
-        yield _replacing(index, None)
-        yield lambda stored, index=index: stored.delete_chunk(index)
+        yield splice(index, ANOTHER_GENERATION)
+        yield cut(len(chunk) // 2, index)
+        yield replace(index, None)
+        yield remove(index)
         if index:
-            yield _swap(index - 1, index)
+            yield swap(index - 1, index)
 
 
 def _all_big_damages(lab: Lab, modes: list[dict[str, Any]]) -> Iterator[Finding]:

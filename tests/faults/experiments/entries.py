@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from tests.faults.damages import remove, replace_bytes
 from tests.faults.experiment import ALL, experiment
 from tests.faults.lab import (
     CHUNK_SIZE,
@@ -152,7 +153,7 @@ def pickle_cut(lab: Lab) -> Iterator[Finding]:
 def foreign_bytes(lab: Lab) -> Iterator[Finding]:
     for options in MODES:
         for foreign in (b"\xff" * 100, b"<html>Bad gateway</html>", b"\0" * 50, b"{}"):
-            yield lab.survives(lambda stored, foreign=foreign: stored.set_bytes(0, foreign), options)
+            yield lab.survives(replace_bytes(0, foreign), options)
 
 
 @experiment(3, "a small encrypted value is foreign or damaged", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
@@ -169,10 +170,9 @@ def _transplant(lab: Lab, written: Options, read: Options) -> None:
     """Put an entry as one mode writes it where another looks for it."""
     source = lab.store("key", OLD, **written)
     target = Stored(lab, "key", read)
-    chunks, count = source.stored_chunks, lab.cache.get(source.main)
-    lab.cache.set(target.main, count if source.encrypted or target.encrypted else str(len(chunks)))
-    for index, chunk in enumerate(chunks):
-        target.set_chunk(index, chunk)
+    chunks = source.stored_chunks
+    clear = not source.encrypted and not target.encrypted
+    target.put(chunks, str(len(chunks)) if clear else source.stored_count)
 
 
 @experiment(3, "the flags were others when it was stored", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
@@ -219,10 +219,6 @@ def last_chunk(lab: Lab) -> Iterator[Finding]:
         yield lab.survives(_break_last, options, old, new)
 
 
-def _evict(stored: Stored) -> None:
-    stored.delete_chunk(0)
-
-
 def _rebuilt_under_lock(lab: Lab, damage: Callable[[Stored], None]) -> Iterator[Finding]:
     for options in MODES:
         damage(lab.store("key", OLD, **options))
@@ -241,14 +237,14 @@ def _rebuilt_under_lock(lab: Lab, damage: Callable[[Stored], None]) -> Iterator[
 
 @experiment(3, "an unreadable entry is rebuilt under the lock", djblets=Outcome.SHORT, fastblets=Outcome.REBUILT)
 def under_lock(lab: Lab) -> Iterator[Finding]:
-    for damage in (_evict, lambda stored: stored.set_bytes(0, b"\xff")):
+    for damage in (remove(0), replace_bytes(0, b"\xff")):
         yield from _rebuilt_under_lock(lab, damage)
 
 
 @experiment(3, "while waiting for the lock, another rebuilds the entry", djblets=Outcome.WRONG)
 def reread_under_lock(lab: Lab) -> Iterator[Finding]:
     for options in MODES:
-        _evict(lab.store("key", OLD, **options))
+        remove(0)(lab.store("key", OLD, **options))
         lock = lab.lock()
         acquire = lock.acquire
 

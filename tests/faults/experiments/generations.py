@@ -8,6 +8,7 @@ from typing import Any
 
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 from tests.faults import failing, replaced
+from tests.faults.damages import remove
 from tests.faults.experiment import LASTING, experiment
 from tests.faults.lab import (
     CHUNK_SIZE,
@@ -17,7 +18,6 @@ from tests.faults.lab import (
     Lab,
     Options,
     Source,
-    Stored,
     generation,
     kill_self,
 )
@@ -157,6 +157,12 @@ def _read_around(lab: Lab, options: Options, meanwhile: Callable[[], Any], *, ba
         return _after(lab, options)
 
 
+def _overtaken(lab: Lab, modes: list[Options]) -> Iterator[Finding]:
+    for options in modes:
+        lab.store("key", OLD_GENERATION, **options)
+        yield _read_around(lab, options, partial(list, _overwrite(lab, options)))
+
+
 @experiment(
     4,
     "a whole overwrite between two chunks of one read: compressed",
@@ -164,9 +170,7 @@ def _read_around(lab: Lab, options: Options, meanwhile: Callable[[], Any], *, ba
     fastblets=Outcome.REBUILT,
 )
 def overtaken_compressed(lab: Lab) -> Iterator[Finding]:
-    for options in MODES[2:]:
-        lab.store("key", OLD_GENERATION, **options)
-        yield _read_around(lab, options, partial(list, _overwrite(lab, options)))
+    yield from _overtaken(lab, MODES[2:])
 
 
 @experiment(
@@ -177,9 +181,7 @@ def overtaken_compressed(lab: Lab) -> Iterator[Finding]:
     undetectable=UNSEALED,
 )
 def overtaken_plain(lab: Lab) -> Iterator[Finding]:
-    for options in MODES[:2]:
-        lab.store("key", OLD_GENERATION, **options)
-        yield _read_around(lab, options, partial(list, _overwrite(lab, options)))
+    yield from _overtaken(lab, MODES[:2])
 
 
 @experiment(
@@ -230,15 +232,11 @@ def garbage_count(lab: Lab) -> Iterator[Finding]:
             yield Finding(Outcome.REBUILT) if found.outcome is Outcome.RIGHT else found
 
 
-def _chunk_gone(index: int) -> Callable[[Stored], None]:
-    return lambda stored: stored.delete_chunk(index)
-
-
 @experiment(5, "a chunk is gone", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)
 def evicted(lab: Lab) -> Iterator[Finding]:
     for options in MODES:
         for index in range(2):
-            yield lab.survives(_chunk_gone(index), options, OLD_GENERATION, NEW_GENERATION)
+            yield lab.survives(remove(index), options, OLD_GENERATION, NEW_GENERATION)
 
 
 @experiment(5, "the count is too high: compressed", djblets=Outcome.REBUILT, fastblets=Outcome.REBUILT)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from tests.faults.damages import remove
 from tests.faults.experiment import ONE, experiment
 from tests.faults.lab import COMPRESSED, MODES, NEW, OLD, PLAIN_ENCRYPTED, Lab
 from tests.faults.outcome import Finding, Outcome, judge
@@ -45,7 +46,7 @@ def _inflating(*parts: tuple[bytes, int]) -> bytes:
 
 
 def _survives_stream(lab: Lab, stream: bytes) -> Finding:
-    lab.survives(lambda stored: stored.delete_chunk(0), COMPRESSED)
+    lab.survives(remove(0), COMPRESSED)
     return _costs(lambda: lab.survives(lambda stored: stored.set_stream(stream), COMPRESSED))
 
 

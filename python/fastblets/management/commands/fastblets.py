@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
+from fastblets.cache.errors import SiteUnavailableError
 from fastblets.inspect import forget_entry, inspect_entry
 from fastblets.measure import NotStoredError, measure
 
@@ -39,20 +42,17 @@ class Command(BaseCommand):
         commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
 
         inspect = commands.add_parser("inspect", help="say what is stored under a key, without executing a pickle")
-        inspect.add_argument("key", nargs="+", metavar="KEY", help="the key; several are the parts of one key")
-        _add_key_options(inspect)
+        _add_key(inspect)
         _add_form_options(inspect)
         inspect.add_argument("--items", type=int, default=5, metavar="N", help="how many items to show (5)")
         inspect.add_argument("--json", action="store_true", help="print JSON")
 
         verify = commands.add_parser("verify", help="fail if an entry is damaged or missing")
-        verify.add_argument("key", nargs="+", metavar="KEY", help="a key")
-        _add_key_options(verify)
+        _add_key(verify)
         _add_form_options(verify)
 
-        forget = commands.add_parser("forget", help="remove entries with all their chunks")
-        forget.add_argument("key", nargs="+", metavar="KEY", help="a key")
-        _add_key_options(forget)
+        forget = commands.add_parser("forget", help="remove an entry with all its chunks; fail if there is none")
+        _add_key(forget)
 
         bench = commands.add_parser("bench", help="measure the cache, with this project's settings")
         _add_key_options(bench)
@@ -68,43 +68,39 @@ class Command(BaseCommand):
 
     def inspect(self, options: dict[str, Any]) -> None:
         """Print what is known of an entry."""
-        key = options["key"][0] if len(options["key"]) == 1 else options["key"]
-        report = inspect_entry(key, items=options["items"], **_key_options(options), **_form_options(options))
+        report = inspect_entry(_key(options), items=options["items"], **_key_options(options), **_form_options(options))
 
         if options["json"]:
-            self.stdout.write(json.dumps(report.to_dict(), indent=2))
+            self._print(json.dumps(report.to_dict(), indent=2))
         elif report.state != "missing":
-            self.stdout.write("\n".join(_describe(report)))
+            self._print("\n".join(_describe(report)))
 
         if report.state == "missing":
             raise CommandError(_missing(report))
 
     def verify(self, options: dict[str, Any]) -> None:
-        """Print the state of each entry, and fail unless all are whole."""
-        failed = 0
+        """Print that an entry is whole, and fail unless it is."""
+        report = inspect_entry(_key(options), items=0, **_key_options(options), **_form_options(options))
 
-        for key in options["key"]:
-            report = inspect_entry(key, items=0, **_key_options(options), **_form_options(options))
-            found = f"whole, {_summary(report)}"
+        if report.state == "missing":
+            raise CommandError(f"{_name(options)}: {_missing(report)}")
 
-            if report.state != "whole":
-                failed += 1
-                found = "damaged: " + "; ".join(report.problems) if report.problems else _missing(report)
+        if report.state == "damaged":
+            raise CommandError(f"{_name(options)}: damaged: {'; '.join(report.problems)}")
 
-            self.stdout.write(f"{key}: {found}")
-
-        if failed:
-            raise CommandError(f"{failed} of {len(options['key'])} entries are damaged or missing.")
+        self._print(f"{_name(options)}: whole, {_summary(report)}")
 
     def forget(self, options: dict[str, Any]) -> None:
-        """Remove each entry, and print what there was."""
-        for key in options["key"]:
-            forgotten = forget_entry(key, **_key_options(options))
-            self.stdout.write(f"{key}: {_deleted(forgotten)}")
+        """Remove an entry, and print what there was. Fail if there was nothing."""
+        forgotten = forget_entry(_key(options), **_key_options(options))
+        found = [(0, forgotten), *enumerate(forgotten.older, 1)]
 
-            for number, older in enumerate(forgotten.older, 1):
-                if older.main or older.chunks:
-                    self.stdout.write(f"{key}: {_deleted(older)} {_under(number)}")
+        if not any(each.main or each.chunks for _, each in found):
+            raise CommandError(f"{_name(options)}: {_missing(forgotten)}")
+
+        for number, each in found:
+            if each.main or each.chunks:
+                self._print(f"{_name(options)}: {_deleted(each)}{f' {_under(number)}' if number else ''}")
 
     def bench(self, options: dict[str, Any]) -> None:
         """Print how fast the cache is."""
@@ -118,9 +114,18 @@ class Command(BaseCommand):
             bar.clear()
 
         if options["json"]:
-            self.stdout.write(json.dumps([row.to_dict() for row in measured], indent=2))
+            self._print(json.dumps([row.to_dict() for row in measured], indent=2))
         else:
-            self.stdout.write("\n".join(_table(measured)))
+            self._print("\n".join(_table(measured)))
+
+    def _print(self, text: str) -> None:
+        # A terminal may lack some characters, which is no reason to print nothing. Django's wrapper hides its encoding.
+        encoding = getattr(getattr(self.stdout, "_out", None), "encoding", None)
+
+        if encoding:
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+
+        self.stdout.write(text)
 
 
 class _Progress:
@@ -148,12 +153,17 @@ class _Progress:
             self._stream.flush()
 
 
+def _add_key(parser: ArgumentParser) -> None:
+    parser.add_argument("key", nargs="+", metavar="KEY", help="the key; several are the parts of one key")
+    _add_key_options(parser)
+
+
 def _add_key_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--encrypted",
         action="store_const",
         const=True,
-        help="the entries are encrypted, with the default key (by default as DJBLETS_CACHE_FORCE_ENCRYPTION says)",
+        help="entries are encrypted, with the default key (by default as DJBLETS_CACHE_FORCE_ENCRYPTION says)",
     )
 
 
@@ -167,6 +177,24 @@ def _add_form_options(parser: ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--large", dest="large", action="store_const", const=True, help="it must be a large entry")
     size.add_argument("--small", dest="large", action="store_const", const=False, help="it must be a small one")
+
+
+def _key(options: dict[str, Any]) -> str | list[str]:
+    parts = [_as_typed(part) for part in options["key"]]
+
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _name(options: dict[str, Any]) -> str:
+    return " ".join(map(_as_typed, options["key"]))
+
+
+def _as_typed(part: str) -> str:
+    # What isn't in the locale's encoding arrives as surrogates. In keys it stands for UTF-8.
+    try:
+        return os.fsencode(part).decode("utf-8")
+    except UnicodeError:
+        return part
 
 
 def _key_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -183,8 +211,8 @@ def _clear_errors() -> Iterator[None]:
         yield
     except CommandError:
         raise
-    except (AssertionError, ImproperlyConfigured, ValueError) as e:
-        # An encryption key that is none, or another setting.
+    except (AssertionError, ImproperlyConfigured, SiteUnavailableError, ValueError) as e:
+        # An encryption key that is none, another setting, or the database.
         raise CommandError(str(e)) from e
     except Exception as e:
         # Most likely a server that is down: each client has exceptions of its own for it.
@@ -193,10 +221,10 @@ def _clear_errors() -> Iterator[None]:
         raise CommandError(f"The cache can't be asked: {type(e).__name__}{text}") from e
 
 
-def _missing(report: EntryReport) -> str:
-    how = "encrypted: with another AES key it would have another one" if report.encrypted else "not encrypted"
+def _missing(looked_for: EntryReport | Forgotten) -> str:
+    how = "encrypted: with another AES key it would have another one" if looked_for.encrypted else "not encrypted"
 
-    return f"missing: nothing is stored under {report.full_key} ({how})"
+    return f"missing: nothing is stored under {looked_for.full_key} ({how})"
 
 
 def _describe(report: EntryReport) -> Iterator[str]:
@@ -228,6 +256,9 @@ def _describe(report: EntryReport) -> Iterator[str]:
         size = "" if item.size is None else f" ({_number(item.size, 'byte')})"
         yield f"         [{number}] {item.text}{size}"
 
+    if report.expires is not None:
+        yield f"expires  {_expires(report.expires)}"
+
     if report.names:
         more = report.more_names or len(report.names) > _MOST_NAMES
         yield f"names    {', '.join(report.names[:_MOST_NAMES])}{', and more' if more else ''}"
@@ -236,6 +267,16 @@ def _describe(report: EntryReport) -> Iterator[str]:
 
     for note in report.notes:
         yield f"note     {note}"
+
+
+def _expires(expires: str) -> str:
+    if expires == "never":
+        return expires
+
+    time = datetime.fromisoformat(expires)
+    left = time - datetime.now(time.tzinfo)
+
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC, in {timedelta(seconds=round(left.total_seconds()))}"
 
 
 def _form(report: EntryReport) -> str:

@@ -1,10 +1,10 @@
 """The suite on every CPython that is here, with every Django that supports it; and the wheels for all of them.
 
-``make matrix`` runs all pairs, ``make matrix-short`` the oldest Python with its oldest Django, and the newest with its
-newest. One wheel is built for each Python; the tests run on it, installed, in an environment of
-its own for each pair. Djblets is there as the oracle where its Django is.
+``python -m tools.matrix all`` runs all pairs, ``short`` the oldest Python with its oldest Django, and the newest with
+its newest. One wheel is built for each Python; the tests run on it, installed, in an environment of its own for each
+pair. Djblets is there as the oracle where its Django is.
 
-``make wheels`` builds what is released, into dist: an sdist and, for each Python and processor, a manylinux wheel. They
+``wheels`` builds what is released, into dist: an sdist and, for each Python and processor, a manylinux wheel. They
 are tested in the same way.
 
 There is no one wheel for all Pythons (abi3): docs/how-it-works.md has what it would cost.
@@ -12,6 +12,7 @@ There is no one wheel for all Pythons (abi3): docs/how-it-works.md has what it w
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -24,9 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import nox
-
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "matrix"
 RELEASE = ROOT / "build" / "wheels"
 DIST = ROOT / "dist"
@@ -37,14 +36,12 @@ DJANGOS = {
     "4.2": ((3, 8), (3, 12)),
     "5.2": ((3, 10), (3, 14)),
     "6.0": ((3, 12), (3, 14)),
+    "6.1": ((3, 12), (3, 15)),
 }
+#: CPython supports builds without a GIL from this version on; those before were experiments.
+FIRST_WITHOUT_GIL = (3, 14)
 #: Djblets 6.1 asks for it.
 DJANGO_OF_DJBLETS = "4.2"
-
-nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["matrix", "table"]
-nox.options.reuse_existing_virtualenvs = True
-nox.options.envdir = str(WORK / "environments")
 
 
 @dataclass(frozen=True, order=True)
@@ -90,6 +87,18 @@ def _paths() -> Iterator[str]:
                 yield path_found
 
 
+def supported() -> list[Python]:
+    """Return every interpreter that one of the Djangos supports, whether it is here or not."""
+    newest = max(last for _, last in DJANGOS.values())
+    versions = [(3, minor) for minor in range(OLDEST_PYTHON[1], newest[1] + 1)]
+    return sorted(
+        Python(version, without_gil, "")
+        for version in versions
+        for without_gil in (False, True)
+        if not without_gil or version >= FIRST_WITHOUT_GIL
+    )
+
+
 @cache
 def pythons() -> list[Python]:
     found: dict[str, Python] = {}
@@ -111,22 +120,35 @@ def short_pairs() -> list[Pair]:
     return list(dict.fromkeys([pairs[0], pairs[-1]])) if pairs else []
 
 
+#: How pytest runs here: by as many workers as there are processors.
+PYTEST = ("-n", "auto")
+#: And which tests `make test` runs.
+SHORT = ("-m", "not slow")
+
 _wheels: dict[Python, Path] = {}
 
 
-def _wheel(session: nox.Session, python: Python) -> Path:
+def _wheel(python: Python) -> Path:
     """The wheel for that Python, built once a run, in release mode."""
     if python not in _wheels:
         directory = WORK / "wheels" / python.name
         shutil.rmtree(directory, ignore_errors=True)
         # Each Python's build stays beside the others', and what was compiled for it.
-        _wheels[python] = _build(session, f"matrix/{python.name}", directory, "--interpreter", python.path)
+        _wheels[python] = _build(f"matrix/{python.name}", directory, "--interpreter", python.path)
     return _wheels[python]
 
 
-def _build(session: nox.Session, target: str, directory: Path, *options: str) -> Path:
+def _run(*command: str, env: dict[str, str] | None = None, may_fail: bool = False) -> None:
+    subprocess.run(command, cwd=ROOT, env=os.environ | (env or {}), check=not may_fail)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _build(target: str, directory: Path, *options: str) -> Path:
     there = set(directory.glob("*.whl"))
-    session.run(
+    _run(
         *(sys.executable, "-m", "maturin", "build", "--release", "--locked", "--quiet"),
         *("--out", str(directory), *options),
         env={
@@ -134,7 +156,6 @@ def _build(session: nox.Session, target: str, directory: Path, *options: str) ->
             # maturin looks for zig in the first Python on the path.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         },
-        external=True,
     )
     (built,) = set(directory.glob("*.whl")) - there
     return built
@@ -144,55 +165,57 @@ def _result(python: Python, django: str) -> Path:
     return WORK / "results" / f"{python.name}-{django}.xml"
 
 
-def _environment(session: nox.Session, python: Python, django: str, home: Path, package: Path) -> str:
+def _environment(python: Python, django: str, home: Path, package: Path) -> str:
     """An environment with that Django, that package of ours and all that the tests can use; its interpreter."""
     inside = str(home / "bin" / "python")
     if not Path(inside).exists():
-        session.run(python.path, "-m", "venv", str(home), external=True)
+        _run(python.path, "-m", "venv", str(home))
     pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     requirements = ["-r", "requirements/test.txt"]
     if django == DJANGO_OF_DJBLETS:
         requirements += ["-r", "requirements/oracle.txt"]
-    session.run(*pip, f"django~={django}.0", *requirements, external=True)
+    _run(*pip, f"django~={django}.0", *requirements)
     # Not everywhere is there a wheel of it or a compiler; its tests are skipped then.
-    session.run(*pip, "--prefer-binary", "pylibmc~=1.6", external=True, success_codes=[0, 1])
-    session.run(*pip, "--force-reinstall", "--no-deps", str(package), external=True)
+    _run(*pip, "--prefer-binary", "pylibmc~=1.6", may_fail=True)
+    _run(*pip, "--force-reinstall", "--no-deps", str(package))
     return inside
 
 
-def _pytest(session: nox.Session, inside: str, *options: str) -> None:
-    session.run(
-        *(inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *session.posargs),
+def _pytest(inside: str, *options: str) -> None:
+    _run(
+        *(inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *PYTEST, *options),
         env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""},
-        external=True,
     )
 
 
-def _test(session: nox.Session, python: Python, django: str) -> None:
-    result = _result(python, django)
-    result.parent.mkdir(parents=True, exist_ok=True)
-    result.unlink(missing_ok=True)
-    home = WORK / "environments" / f"{python.name}-{django}"
-    inside = _environment(session, python, django, home, _wheel(session, python))
-    _pytest(session, inside, f"--junitxml={result}")
+def _test(pairs: list[Pair], *options: str) -> None:
+    """Test each pair, go on when one fails, and show what came of them all."""
+    failed = False
+    for python, django in pairs:
+        result = _result(python, django)
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.unlink(missing_ok=True)
+        print(f"Python {python.name}, Django {django}", flush=True)
+        try:
+            home = WORK / "environments" / f"{python.name}-{django}"
+            inside = _environment(python, django, home, _wheel(python))
+            _pytest(inside, f"--junitxml={result}", *options)
+        except subprocess.CalledProcessError as error:
+            print(error)
+            failed = True
+    _print_results()
+    if failed or not pairs:
+        sys.exit(1)
 
 
-def _parameters(pairs: list[Pair]) -> list[object]:
-    return [nox.param(*pair, id=f"{pair[0].name}-{pair[1]}") for pair in pairs]
+def matrix() -> None:
+    """Every pair, with every test."""
+    _test(all_pairs())
 
 
-@nox.session(python=False)
-@nox.parametrize("python,django", _parameters(all_pairs()))
-def matrix(session: nox.Session, python: Python, django: str) -> None:
-    """Every pair."""
-    _test(session, python, django)
-
-
-@nox.session(name="matrix-short", python=False)
-@nox.parametrize("python,django", _parameters(short_pairs()))
-def matrix_short(session: nox.Session, python: Python, django: str) -> None:
-    """The corners."""
-    _test(session, python, django)
+def matrix_short() -> None:
+    """The corners, with the tests of `make test`."""
+    _test(short_pairs(), *SHORT)
 
 
 def _cell(python: Python, django: str) -> str:
@@ -208,70 +231,74 @@ def _cell(python: Python, django: str) -> str:
     return f"{passed} passed, {failed} failed, {count['skipped']} skipped"
 
 
-@nox.session(python=False)
-def table(session: nox.Session) -> None:
+def _print_results() -> None:
     """What came of the last run of each pair."""
     rows = [["Python", *(f"Django {django}" for django in DJANGOS)]]
     rows += [[python.name, *(_cell(python, django) for django in DJANGOS)] for python in pythons()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    here = {python.name for python in pythons()}
+    for python in supported():
+        if python.name not in here:
+            print(
+                f"NOT RUN: Python {python.name} with Django {', '.join(python.djangos)}. There is no such Python here."
+            )
 
 
 #: What the wheels for other Pythons than the one that this runs on are tested with: half a minute.
 SMOKE = [f"tests/test_{name}.py" for name in ("memoize", "pickle_codec", "synchronizer", "vectors")]
 
 
-def _can_build_for(session: nox.Session, processor: str) -> bool:
+def _can_build_for(processor: str) -> bool:
     """Whether Rust's library for that processor is here, or can be had."""
-    rust = Path(session.run("rustc", "--print", "sysroot", silent=True, external=True).strip()) / "lib" / "rustlib"
+    rust = Path(_output("rustc", "--print", "sysroot")) / "lib" / "rustlib"
     target = f"{processor}-unknown-linux-gnu"
     if not (rust / target).exists() and shutil.which("rustup"):
-        session.run("rustup", "target", "add", target, external=True, success_codes=[0, 1])
+        _run("rustup", "target", "add", target, may_fail=True)
     return (rust / target).exists()
 
 
-def _ship(session: nox.Session, python: Python, processor: str) -> Path:
+def _ship(python: Python, processor: str) -> Path:
     native = processor == platform.machine()
     options = ["--target", f"{processor}-unknown-linux-gnu", "--zig", "--compatibility", "manylinux2014"]
     # For another processor maturin goes by the name alone.
     options += ["--interpreter", python.path if native else f"python{python.name}"]
-    return _build(session, "wheels", DIST, *options)
+    return _build("wheels", DIST, *options)
 
 
-def _check(session: nox.Session, python: Python, django: str, package: Path, tests: list[str]) -> None:
+def _check(python: Python, django: str, package: Path, tests: list[str]) -> None:
     home = RELEASE / "environments" / f"{python.name}-{django}-{package.suffix[1:]}"
     shutil.rmtree(home, ignore_errors=True)
-    _pytest(session, _environment(session, python, django, home, package), *tests)
+    _pytest(_environment(python, django, home, package), *tests)
 
 
-@nox.session(python=False)
-def wheels(session: nox.Session) -> None:
+def wheels() -> None:
     """What is released: built, then tested as it is installed.
 
     The whole suite runs on the wheel for the Python that this runs on, and a part of it on the others and on the sdist.
     """
     shutil.rmtree(DIST, ignore_errors=True)
     asked = os.environ.get("PROCESSORS", "x86_64 aarch64").split()
-    processors = [processor for processor in asked if _can_build_for(session, processor)]
+    processors = [processor for processor in asked if _can_build_for(processor)]
     usable = [python for python in pythons() if python.djangos]
     # One without a GIL stands behind the one with it.
     main = next((python for python in usable if python.version == sys.version_info[:2]), usable[-1])
 
-    session.run(sys.executable, "-m", "maturin", "sdist", "--out", str(DIST), external=True)
+    _run(sys.executable, "-m", "maturin", "sdist", "--out", str(DIST))
     (sdist,) = DIST.glob("*.tar.gz")
-    _check(session, main, main.djangos[-1], sdist, SMOKE)
+    _check(main, main.djangos[-1], sdist, SMOKE)
     tested = {sdist: f"Python {main.name}, Django {main.djangos[-1]}: a part"}
 
     for processor in processors:
         for python in usable:
-            wheel = _ship(session, python, processor)
+            wheel = _ship(python, processor)
             if processor != platform.machine():
                 tested[wheel] = "nothing: it is for another processor"
                 continue
             # The oldest Django of the main Python has Djblets beside it.
             django, tests = (python.djangos[0], []) if python == main else (python.djangos[-1], SMOKE)
-            _check(session, python, django, wheel, tests)
+            _check(python, django, wheel, tests)
             tested[wheel] = f"Python {python.name}, Django {django}: {'a part' if tests else 'all'}"
 
     for package, what in tested.items():
@@ -279,3 +306,16 @@ def wheels(session: nox.Session) -> None:
     for processor in asked:
         if processor not in processors:
             print(f"SKIPPED: no wheels for {processor}. `rustup target add {processor}-unknown-linux-gnu` fails here.")
+
+
+COMMANDS = {"all": matrix, "short": matrix_short, "wheels": wheels}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.matrix", description=__doc__)
+    parser.add_argument("what", choices=COMMANDS)
+    COMMANDS[parser.parse_args().what]()
+
+
+if __name__ == "__main__":
+    main()

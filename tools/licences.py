@@ -1,4 +1,4 @@
-"""The licences of what is linked into the wheels: ``python -m tests.licences`` writes THIRD-PARTY.txt.
+"""The licences of what is linked into the wheels: ``python -m tools.licences`` writes THIRD-PARTY.txt.
 
 What is linked in are the crates that Cargo.lock pins, as far as they are neither for building nor for testing.
 """
@@ -15,7 +15,15 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 NOTICES = ROOT / "THIRD-PARTY.txt"
-PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu")
+PLATFORMS = (
+    "aarch64-apple-darwin",
+    "aarch64-unknown-linux-gnu",
+    "aarch64-unknown-linux-musl",
+    "x86_64-apple-darwin",
+    "x86_64-pc-windows-msvc",
+    "x86_64-unknown-linux-gnu",
+    "x86_64-unknown-linux-musl",
+)
 #: Each crate offers one of these; the first that it offers is the one that we take.
 FILES = {"MIT": ["LICENSE-MIT", "LICENSE-MIT.txt", "LICENSE"], "Zlib": ["LICENSE"], "BSL-1.0": ["LICENSE-BOOST"]}
 RULE = "=" * 100

@@ -1,6 +1,6 @@
 """Private memcached and Redis servers: on a free loopback port, in a directory of their own.
 
-``python -m tests.servers install`` fetches the two programs where that is possible.
+``python -m tools.servers install`` fetches the two programs where that is possible.
 """
 
 from __future__ import annotations
@@ -115,6 +115,8 @@ class Server:
     def freeze(self) -> None:
         """Take connections, answer nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The signal takes its time, and another thread of the server may answer meanwhile.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -254,7 +256,7 @@ def install() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     if list(arguments) != ["install"]:
-        print("usage: python -m tests.servers install")
+        print("usage: python -m tools.servers install")
         return 2
     try:
         install()

@@ -1,0 +1,80 @@
+"""What arguments may be, and the errors for all others."""
+
+from __future__ import annotations
+
+from numbers import Number
+from types import AsyncGeneratorType, CoroutineType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Check that an argument is a number of seconds.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+
+    Raises:
+        TypeError: It is no number.
+    """
+    if not isinstance(value, Number):
+        raise TypeError(f"{name} must be a number of seconds, not of type {type(value).__name__}.")
+
+
+def check_lock(lock: object) -> None:
+    """Check that an argument is a lock that could be acquired.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if isinstance(lock, type) or not hasattr(lock, "full_cache_key"):
+        found = f"the class {lock.__name__}" if isinstance(lock, type) else f"of type {type(lock).__name__}"
+
+        raise TypeError(f"lock must be an instance of CacheLock, such as CacheLock(), not {found}.")
+
+
+def compute(lookup_callable: Callable[[], _T]) -> _T:
+    """Return what a ``lookup_callable`` returns.
+
+    Raises:
+        TypeError: It can't be called, or it is asynchronous.
+        Exception: What it raised.
+    """
+    if not callable(lookup_callable):
+        refuse_async("lookup_callable", lookup_callable)
+
+        raise TypeError(f"lookup_callable must be callable, not of type {type(lookup_callable).__name__}.")
+
+    value = lookup_callable()
+    refuse_async("lookup_callable", value)
+
+    return value
+
+
+def refuse_async(name: str, value: object) -> None:
+    """Refuse a coroutine or an asynchronous generator: they can neither be stored nor used twice.
+
+    Args:
+        name: The argument that is one, or returned one.
+        value: What it is or returned.
+
+    Raises:
+        TypeError: It is one.
+    """
+    if isinstance(value, (CoroutineType, AsyncGeneratorType)):
+        instead = "a function that computes the same without await"
+
+        if isinstance(value, CoroutineType):
+            # Else Python warns that it was never awaited.
+            value.close()
+            instead = f"asgiref.sync.async_to_sync({value.__name__}), or {instead}"
+
+        raise TypeError(
+            f"{name} must be synchronous, but {value.__qualname__}() is declared with async def. Pass {instead}."
+        )

@@ -1,0 +1,122 @@
+"""What kind of cache a backend is, seen through backends that forward to another one."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from django.core.cache.backends.base import MEMCACHE_MAX_KEY_LENGTH, BaseCache
+from django.core.cache.backends.memcached import BaseMemcachedCache
+
+from fastblets import _native
+
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+
+#: The fewest bytes that a shortened key has, and so has the key of an encrypted entry: a digest's.
+DIGEST_SIZE: Final = 64
+
+#: The most bytes that a full key can have: four for each character.
+_MOST_BYTES: Final = 4 * _native.MAX_KEY_SIZE
+
+#: How many backends may forward to each other.
+_MOST_FORWARDS: Final = 8
+
+
+def unwrap(cache: Any) -> Any:
+    """Return the backend that stores, where a cache forwards to it; the cache itself if it stores.
+
+    A backend forwards by looking attributes up in the other one, as Djblets' does, or keeps it in an attribute.
+    """
+    for _ in range(_MOST_FORWARDS):
+        inner = _find_owner(cache)
+
+        if isinstance(inner, BaseMemcachedCache):
+            return inner
+
+        if inner is None or inner is cache:
+            kept = [getattr(cache, "backend", None), *getattr(cache, "__dict__", {}).values()]
+            inner = next(filter(None, map(_find_owner, kept)), None)
+
+        if inner is None:
+            break
+
+        cache = inner
+
+    return cache
+
+
+def _find_owner(cache: Any) -> BaseCache | None:
+    """Return the backend whose methods a cache has: itself, or the one in which it looks attributes up."""
+    owner = getattr(getattr(cache, "make_key", None), "__self__", None)
+
+    return owner if isinstance(owner, BaseCache) else None
+
+
+def get_max_key_bytes(cache: Any) -> int | None:
+    """Return the most bytes that a full key may have in a cache, None if the cache doesn't count bytes.
+
+    It is found out once for each cache object, and kept in an attribute of it, which is the quickest place. A backend
+    that forwards attributes finds it in the other one.
+    """
+    try:
+        size: int | None = cache._fastblets_max_key_bytes
+    except AttributeError:
+        return _find_max_key_bytes(unwrap(cache))
+
+    # A mock of a cache has all attributes.
+    return size if size is None or type(size) is int else None
+
+
+def measure_max_key_bytes(cache: Any) -> int | None:
+    """Return the most bytes of a full key that memcached takes with what its backend puts around it.
+
+    Args:
+        cache: A backend for memcached.
+
+    Returns:
+        The number, 0 if it is less than :data:`DIGEST_SIZE`. None if there is no such limit, since ``KEY_FUNCTION``
+        shortens keys itself.
+
+    Raises:
+        Exception: What a ``KEY_FUNCTION`` of the project's raises.
+    """
+    if fits(cache, "x" * _MOST_BYTES):
+        return None
+
+    sizes = range(DIGEST_SIZE, _MOST_BYTES)
+    fitting = bisect_left(sizes, True, key=lambda size: not fits(cache, "x" * size))
+
+    return sizes[fitting - 1] if fitting else 0
+
+
+def fits(cache: Any, full_key: str) -> bool:
+    """Return whether memcached takes what its backend and client make of a full key."""
+    key: bytes = cache.make_key(full_key).encode("utf-8", "surrogatepass")
+    # pymemcache can put a prefix of its own in front.
+    prefix = cache._options.get("key_prefix", b"")
+
+    return len(prefix) + len(key) <= MEMCACHE_MAX_KEY_LENGTH
+
+
+def _find_max_key_bytes(backend: Any) -> int | None:
+    # Behind one that keeps it, and doesn't look attributes up in it, it may be known already.
+    if "_fastblets_max_key_bytes" not in getattr(backend, "__dict__", {}):
+        size: int | None = None
+
+        # A KEY_FUNCTION that fails does so for each key, and then says why.
+        with suppress(Exception):
+            if isinstance(backend, BaseMemcachedCache):
+                # Without room for a digest there is nothing to be gained.
+                size = measure_max_key_bytes(backend) or None
+
+        try:
+            backend._fastblets_max_key_bytes = size
+        except AttributeError:
+            return size
+
+    known: int | None = backend._fastblets_max_key_bytes
+
+    return known

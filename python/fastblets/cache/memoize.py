@@ -1,0 +1,559 @@
+"""When to look for an entry, wait for a lock, compute and store.
+
+:meth:`Memoize.find` says once what is looked for and waited for: a generator that makes its cache calls itself and
+yields only what to wait for. A driver such as :func:`wait_for` does the waiting. The producer is called between these
+steps, so that it runs in its caller's own context.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fastblets import _native
+from fastblets.cache.arguments import check_lock, compute
+from fastblets.cache.entry import COUNT
+from fastblets.cache.errors import ForeignValueError, UnreachableError
+from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.options import UNSET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    from fastblets.cache.options import Unset
+    from fastblets.cache.storage import Storage
+
+    _T = TypeVar("_T")
+
+
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+
+
+class Lock(Protocol):
+    """What the memoize functions need of a lock: :class:`~fastblets.protect.locks.CacheLock`, or Djblets' own."""
+
+    full_cache_key: str
+
+    def acquire(self) -> bool:
+        """Acquire the lock, waiting for it."""
+
+    def locked(self) -> bool:
+        """Return whether this object holds the lock."""
+
+    def release(self) -> None:
+        """Release the lock."""
+
+    def update_expiration(self) -> None:
+        """Let the lock end later."""
+
+
+class Form(Protocol):
+    """How a value is loaded and kept: as a small value, as one large one, or as items."""
+
+    def load(self, storage: Storage) -> Any:
+        """Return what is stored, UNSET if nothing is. Errors are logged and raised."""
+
+    def keep(self, call: Memoize, value: Any) -> Any:
+        """Store a computed value, if that is possible, and return what the caller gets."""
+
+
+class SmallForm:
+    """A value in one item of the cache."""
+
+    def load(self, storage: Storage) -> Any:
+        """Return the value, UNSET if there is none."""
+        return storage.load()
+
+    def keep(self, call: Memoize, value: _T) -> _T:
+        """Store the value and return it."""
+        warn_if_big(call.storage, value)
+
+        return call.store_small(value)
+
+
+class LargeForm:
+    """A value in chunks."""
+
+    def load(self, storage: Storage) -> Any:
+        """Return the value, UNSET if there is none."""
+        return storage.load_only_item()
+
+    def keep(self, call: Memoize, value: _T) -> _T:
+        """Store the value and return it."""
+        for _ in call.store_items([value]):
+            pass
+
+        return value
+
+
+class ItemsForm:
+    """Items in chunks."""
+
+    def load(self, storage: Storage) -> Any:
+        """Return an iterator over the items, UNSET if there is no entry."""
+        return storage.load_items()
+
+    def keep(self, call: Memoize, value: Iterable[_T]) -> Iterator[_T]:
+        """Yield the items, and store them on the way."""
+        return call.store_items(value)
+
+
+SMALL: Final = SmallForm()
+LARGE: Final = LargeForm()
+ITEMS: Final = ItemsForm()
+
+
+class Wait:
+    """A lock to wait for.
+
+    Attributes:
+        lock: The lock.
+        is_needless: Returns whether the wait has become needless. To be called when the lock has changed hands.
+    """
+
+    __slots__ = ("is_needless", "lock")
+
+    def __init__(self, lock: Lock, is_needless: Callable[[], bool]) -> None:
+        """Take both."""
+        self.lock = lock
+        self.is_needless = is_needless
+
+
+class Memoize:
+    """One call of a memoize function: its entry, the entry's form and the lock that the caller gave.
+
+    Once the cache can't be reached, the call asks nothing more of it: each question would take the client's timeout.
+    Only a lock that it holds is released.
+
+    Attributes:
+        storage: The entry in the cache.
+    """
+
+    __slots__ = ("_failure", "_form", "_lock", "_lock_pid", "_overwrite", "storage")
+
+    storage: Storage
+
+    def __init__(self, storage: Storage, form: Form, lock: Lock | None, overwrite: bool) -> None:
+        """Take the parts of the call. A lock without a key gets one.
+
+        Args:
+            storage: The entry in the cache.
+            form: How the entry's value is loaded and kept.
+            lock: The lock, None without one.
+            overwrite: Whether to compute even if there is an entry.
+
+        Raises:
+            TypeError: The lock is none.
+        """
+        if lock is not None:
+            check_lock(lock)
+
+        self.storage = storage
+        self._form = form
+        self._lock = lock = lock or None
+        self._overwrite = overwrite
+        #: The process in which this call acquires the lock, and has to release it. A forked child must not.
+        self._lock_pid = 0
+        #: Why the last look failed, UnreachableError for good. The exception itself would keep all chunks that were
+        #: read alive, through its traceback.
+        self._failure: type[Exception] | None = None
+
+        if lock is not None and not lock.full_cache_key:
+            lock.full_cache_key = storage.entry.make_lock_key()
+
+    def find(self) -> Generator[Wait, None, Any]:
+        """Return the stored value, UNSET on a miss. On a miss, the lock is held if it could be acquired.
+
+        Whatever goes wrong is logged and counts as a miss, and so does an entry that is to be overwritten.
+
+        Yields:
+            A lock to wait for. The driver throws into the generator what acquiring it raises.
+        """
+        if self._overwrite:
+            # Otherwise the entry under an older key would be served again once the new one expires.
+            for older in self.storage.get_older():
+                self._discard(older)
+
+            return UNSET
+
+        value = self._look()
+
+        if value is not UNSET:
+            return value
+
+        lock = self._lock
+
+        # A lock that the caller holds already stays the caller's. Djblets takes no lock to replace a foreign value, and
+        # its tests insist on it.
+        if (
+            lock is not None
+            and not _is_held_by_caller(lock)
+            and self._failure not in (ForeignValueError, UnreachableError)
+        ):
+            value = yield from self._find_locked(lock)
+
+        # An unreadable entry is newer than any entry under an older key.
+        if value is UNSET and self._failure is None:
+            value = self._migrate_from_older_key()
+
+        if value is UNSET:
+            log_miss(self.storage)
+
+        return value
+
+    def keep(self, value: Any) -> Any:
+        """Store a computed value, if that is possible, and return what the caller gets."""
+        return self._form.keep(self, value)
+
+    def store_small(self, value: _T) -> _T:
+        """Store a small value, if that is possible, and return it."""
+        if not self._is_cut_off:
+            try:
+                self.storage.store(value)
+            except Exception as e:
+                # It has been logged, and the caller has the value.
+                self._note(e)
+
+        return value
+
+    def store_items(self, items: Iterable[_T]) -> Iterator[_T]:
+        """Yield the items, each before the next one is asked for, and store them on the way.
+
+        Errors of storing are logged and do not stop the items. Unless everything was stored, the entry is missing
+        afterwards; the same holds if the generator is not run to its end.
+
+        Raises:
+            Exception: What the items raised.
+        """
+        if self._is_cut_off:
+            yield from items
+            return
+
+        try:
+            write = _LargeWrite(self)
+        except Exception as e:
+            self._fail_to_store(e)
+            yield from items
+            return
+
+        try:
+            for item in items:
+                has_full_chunks = write.add(item)
+                yield item
+
+                if has_full_chunks:
+                    write.store_full_chunks()
+
+            write.finish()
+        finally:
+            write.close()
+
+    def release_lock(self) -> None:
+        """Release the lock, if this call acquired it.
+
+        An error is logged, since the lock ends by itself. A lock that had ended before it was released is logged, too.
+        """
+        lock = self._lock
+
+        if lock is None or self._lock_pid != os.getpid() or not lock.locked():
+            return
+
+        try:
+            lock.release()
+        except Exception as e:
+            if self._is_cut_off and is_unreachable(e):
+                # The error itself has been logged.
+                logger.warning("Cache lock %r is left to end by itself, as the cache can't be reached: %s", lock, e)
+            else:
+                log_failure(logger, e, "Error releasing cache lock %r: %s", lock, e)
+        else:
+            _ask(lock, "warn_if_lost")
+
+    @property
+    def _is_cut_off(self) -> bool:
+        return self._failure is UnreachableError
+
+    def _look(self) -> Any:
+        if self._is_cut_off:
+            return UNSET
+
+        self._failure = None
+
+        try:
+            return self._form.load(self.storage)
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+            self._failure = type(e)
+
+        return UNSET
+
+    def _find_locked(self, lock: Lock) -> Generator[Wait, None, Any]:
+        value: Any = UNSET
+
+        def is_needless() -> bool:
+            nonlocal value
+            value = self._look()
+
+            return value is not UNSET or self._is_cut_off
+
+        # Set before acquiring: an interrupt may arrive right after it.
+        self._lock_pid = os.getpid()
+
+        try:
+            yield Wait(lock, is_needless)
+        except Exception as e:
+            if _ask(lock, "was_interrupted_asleep"):
+                self._lock = None
+                raise
+
+            self._note(as_cache_error(e))
+
+            if isinstance(e, TimeoutError) and not self._is_cut_off:
+                logger.error("Timeout waiting on distributed cache lock %r", lock)
+            else:
+                log_failure(logger, e, "Error acquiring cache lock %r: %s", lock, e)
+                self._lock = None
+
+                return value
+
+        if not lock.locked():
+            # From here on, another call may use the object, if it was given the same one.
+            self._lock = None
+
+        # While this call waited, another process may have stored the value.
+        return self._look() if value is UNSET else value
+
+    def _migrate_from_older_key(self) -> Any:
+        for older in self.storage.get_older():
+            value: Any = UNSET
+
+            try:
+                value = self._form.load(older)
+            except Exception as e:
+                # It has been logged.
+                self._note(e)
+
+            if value is not UNSET:
+                # Otherwise the older entry would be served again once the new one is removed.
+                self._discard(older)
+
+                return self.keep(value)
+
+            if self._is_cut_off:
+                break
+
+        return UNSET
+
+    def _discard(self, storage: Storage) -> None:
+        if not self._is_cut_off and not storage.discard():
+            self._failure = UnreachableError
+
+    def _note(self, error: Exception) -> None:
+        """Note an error that has been logged. A task's time limit is raised again."""
+        let_pass(error)
+
+        if isinstance(error, UnreachableError):
+            self._failure = UnreachableError
+
+    def _fail_to_store(self, error: Exception) -> None:
+        self._note(error)
+        logger.error(
+            'Failed to store or retrieve large or iterable cache data for key "%s". Newly-generated data will be '
+            "returned but not cached. Error = %s",
+            self.storage.entry.full_key,
+            error,
+        )
+
+    def _extend_lock(self) -> None:
+        lock = self._lock
+
+        if lock is not None and lock.locked():
+            try:
+                lock.update_expiration()
+            except Exception as e:
+                log_failure(logger, e, "Error extending cache lock %r: %s", lock, e)
+
+                # Nothing can be stored any more.
+                if is_unreachable(e):
+                    raise as_cache_error(e) from None
+
+
+class _LargeWrite:
+    """One attempt to store a large entry. Its first error ends it and is logged; the items go on.
+
+    Readers never see chunks of two writes mixed: the count is removed before the first chunk is overwritten, and stored
+    last.
+    """
+
+    __slots__ = ("_call", "_chunk_count", "_dirty", "_failed", "_id", "_pid", "_storage", "_writer")
+
+    def __init__(self, call: Memoize) -> None:
+        self._call = call
+        self._storage = storage = call.storage
+        self._writer = storage.make_writer()
+        self._id = storage.make_write_id()
+        self._failed = False
+        #: A forked child goes on with a copy, but the entry is its parent's to store.
+        self._pid = os.getpid()
+        self._chunk_count = 0
+        #: Whether there may be a count that would be wrong if the write ended here.
+        self._dirty = call._overwrite
+
+    def add(self, item: object) -> bool:
+        """Pickle an item. Return whether there are full chunks to store."""
+        if not self._failed:
+            try:
+                return self._writer.write(item)
+            except Exception as e:
+                self._fail(e)
+
+        return False
+
+    def store_full_chunks(self) -> None:
+        """Store the chunks that are full."""
+        self._attempt(self._store_full_chunks)
+
+    def finish(self) -> None:
+        """Store the remaining chunks, then the count."""
+        self._attempt(self._finish)
+
+    def close(self) -> None:
+        """Make sure that an entry that was not stored completely is missing."""
+        if self._dirty and self._pid == os.getpid():
+            self._call._discard(self._storage)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        if not self._failed:
+            try:
+                if self._pid != os.getpid():
+                    raise RuntimeError(f"it is being written by process {self._pid}, of which this one is a fork")
+
+                step()
+            except Exception as e:
+                self._fail(e)
+
+    def _fail(self, error: Exception) -> None:
+        self._failed = True
+        self._call._fail_to_store(error)
+
+    def _store_full_chunks(self) -> None:
+        chunks = self._writer.take_full_chunks()
+
+        if chunks:
+            self._begin()
+            self._storage.store_chunks(self._chunk_count, chunks, self._id)
+            self._chunk_count += len(chunks)
+            self._call._extend_lock()
+
+    def _finish(self) -> None:
+        self._writer.finish()
+        self._store_full_chunks()
+        self._begin()
+        self._chunk_count = self._storage.store_last_chunk(self._chunk_count, self._writer.last_chunk(), self._id)
+        self._call._extend_lock()
+        self._storage.store(str(self._chunk_count), COUNT)
+        self._dirty = False
+
+    def _begin(self) -> None:
+        if self._chunk_count == 0:
+            self._dirty = True
+            self._storage.delete()
+
+
+def _is_held_by_caller(lock: Lock) -> bool:
+    # If another thread holds it, acquire() says that it can't be shared.
+    return lock.locked() and not _ask(lock, "is_held_by_other_thread")
+
+
+def _ask(lock: Lock, name: str) -> Any:
+    # Djblets' own class has none of these methods.
+    method = getattr(lock, name, None)
+
+    return None if method is None else method()
+
+
+def wait_for(steps: Generator[Wait, None, _T]) -> _T:
+    """Run a call's steps, blocking the thread where there is something to wait for.
+
+    Returns:
+        What the steps return.
+    """
+    try:
+        wait = next(steps)
+
+        while True:
+            try:
+                _acquire(wait)
+            except Exception as e:
+                wait = steps.throw(e)
+            else:
+                wait = next(steps)
+    except StopIteration as e:
+        result: _T = e.value
+
+        return result
+
+
+def _acquire(wait: Wait) -> None:
+    # Locks of Djblets' own class can't stop waiting before they have been acquired.
+    acquire_unless = getattr(wait.lock, "acquire_unless", None)
+
+    if acquire_unless is None:
+        wait.lock.acquire()
+    else:
+        acquire_unless(wait.is_needless)
+
+
+def memoize_small(storage: Storage, lookup_callable: Callable[[], _T]) -> _T:
+    """Return a small value, or compute and store it: :class:`Memoize` without lock, older keys and overwriting.
+
+    This is what most calls are, so it has no generator, and no object more than it needs.
+
+    Raises:
+        TypeError: As for :func:`~fastblets.cache.arguments.compute`.
+        Exception: What ``lookup_callable`` raised.
+    """
+    is_reachable = True
+
+    try:
+        found: _T | Unset = storage.load()
+    except Exception as e:
+        # It has been logged.
+        let_pass(e)
+        found = UNSET
+        is_reachable = not isinstance(e, UnreachableError)
+
+    if found is not UNSET:
+        return found
+
+    log_miss(storage)
+    value = compute(lookup_callable)
+    warn_if_big(storage, value)
+
+    if is_reachable:
+        try:
+            storage.store(value)
+        except Exception as e:
+            # It has been logged, and the caller has the value.
+            let_pass(e)
+
+    return value
+
+
+def warn_if_big(storage: Storage, value: object) -> None:
+    """Log a warning if a small value is longer than what memcached takes by default."""
+    if isinstance(value, str) and len(value) >= _native.CACHE_CHUNK_SIZE:
+        logger.warning(
+            'Cache data for key "%s" (length %s) may be too big for the cache.',
+            storage.entry.full_key,
+            len(value),
+        )
+
+
+def log_miss(storage: Storage) -> None:
+    """Log that an entry is to be computed."""
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug('Cache miss for key "%s"', storage.entry.full_key)

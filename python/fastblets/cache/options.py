@@ -1,0 +1,141 @@
+"""The options of one call, resolved once from its arguments and the settings."""
+
+from __future__ import annotations
+
+from enum import Enum
+from numbers import Number
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+from fastblets.cache.arguments import check_seconds
+from fastblets.cache.classes import get_loads
+from fastblets.cache.connection import get_cache
+from fastblets.cache.failures import let_pass
+from fastblets.cache.keys import get_encryption_key_fallbacks, get_key_prefix, resolve_encryption_key
+from fastblets.cache.kinds import get_max_key_bytes
+from fastblets.cache.seals import resolve_seal
+from fastblets.conf import get_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final
+
+    from django.core.cache.backends.base import BaseCache
+
+    from fastblets.cache.seals import Seal
+
+
+#: For how long, in seconds, entries are kept by default: 30 days. The setting ``CACHE_EXPIRATION_TIME`` changes it.
+DEFAULT_EXPIRATION_TIME: Final = 60 * 60 * 24 * 30
+
+
+class Unset(Enum):
+    """The type of the sentinel for an argument that was not given or an entry that was not found; None is a value."""
+
+    UNSET = "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+
+
+class Options:
+    """How the entry of one call is stored.
+
+    Attributes:
+        cache: The default cache, as the thread has it that made the options. None if it can't be had.
+        compress: Whether the chunks of a large entry are compressed.
+        encryption_key: The AES key, None if the entry is not encrypted.
+        expiration: Seconds, None for ever, UNSET for what ``CACHE_EXPIRATION_TIME`` says when the entry is stored.
+        loads: Unpickles instead of ``pickle.loads``; None if that does.
+        max_key_bytes: The most bytes that a full key may have in the cache, None if the cache doesn't count them.
+        older_keys: The older default AES keys under which the entry may still be stored, the latest first.
+        prefix: What full keys of this site begin with, None without a Site.
+        seal: Whether the entry is sealed, as :data:`~fastblets.cache.seals.Seal` says.
+    """
+
+    __slots__ = (
+        "cache",
+        "compress",
+        "encryption_key",
+        "expiration",
+        "loads",
+        "max_key_bytes",
+        "older_keys",
+        "prefix",
+        "seal",
+    )
+
+    cache: BaseCache | None
+    compress: bool
+    encryption_key: bytes | None
+    expiration: int | Unset | None
+    loads: Callable[[bytes], Any] | None
+    max_key_bytes: int | None
+    older_keys: Sequence[bytes]
+    prefix: str | None
+    seal: Seal
+
+    def __init__(
+        self,
+        expiration: int | Unset | None,
+        compress: bool,
+        use_encryption: bool | None,
+        encryption_key: bytes | None,
+        seal: Seal | None,
+    ) -> None:
+        """Resolve the options.
+
+        For the arguments see :func:`~fastblets.cache.backend.cache_memoize`. They are positional, since passing them by
+        keyword builds a dict, which took a good part of a small value's time.
+
+        Raises:
+            AssertionError: The encryption key is not of type ``bytes``.
+            ImproperlyConfigured: A setting has a value that makes no sense.
+            SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
+            TypeError: ``expiration`` is no number of seconds.
+            ValueError: ``seal`` has a wrong value.
+        """
+        if expiration is not UNSET and expiration is not None:
+            check_seconds("expiration", expiration)
+
+        settings = get_settings()
+        self.expiration = expiration
+        self.compress = bool(compress)
+        self.seal = resolve_seal(settings, seal)
+        self.loads = get_loads(settings)
+        self.encryption_key = key = resolve_encryption_key(settings, use_encryption, encryption_key)
+        # The older keys belong to the default key. They say nothing about a caller's own key.
+        self.older_keys = get_encryption_key_fallbacks(settings, key) if key and not encryption_key else ()
+        self.prefix = get_key_prefix(settings)
+
+        try:
+            self.cache = cache = get_cache()
+            self.max_key_bytes = get_max_key_bytes(cache)
+        except Exception as e:
+            # It is raised again, and logged, where the entry is read.
+            let_pass(e)
+            self.cache = self.max_key_bytes = None
+
+    def get_timeout(self) -> int | None:
+        """Return for how many seconds the entry is to be stored, None for ever."""
+        if self.expiration is not UNSET:
+            return self.expiration
+
+        return get_expiration_time(get_settings())
+
+
+def get_expiration_time(settings: Any) -> int | None:
+    """Return for how many seconds an entry is kept whose call doesn't say it, None for ever.
+
+    Raises:
+        ImproperlyConfigured: ``CACHE_EXPIRATION_TIME`` is neither a number nor None.
+    """
+    timeout: int | None = getattr(settings, "CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
+
+    if timeout is not None and not isinstance(timeout, Number):
+        raise ImproperlyConfigured(
+            f"CACHE_EXPIRATION_TIME must be a number of seconds or None, not of type {type(timeout).__name__}."
+        )
+
+    return timeout

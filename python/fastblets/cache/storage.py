@@ -1,0 +1,392 @@
+"""The cache calls of an entry, in their order, with the log lines that Djblets writes for them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from django.core.cache.backends.memcached import PyMemcacheCache
+
+from fastblets import _native
+from fastblets.cache.connection import get_cache
+from fastblets.cache.entry import COUNT, VALUE, Entry, is_full, parse_count
+from fastblets.cache.errors import MissingChunkError, SiteUnavailableError
+from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.kinds import unwrap
+from fastblets.cache.options import UNSET, Options
+from fastblets.secrets.crypto import AES_BLOCK_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, Final
+
+    from django.core.cache.backends.base import BaseCache
+
+    from fastblets.cache.entry import Kind
+    from fastblets.cache.options import Unset
+    from fastblets.cache.seals import Seal
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+
+
+#: How many chunks are fetched at a time. Their count comes from the cache and may be any number.
+FETCH_SIZE: Final = 64
+
+
+class Storage:
+    """An entry in the default cache.
+
+    Errors of the cache and of the codec are logged where they occur, then raised; :meth:`discard` only logs them. An
+    error that means that the cache can't be reached is raised as
+    :class:`~fastblets.cache.errors.UnreachableError`. A task's time limit propagates without a log record.
+
+    Attributes:
+        entry: The entry.
+        options: How it is stored.
+    """
+
+    __slots__ = ("_cache", "entry", "options")
+
+    def __init__(self, entry: Entry, options: Options) -> None:
+        """Take the entry and its options. No cache is asked yet."""
+        self.entry = entry
+        self.options = options
+        #: Where a small value is looked for, and stored.
+        self._cache: BaseCache | None = options.cache
+
+    def get_older(self) -> Iterator[Storage]:
+        """Return an iterator over the same entry under each older default encryption key, the latest first."""
+        return (Storage(entry, self.options) for entry in self.entry.get_older())
+
+    def load(self, kind: Kind = VALUE) -> Any:
+        """Return what is stored under the full key, UNSET if nothing is.
+
+        Raises:
+            Exception: The cache failed, or the value can't be decrypted or unpickled.
+        """
+        entry = self.entry
+        key = entry.full_key
+
+        try:
+            cache = self._cache
+
+            if cache is None:
+                self._cache = cache = get_cache()
+
+            stored = cache.get(key, UNSET)
+        except Exception as e:
+            log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
+
+        if stored is None and entry.sealer is not None and kind is VALUE and isinstance(unwrap(cache), PyMemcacheCache):
+            # pymemcache returns None for values it cannot unpickle. Nothing tells that None from a stored one.
+            return UNSET
+
+        if stored is UNSET or entry.encryption_key is None:
+            return stored
+
+        try:
+            return entry.decode(stored, kind)
+        except Exception as e:
+            let_pass(e)
+
+            if _is_about_encryption(e):
+                logger.error("Failed to decrypt data from cache for key %s: %s.", key, e)
+            else:
+                logger.warning("Failed to deserialize data from cache for key %s: %s.", key, e)
+
+            raise
+
+    def store(self, value: object, kind: Kind = VALUE) -> None:
+        """Store a value or count under the full key.
+
+        Raises:
+            Exception: The value can't be pickled or encrypted, or the cache failed.
+        """
+        entry = self.entry
+
+        if entry.encryption_key is not None:
+            # The backend would pickle the value, but only bytes can be encrypted.
+            try:
+                value = entry.encode(value, kind, os.urandom(AES_BLOCK_SIZE))
+            except Exception as e:
+                let_pass(e)
+
+                if _is_about_encryption(e):
+                    logger.error("Failed to encrypt data for cache for key %s: %s.", entry.full_key, e)
+                else:
+                    logger.error('Failed to serialize data for cache key "%s": %s', entry.full_key, e)
+
+                raise
+
+        # An iterable may go on in another thread, which has a cache object of its own.
+        self._set(entry.full_key, value, self._cache if kind is VALUE else None)
+
+    def load_items(self) -> Any:
+        """Return an iterator over the items of a large entry whose stream is whole, UNSET if there is no entry.
+
+        Raises:
+            Exception: The entry can't be read.
+        """
+        try:
+            count = self.load(COUNT)
+        except Exception as e:
+            let_pass(e)
+            logger.error(
+                'Failed to fetch large or iterable data entry count from cache for key "%s". '
+                "Rebuilding data. Error = %s",
+                self.entry.full_key,
+                e,
+            )
+            raise
+
+        if count is UNSET:
+            return UNSET
+
+        try:
+            chunks, is_checked = self.entry.decode_chunks(self._fetch_chunks(parse_count(count)))
+
+            if not is_checked:
+                self._check_count(count, chunks)
+
+            items = self.entry.read_items(chunks)
+        except Exception as e:
+            let_pass(e)
+            self._log_unreadable(e)
+            raise
+
+        return self._stream(items) if isinstance(items, _native.ItemStream) else items
+
+    def load_only_item(self) -> Any:
+        """Return the one item of a large entry, UNSET if there is no entry.
+
+        Raises:
+            Exception: As for :meth:`load_items`, or there is another number of items.
+        """
+        items = self.load_items()
+
+        if items is UNSET:
+            return UNSET
+
+        item = next(items, UNSET)
+
+        if item is UNSET or next(items, UNSET) is not UNSET:
+            raise self._log_unreadable(ValueError(f"it has {'less' if item is UNSET else 'more'} than one item"))
+
+        return item
+
+    def store_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> None:
+        """Store several chunks at once.
+
+        Args:
+            start: The number of the first one.
+            chunks: The chunks, none of them the last of the entry.
+            write_id: The identity of this write, from :meth:`make_write_id`.
+
+        Raises:
+            Exception: The cache failed, or refused some.
+        """
+        keys = self.entry.chunk_keys(start, start + len(chunks))
+        values = {
+            key: self.entry.encode_chunk(chunk, index, write_id, last=False)
+            for index, (key, chunk) in enumerate(zip(keys, chunks, strict=True), start)
+        }
+
+        try:
+            failed = get_cache().set_many(values, timeout=self.options.get_timeout())
+
+            if failed:
+                raise OSError(f"the cache refused {len(failed)} of them")
+        except Exception as e:
+            log_failure(logger, e, "Unable to store cached data for keys %r: %s", sorted(values), e)
+            raise as_cache_error(e) from None
+
+    def store_last_chunk(self, index: int, chunk: bytes | None, write_id: bytes) -> int:
+        """Store the last chunk, if there is one.
+
+        Args:
+            index: Its number.
+            chunk: The chunk, None if the stream has no more bytes.
+            write_id: The identity of this write, from :meth:`make_write_id`.
+
+        Returns:
+            The number of chunks.
+
+        Raises:
+            Exception: The cache failed.
+        """
+        stored = self.entry.encode_last_chunk(chunk, index, write_id)
+
+        if stored is None:
+            return index
+
+        key, next_key = self.entry.chunk_keys(index, index + 2)
+
+        if is_full(stored[0]):
+            # A chunk that a longer entry left behind would be taken for the end of this one.
+            _delete(next_key)
+
+        self._set(key, stored)
+
+        return index + 1
+
+    def make_writer(self) -> _native.LargeWriter:
+        """Return an object that turns items into chunks.
+
+        Raises:
+            _native.CodecError: The AES key has a wrong length.
+        """
+        entry = self.entry
+
+        return entry.make_writer(None if entry.encryption_key is None else os.urandom(AES_BLOCK_SIZE))
+
+    def make_write_id(self) -> bytes:
+        """Return a random identity that the chunks of one write share, empty if they are not sealed."""
+        return b"" if self.entry.sealer is None else os.urandom(_native.WRITE_ID_SIZE)
+
+    def delete(self) -> None:
+        """Remove the entry. Chunks are unreachable without the count.
+
+        Raises:
+            Exception: The cache failed. This alone is not logged here.
+        """
+        _delete(self.entry.full_key)
+
+    def discard(self) -> bool:
+        """Remove the entry. An error is logged.
+
+        Returns:
+            Whether the cache can be reached.
+        """
+        try:
+            get_cache().delete(self.entry.full_key)
+        except Exception as e:
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', self.entry.full_key, e)
+
+            return not is_unreachable(e)
+
+        return True
+
+    def _fetch_chunks(self, count: int) -> list[Any]:
+        stored: list[Any] = []
+
+        while len(stored) < count:
+            end = min(len(stored) + FETCH_SIZE, count)
+            keys = self.entry.chunk_keys(len(stored), end)
+
+            try:
+                found = get_cache().get_many(keys)
+            except Exception as e:
+                raise as_cache_error(e) from None
+
+            if len(found) != len(keys):
+                missing = [key for key in keys if key not in found]
+                logger.debug("Cache miss for key(s): %s.", ", ".join(missing))
+
+                raise MissingChunkError(f"{len(missing)} of {count} chunks are missing")
+
+            stored += map(found.__getitem__, keys)
+
+        return stored
+
+    def _check_count(self, count: str, chunks: list[bytes]) -> None:
+        # Chunks that are being overwritten may look like a whole stream.
+        if self.load(COUNT) != count:
+            raise MissingChunkError("it is being written over")
+
+        # A count that is too low also looks complete if it ends at an item boundary. Then its last chunk is full, which
+        # the last chunk of a stream is once in a million times.
+        if chunks and is_full(chunks[-1]):
+            (next_key,) = self.entry.chunk_keys(len(chunks), len(chunks) + 1)
+
+            if _contains(next_key):
+                raise ValueError("it has more chunks than are counted")
+
+    def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
+        # The stream is whole, but its items are yet to be unpickled, which may still fail.
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except Exception as e:
+                let_pass(e)
+                logger.error(
+                    'Failed to return large or iterable cache data for key "%s". Something went wrong when returning '
+                    "processed results to the caller. Error = %s",
+                    self.entry.full_key,
+                    e,
+                )
+                self.discard()
+                raise
+
+            yield item
+
+    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
+        try:
+            if cache is None:
+                cache = get_cache()
+
+            cache.set(key, value, timeout=self.options.get_timeout())
+        except Exception as e:
+            log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
+
+    def _log_unreadable(self, error: Exception) -> Exception:
+        logger.warning(
+            'Failed to fetch large or iterable data from cache for key "%s": %s',
+            self.entry.full_key,
+            # As text: a handler that keeps the record would keep all chunks, through the exception's traceback.
+            str(error),
+        )
+
+        return error
+
+
+def _is_about_encryption(error: Exception) -> bool:
+    return isinstance(error, _native.CodecError) and error.kind == "cipher"
+
+
+def _contains(key: str) -> bool:
+    try:
+        return key in get_cache()
+    except Exception as e:
+        raise as_cache_error(e) from None
+
+
+def _delete(key: str) -> None:
+    try:
+        get_cache().delete(key)
+    except Exception as e:
+        raise as_cache_error(e) from None
+
+
+def open_entry(
+    key: str | Sequence[str],
+    expiration: int | Unset | None,
+    compress: bool,
+    use_encryption: bool | None,
+    encryption_key: bytes | None,
+    seal: Seal | None,
+) -> Storage | None:
+    """Return the entry of one call of a memoize function; None, with an error logged, if its full key can't be made.
+
+    For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
+
+    Raises:
+        Exception: As for :class:`~fastblets.cache.options.Options` and :class:`~fastblets.cache.entry.Entry`.
+    """
+    try:
+        options = Options(expiration, compress, use_encryption, encryption_key, seal)
+    except SiteUnavailableError as e:
+        logger.error(
+            'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
+            key,
+            e,
+        )
+        return None
+
+    return Storage(Entry(key, options, options.encryption_key), options)

@@ -1,0 +1,153 @@
+"""Arguments and settings that can't be meant: each is named by its name."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import pytest
+from django.core.cache.backends.base import BaseCache
+from django.test import override_settings
+
+from fastblets.cache import connection
+from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.connection import get_cache
+from fastblets.cache.synchronizer import GenerationSynchronizer
+from fastblets.protect.locks import CacheLock
+from tests.backends import stored_bytes
+
+pytestmark = pytest.mark.usefixtures("locmem")
+
+
+def iterate(key: Any, items: Any, **options: Any) -> list[Any]:
+    return list(cache_memoize_iter(key, items, **options))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "small": cache_memoize,
+    "large": partial(cache_memoize, large_data=True),
+    "iter": iterate,
+}
+functions = pytest.mark.parametrize("memoize", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+@functions
+@pytest.mark.parametrize(
+    ("lock", "found"),
+    [(CacheLock, "not the class CacheLock"), (True, "not of type bool"), (threading.Lock(), "not of type lock")],
+)
+def test_what_is_no_lock(memoize: Callable[..., Any], lock: Any, found: str) -> None:
+    with pytest.raises(TypeError, match=rf"^lock must be an instance of CacheLock, .*, {found}\.$"):
+        memoize("key", list, lock=lock)
+
+
+@functions
+@pytest.mark.parametrize("expiration", ["1 day", "3600", timedelta(days=1), [1], len])
+def test_what_is_no_expiration(memoize: Callable[..., Any], expiration: Any) -> None:
+    with pytest.raises(TypeError, match=r"^expiration must be a number of seconds, not of type \w+\.$"):
+        memoize("key", list, expiration=expiration)
+
+
+@pytest.mark.parametrize("expiration", [60, 60.5, None])
+def test_what_is_one(expiration: Any) -> None:
+    assert cache_memoize("key", lambda: 1, expiration=expiration) == cache_memoize("key", lambda: 2) == 1
+
+
+@functions
+@pytest.mark.parametrize("setting", ["1 day", timedelta(days=1)])
+def test_a_setting_that_is_no_expiration(
+    memoize: Callable[..., Any], setting: Any, locmem: BaseCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    with override_settings(CACHE_EXPIRATION_TIME=setting):
+        assert memoize("key", lambda: [1]) == [1]
+    assert "CACHE_EXPIRATION_TIME must be a number of seconds or None, not of type" in caplog.text
+    assert stored_bytes(locmem) == {}
+
+
+@pytest.mark.parametrize("name", ["lock_expiration_secs", "retry_secs", "timeout_secs"])
+@pytest.mark.parametrize("value", [None, "30", timedelta(seconds=30)])
+def test_what_is_no_time_of_a_lock(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be a number of seconds, not of type {type(value).__name__}"):
+        CacheLock("key", **{name: value})
+
+
+def test_numbers_of_other_types_are_numbers() -> None:
+    assert CacheLock("key", lock_expiration_secs=Decimal(30)).lock_expiration_secs == 30
+
+
+def test_what_is_no_expiration_of_a_generation() -> None:
+    with pytest.raises(TypeError, match=r"^cache_expiration_secs must be a number of seconds, not of type str"):
+        GenerationSynchronizer("key", cache_expiration_secs="1 day")  # type: ignore[arg-type]
+    GenerationSynchronizer("key", cache_expiration_secs=None)  # type: ignore[arg-type]
+
+
+@functions
+def test_an_encryption_key_of_text(memoize: Callable[..., Any]) -> None:
+    for call in (partial(memoize, "key", list), partial(make_cache_key, "key")):
+        # Djblets' class of error.
+        with pytest.raises(AssertionError, match=r'^encryption_key must be of type "bytes"'):
+            call(use_encryption=True, encryption_key="text")
+
+
+async def coroutine() -> list[int]:
+    return [1]
+
+
+async def asynchronous_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+class Service:
+    async def load(self) -> list[int]:
+        return [1]
+
+
+@functions
+@pytest.mark.parametrize(
+    ("make", "declared", "instead"),
+    [
+        (lambda: coroutine, "coroutine", r"asgiref\.sync\.async_to_sync\(coroutine\), or a function"),
+        (lambda: coroutine(), "coroutine", r"asgiref\.sync\.async_to_sync\(coroutine\), or a function"),
+        (lambda: partial(coroutine), "coroutine", r"asgiref\.sync\.async_to_sync\(coroutine\), or a function"),
+        (lambda: Service().load, r"Service\.load", r"asgiref\.sync\.async_to_sync\(load\), or a function"),
+        (lambda: asynchronous_generator, "asynchronous_generator", "a function"),
+        (lambda: asynchronous_generator(), "asynchronous_generator", "a function"),
+    ],
+    ids=["function", "object", "partial", "method", "generator function", "generator"],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_asynchronous(
+    memoize: Callable[..., Any], make: Callable[[], Any], declared: str, instead: str, locmem: BaseCache
+) -> None:
+    argument = "items_or_callable" if memoize is iterate else "lookup_callable"
+    expected = rf"^{argument} must be synchronous, but {declared}\(\) is declared with async def\. Pass {instead}"
+    with warnings.catch_warnings():
+        # One that was never awaited.
+        warnings.simplefilter("error")
+        with pytest.raises(TypeError, match=expected):
+            memoize("key", make(), lock=CacheLock())
+    # The lock is free again.
+    assert stored_bytes(locmem) == {}
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_value_in_place_of_what_computes_it(large: bool) -> None:
+    with pytest.raises(TypeError, match=r"^lookup_callable must be callable, not of type dict\.$"):
+        cache_memoize("key", {"a": 1}, large_data=large)  # type: ignore[arg-type]
+
+
+def test_threads_are_told_apart_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    # gevent puts its own function in there, perhaps after the import.
+    if not connection._has_states:
+        pytest.skip("this asgiref's locals have no states")
+    threads: Iterator[int] = iter(range(100))
+    assert get_cache() is get_cache()
+    monkeypatch.setattr(threading, "get_ident", lambda: next(threads))
+    before = connection._found.get()
+    get_cache()
+    assert connection._found.get() is not before
