@@ -16,6 +16,7 @@ from tests import values
 from tests.differential import examples
 
 PROTOCOL_4 = b"\x80\x04"
+_KEY = bytes(range(16))
 
 Make = Callable[[], Any]
 
@@ -26,6 +27,11 @@ def paths(request: pytest.FixtureRequest) -> Iterator[None]:
     before = _native.use_fast_paths(request.param)
     yield
     _native.use_fast_paths(before)
+
+
+def make_pickle(value: Any) -> bytes:
+    """The pickle that is stored of a small encrypted value."""
+    return _native.decrypt(_native.encrypt_value(value, _KEY, bytes(16), False, None), _KEY)
 
 
 def by_djblets(value: Any) -> bytes | None:
@@ -42,7 +48,7 @@ def by_djblets(value: Any) -> bytes | None:
 def test_what_protocol_0_cannot_carry_is_written_in_protocol_4(make: Make) -> None:
     value = make()
     assert by_djblets(value) is None
-    pickled = _native.make_pickle(value)
+    pickled = make_pickle(value)
     assert pickled.startswith(PROTOCOL_4)
     assert values.same(value, pickle.loads(pickled))
 
@@ -50,13 +56,13 @@ def test_what_protocol_0_cannot_carry_is_written_in_protocol_4(make: Make) -> No
 @pytest.mark.parametrize("make", values.ONE_OF_EACH + values.KEPT)
 def test_all_else_is_written_as_djblets_does(make: Make) -> None:
     value = make()
-    assert _native.make_pickle(value) == pickle.dumps(value, protocol=0)
+    assert make_pickle(value) == pickle.dumps(value, protocol=0)
 
 
 @pytest.mark.parametrize("make", values.KEPT)
 def test_what_is_kept_comes_back(make: Make) -> None:
     value = make()
-    pickled = _native.make_pickle(value)
+    pickled = make_pickle(value)
     assert values.same(pickle.loads(pickled), pickle.loads(pickle.dumps(value, protocol=0)))
 
 
@@ -73,7 +79,7 @@ def test_what_is_kept_comes_back(make: Make) -> None:
 )
 def test_it_is_the_pickle_that_python_writes_in_protocol_4(make: Make) -> None:
     value = make()
-    assert _native.make_pickle(value) == pickle.dumps(value, protocol=4)
+    assert make_pickle(value) == pickle.dumps(value, protocol=4)
 
 
 def test_a_stream_has_such_items_in_protocol_4_and_no_others() -> None:
@@ -91,10 +97,10 @@ def test_what_no_protocol_takes_has_the_error_that_djblets_logs() -> None:
     with pytest.raises(Exception) as expected:
         pickle.dumps(value[1:], protocol=0)
     with pytest.raises(expected.type, match="pickle"):
-        _native.make_pickle(value[1:])
+        make_pickle(value[1:])
     # The first object that protocol 0 would change ends the look at the item.
     with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
-        _native.make_pickle(value)
+        make_pickle(value)
 
 
 class Interrupted(Exception):
@@ -112,7 +118,7 @@ class Slow(values.Plain):
 def test_an_error_that_is_no_refusal_is_not_tried_again() -> None:
     Slow.pickled = 0
     with pytest.raises(Interrupted):
-        _native.make_pickle([Slow()])
+        make_pickle([Slow()])
     assert Slow.pickled == 1
 
 
@@ -126,7 +132,7 @@ class Counted(str):
 
 def test_a_value_is_converted_once() -> None:
     Counted.converted = 0
-    assert _native.make_pickle(Counted("text")) == pickle.dumps(Counted("text"), protocol=0)
+    assert make_pickle(Counted("text")) == pickle.dumps(Counted("text"), protocol=0)
     # The model has converted its own.
     assert Counted.converted == 2
 
@@ -136,13 +142,13 @@ def test_what_copyreg_is_told_holds() -> None:
         return values.Text, ("".join(value),)
 
     items = [values.Masked("secret") for _ in range(2)]
-    before = _native.make_pickle(items)
+    before = make_pickle(items)
     copyreg.pickle(values.Masked, reduced)  # type: ignore[arg-type]
     try:
-        assert _native.make_pickle(items) == pickle.dumps(items, protocol=0)
+        assert make_pickle(items) == pickle.dumps(items, protocol=0)
     finally:
         del copyreg.dispatch_table[values.Masked]
-    assert _native.make_pickle(items) == before == pickle.dumps(items, protocol=4)
+    assert make_pickle(items) == before == pickle.dumps(items, protocol=4)
 
 
 def test_a_class_registered_between_two_items() -> None:
@@ -169,7 +175,7 @@ def test_nothing_is_held_of_an_item() -> None:
     def write() -> list[weakref.ref[Any]]:
         kept = [values.Plain(a=values.Decimal(1)), values.Plain(a=values.SafeString("<b>"))]
         for value in kept:
-            _native.make_pickle([value, values.Decimal(1)])
+            make_pickle([value, values.Decimal(1)])
         return list(map(weakref.ref, kept))
 
     kept = write()
@@ -236,7 +242,7 @@ mixed = st.recursive(_scalars, _classes, max_leaves=10)
 @given(mixed)
 def test_any_value(value: Any) -> None:
     try:
-        pickled = _native.make_pickle(value)
+        pickled = make_pickle(value)
     except RecursionError:
         # One that holds itself as its own argument: no protocol takes it.
         with pytest.raises(RecursionError):

@@ -249,7 +249,7 @@ class Percent(int):
 
 class Rounded(float):
     def __float__(self) -> float:
-        return float(round(super().__float__()))
+        return super().__float__() // 1
 
 
 class Conjugated(complex):
