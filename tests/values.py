@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import PurePosixPath
 from types import BuiltinFunctionType, FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -476,7 +477,9 @@ ONE_OF_EACH: list[Any] = [
     lambda: [Ellipsis, NotImplemented, type(None)],
     lambda: [len, operator.itemgetter(1), str.upper, function, Outer.Inner, int, Plain],
     lambda: Outer.Inner(a=1),
-    lambda: Failure("text", 1),
+    # These two have no `__dict__` before somebody asks for it, and are pickled otherwise once they have one.
+    lambda: [Failure("text", 1), Plain(error=Failure())],
+    lambda: [partial(int, base=2)],
     lambda: ValueError("text"),
     lambda: SlotsWithState([1]),
     lambda: FrozenSlots([1]),
