@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copyreg
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.core.cache.backends.base import BaseCache
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastblets import _native
+from fastblets.cache.backend import cache_memoize, cache_memoize_iter
 from tests import values
 from tests.differential import examples
 
@@ -74,6 +77,8 @@ def test_what_is_kept_comes_back(make: Make) -> None:
         lambda: 10**5000,
         lambda: [values.datetime(2023, 11, 5, 1, 30, fold=1, tzinfo=values.NEW_YORK)],
         lambda: {"a": [values.Masked("secret"), values.Plain(a=1)]},
+        lambda: values.SimpleLazyObject(lambda: values.SafeString("<b>")),
+        lambda: [values.User(pk=1, username=values.SafeString("<b>"))],
         lambda: [values.SafeString("x" * 100_000), b"y" * 100_000, "z"],
     ],
 )
@@ -181,6 +186,74 @@ def test_nothing_is_held_of_an_item() -> None:
     kept = write()
     gc.collect()
     assert [reference() for reference in kept] == [None, None]
+
+
+# Entries
+
+
+def nested(value: Any) -> list[Any]:
+    """The value, and others that hold it."""
+    return [value, [value, value], {"key": (value,)}, values.Plain(value=value), values.DataSlots([value])]
+
+
+FORMS = [
+    pytest.param({"use_encryption": True}, id="small-encrypted"),
+    *(
+        pytest.param({"large_data": True, "compress_large_data": compress, "use_encryption": encrypt}, id=f"{one}-{two}")
+        for one, compress in (("plain", False), ("compressed", True))
+        for two, encrypt in (("clear", False), ("encrypted", True))
+    ),
+]
+
+
+@pytest.fixture(params=[False, True, "require"], ids=["unsealed", "sealed", "required"])
+def seal(request: pytest.FixtureRequest, settings: Any) -> None:
+    settings.FASTBLETS_SEAL = request.param
+    settings.FASTBLETS_SEAL_KEY = "a secret of more than 16 bytes"
+
+
+def never() -> Any:
+    pytest.fail("computed again")
+
+
+@pytest.mark.usefixtures("seal")
+@pytest.mark.django_db
+@pytest.mark.parametrize("form", FORMS)
+def test_each_comes_back_in_each_form(
+    form: dict[str, bool], locmem: BaseCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, make in enumerate(values.REFUSED + values.CHANGED):
+        for place, value in enumerate(nested(make())):
+            key = [f"{number}", f"{place}"]
+            assert cache_memoize(key, lambda value=value: value, **form) is value
+            assert values.same(value, cache_memoize(key, never, **form))
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("seal")
+@pytest.mark.django_db
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_each_comes_back_among_other_items(
+    form: dict[str, bool], locmem: BaseCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {name: value for name, value in form.items() if name != "large_data"}
+    items = []
+    for make in values.REFUSED + values.CHANGED:
+        # The last one makes more than one chunk of them all.
+        items += [*nested(make()), "text", values.Plain(a=1), os.urandom(40_000)]
+    list(cache_memoize_iter("key", lambda: iter(items), **options))
+    found = list(cache_memoize_iter("key", never, **options))
+    assert len(found) == len(items)
+    assert all(map(values.same, items, found))
+    assert not caplog.records
+
+
+@pytest.mark.django_db
+def test_a_long_stream_is_read_ahead(locmem: BaseCache) -> None:
+    """Such a stream is scanned as a whole before it is read, and imports what its pickles name."""
+    items = [part for _ in range(20) for part in ("x" * 1_000_000, values.Masked("secret"), values.SafeString("<b>"))]
+    list(cache_memoize_iter("key", lambda: iter(items)))
+    assert all(map(values.same, items, cache_memoize_iter("key", never)))
 
 
 # Random values of all these kinds

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from django.contrib.auth.models import Group, User
+from django.http import HttpResponse, QueryDict
+from django.utils.datastructures import MultiValueDict
 from django.utils.functional import SimpleLazyObject
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -470,6 +472,8 @@ ONE_OF_EACH: list[Any] = [
     lambda: Counter("abca"),
     lambda: deque([1, 2], maxlen=3),
     lambda: UserDict({"a": 1}),
+    lambda: [QueryDict("a=1&a=2&b="), MultiValueDict({"a": [1, 2]})],
+    lambda: HttpResponse(b"text"),
     lambda: SimpleNamespace(a=1),
     lambda: range(1, 10, 3),
     lambda: slice(1, None),
@@ -520,6 +524,14 @@ def instant() -> Instant:
     return value
 
 
+def response() -> HttpResponse:
+    """Holds dicts with a `__setitem__()` of their own, which later protocols fill by it."""
+    value = HttpResponse(format_html("<b>{}</b>", "&"), headers={"X-A": "b"})
+    value.set_cookie("name", "a; b", max_age=60)
+    value.title = SafeString("<b>")  # type: ignore[attr-defined]
+    return value
+
+
 #: What protocol 0 refuses, and a later one takes.
 REFUSED: list[Any] = [
     lambda: Slots([1]),
@@ -531,6 +543,10 @@ REFUSED: list[Any] = [
     lambda: {"html": [format_html("<b>{}</b>", "&"), "text"]},
     lambda: [MadePlain(1), Numbered([1]), Lowered(A=1), Itemless(a=1), SafeString("<b>")],
     lambda: io.StringIO("text"),
+    response,
+    lambda: [QueryDict("a=1&a=2&b="), SafeString("<b>")],
+    lambda: defaultdict(list, {Masked("a"): [Masked("b")]}),
+    lambda: [Counter({SafeString("a"): 2}), OrderedDict(a=SafeString("b")), deque([SafeString("c")])],
     lambda: 10**5000,
     lambda: [-(10**5000), 1],
     lambda: 名("text"),
