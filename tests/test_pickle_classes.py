@@ -10,6 +10,7 @@ import enum
 import logging
 import os
 import pickle
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from django.contrib.auth.models import Group
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.utils.safestring import mark_safe
 
 from fastblets import _native
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
@@ -50,6 +52,48 @@ class Point:
 
 class Text(str):
     pass
+
+
+class Singleton:
+    """Pickled by the name that it has in its module, as some of Django's are."""
+
+    value = "shared"
+
+    def __init__(self, name: str = "SINGLETON") -> None:
+        self._name = name
+
+    def __reduce__(self) -> str:
+        return self._name
+
+    def __call__(self) -> None:
+        songs.append("called")
+
+
+SINGLETON = Singleton()
+ALIAS = SINGLETON
+UNNAMED = Point(1)
+ELSEWHERE = signal.SIGINT
+
+
+class Outer:
+    trusted = False
+
+    @dataclass(slots=True)
+    class Inner:
+        x: int
+
+    imported = os
+    Alias = Point
+
+
+class Masked(str):
+    def __str__(self) -> str:
+        return "****"
+
+
+@dataclass(slots=True)
+class Slots:
+    value: Any
 
 
 class Listing(list):  # type: ignore[type-arg]
@@ -96,14 +140,25 @@ INSTANCES = [
     (Pair(1, 2), [f"{HERE}.Pair"]),
     (collections.OrderedDict(a=1), ["collections.*"]),
     (
-        Group(pk=1, name="group"),
+        Group.from_db("default", ["id", "name"], [1, "group"]),
         [
             "django.contrib.auth.models.Group",
             # A function has to be spelled out.
             "django.db.models.base.model_unpickle",
             "django.db.models.base.ModelState",
+            # So does an instance. Django has this one from 6.1 on.
+            "django.db.models.fetch_modes.FETCH_ONE",
         ],
     ),
+    ([SINGLETON, SINGLETON], [f"{HERE}.SINGLETON"]),
+    (signal.SIGINT, ["signal.SIGINT", "signal.Signals"]),
+    (Ellipsis, ["builtins.Ellipsis"]),
+    # These are pickled in protocol 4.
+    (Masked("secret"), [f"{HERE}.Masked"]),
+    ([Slots([1]), "text"], [f"{HERE}.S*"]),
+    (datetime.datetime(2023, 11, 5, 1, 30, fold=1, tzinfo=datetime.timezone.utc), ["datetime.*"]),
+    (Outer.Inner(1), [f"{HERE}.Outer.Inner"]),
+    ([mark_safe("<b>"), Slots(datetime.time(1, fold=1))], ["django.*", "datetime.time", f"{HERE}.Slots"]),
 ]
 IDS = [type(value).__name__ for value, _ in INSTANCES]
 
@@ -215,6 +270,11 @@ def load(pickled: bytes, *patterns: str) -> Any:
         return loads(pickled)
 
 
+def stack_global(module: str, name: str) -> bytes:
+    texts = [b"X" + len(text).to_bytes(4, "little") + text.encode() for text in (module, name)]
+    return b"\x80\x04" + b"".join(texts) + b"\x93."
+
+
 def refuses(pickled: bytes, *patterns: str) -> bool:
     songs.clear()
     with pytest.raises((pickle.UnpicklingError, TypeError, AttributeError, ImportError)):
@@ -253,6 +313,20 @@ def refuses(pickled: bytes, *patterns: str) -> bool:
         pytest.param(
             f"c{HERE}\nfunction\n(N(dV__defaults__\n(I1\ntstb.".encode(), [f"{HERE}.function"], id="BUILD on a function"
         ),
+        pytest.param(f"c{HERE}\nSINGLETON\n.".encode(), [f"{HERE}.*", "*"], id="an instance by a pattern"),
+        pytest.param(f"c{HERE}\nALIAS\n.".encode(), [f"{HERE}.ALIAS", f"{HERE}.SINGLETON"], id="another name"),
+        pytest.param(f"c{HERE}\nUNNAMED\n.".encode(), [f"{HERE}.UNNAMED"], id="an instance that has no name"),
+        pytest.param(f"c{HERE}\nELSEWHERE\n.".encode(), [f"{HERE}.ELSEWHERE"], id="an instance from elsewhere"),
+        pytest.param(f"c{HERE}\nHERE\n.".encode(), [f"{HERE}.HERE"], id="a str"),
+        pytest.param(f"c{HERE}\nPLAIN\n(I1\ne.".encode(), [f"{HERE}.PLAIN"], id="a list"),
+        pytest.param(
+            f"c{HERE}\nSINGLETON\n(N(dVvalue\nVchanged\nstb.".encode(), [f"{HERE}.SINGLETON"], id="BUILD on an instance"
+        ),
+        pytest.param(stack_global(HERE, "Outer.imported.system"), [f"{HERE}.*"], id="through a class to a module"),
+        pytest.param(stack_global(HERE, "Outer.imported"), [f"{HERE}.*"], id="a module in a class"),
+        pytest.param(stack_global(HERE, "Outer.Alias"), [f"{HERE}.*"], id="a class that is at home elsewhere"),
+        pytest.param(stack_global(HERE, "Outer.Inner.__init__"), [f"{HERE}.*"], id="a method by a pattern"),
+        pytest.param(stack_global(HERE, "SINGLETON.value"), [f"{HERE}.*"], id="an instance's attribute"),
         pytest.param(b"ccopy_reg\n_reconstructor\n(N(dV__defaults__\n(I1\ntstb.", [], id="BUILD on copyreg's"),
     ],
 )
@@ -260,6 +334,7 @@ def test_what_is_refused(pickled: bytes, patterns: list[str]) -> None:
     assert refuses(pickled, *patterns)
     assert Point.trusted is False
     assert Color.RED.value == "red"
+    assert SINGLETON.value == "shared"
     assert function.__defaults__ is None
 
 
