@@ -10,6 +10,7 @@ import enum
 import logging
 import os
 import pickle
+import re
 import signal
 import sys
 import uuid
@@ -32,6 +33,7 @@ from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cach
 from fastblets.cache.classes import get_loads
 from fastblets.secrets.crypto import aes_encrypt
 from tests.canary import Canary, songs
+from tests.test_docs import DOCS
 
 pytestmark = pytest.mark.django_db
 
@@ -140,14 +142,12 @@ INSTANCES = [
     (Pair(1, 2), [f"{HERE}.Pair"]),
     (collections.OrderedDict(a=1), ["collections.*"]),
     (
-        Group.from_db("default", ["id", "name"], [1, "group"]),
+        Group(pk=1, name="group"),
         [
             "django.contrib.auth.models.Group",
             # A function has to be spelled out.
             "django.db.models.base.model_unpickle",
             "django.db.models.base.ModelState",
-            # So does an instance. Django has this one from 6.1 on.
-            "django.db.models.fetch_modes.FETCH_ONE",
         ],
     ),
     ([SINGLETON, SINGLETON], [f"{HERE}.SINGLETON"]),
@@ -228,6 +228,16 @@ def test_an_instance_is_read_if_its_class_is_allowed(
         with override_settings(FASTBLETS_PICKLE_CLASSES=["reports.*"]), caplog.at_level(logging.WARNING, "djblets"):
             assert read() == "a miss"
     assert "is not allowed by FASTBLETS_PICKLE_CLASSES" in caplog.text
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_models_from_the_database_are_read_by_the_documented_list(locmem: BaseCache, way: Any) -> None:
+    documented = re.findall(r'^    "(django\..*)",', (DOCS / "security.md").read_text(encoding="utf-8"), re.M)
+    group = Group.objects.get(pk=Group.objects.create(name="group").pk)
+    allowed = [*documented, "django.contrib.auth.models.Group"]
+    with override_settings(FASTBLETS_PICKLE_CLASSES=allowed), way() as (store, read):
+        store(group)
+        assert read() == group
 
 
 @pytest.mark.parametrize("way", WAYS)
