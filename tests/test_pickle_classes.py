@@ -67,11 +67,21 @@ class Singleton:
     def __reduce__(self) -> str:
         return self._name
 
+
+
+class CallableSingleton(Singleton):
     def __call__(self) -> None:
         songs.append("called")
 
 
+class ChangeableSingleton(Singleton):
+    def append(self, item: Any) -> None:
+        songs.append(item)
+
+
 SINGLETON = Singleton()
+CALLABLE = CallableSingleton("CALLABLE")
+CHANGEABLE = ChangeableSingleton("CHANGEABLE")
 ALIAS = SINGLETON
 UNNAMED = Point(1)
 ELSEWHERE = signal.SIGINT
@@ -151,6 +161,8 @@ INSTANCES = [
         ],
     ),
     ([SINGLETON, SINGLETON], [f"{HERE}.SINGLETON"]),
+    ([SINGLETON], [f"{HERE}.S*"]),
+    ([CALLABLE, CHANGEABLE], [f"{HERE}.CALLABLE", f"{HERE}.CHANGEABLE"]),
     (signal.SIGINT, ["signal.SIGINT", "signal.Signals"]),
     (Ellipsis, ["builtins.Ellipsis"]),
     # These are pickled in protocol 4.
@@ -323,7 +335,8 @@ def refuses(pickled: bytes, *patterns: str) -> bool:
         pytest.param(
             f"c{HERE}\nfunction\n(N(dV__defaults__\n(I1\ntstb.".encode(), [f"{HERE}.function"], id="BUILD on a function"
         ),
-        pytest.param(f"c{HERE}\nSINGLETON\n.".encode(), [f"{HERE}.*", "*"], id="an instance by a pattern"),
+        pytest.param(f"c{HERE}\nCALLABLE\n(tR.".encode(), [f"{HERE}.*", "*"], id="an instance to call, by a pattern"),
+        pytest.param(f"c{HERE}\nCHANGEABLE\nI1\na.".encode(), [f"{HERE}.*"], id="an instance to change, by a pattern"),
         pytest.param(f"c{HERE}\nALIAS\n.".encode(), [f"{HERE}.ALIAS", f"{HERE}.SINGLETON"], id="another name"),
         pytest.param(f"c{HERE}\nUNNAMED\n.".encode(), [f"{HERE}.UNNAMED"], id="an instance that has no name"),
         pytest.param(f"c{HERE}\nELSEWHERE\n.".encode(), [f"{HERE}.ELSEWHERE"], id="an instance from elsewhere"),

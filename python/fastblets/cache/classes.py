@@ -51,7 +51,7 @@ def get_loads(settings: Any) -> Callable[[bytes], Any] | None:
     """Return what unpickles in place of ``pickle.loads``, None if that does.
 
     That is so unless ``FASTBLETS_PICKLE_CLASSES`` is set: a list of patterns for the classes that stored pickles may
-    name, as ``"module.Class"``, in which ``*`` stands for anything. Functions and instances have to be spelled out.
+    name, as ``"module.Class"``, in which ``*`` stands for anything. A function has to be spelled out.
 
     Raises:
         ImproperlyConfigured: The setting is no list of strings.
@@ -108,8 +108,8 @@ class _Unpickler(pickle._Unpickler):
             if isinstance(found, type):
                 return found
 
-            # Functions and instances have to be spelled out.
-            if found is not None and full_name in self._patterns:
+            # What the pickle could call or change has to be spelled out.
+            if found is not None and (full_name in self._patterns or _is_inert(found)):
                 self._named.append(found)
 
                 return found
@@ -133,14 +133,14 @@ class _Unpickler(pickle._Unpickler):
         found = super().find_class(module, name)
 
         if isinstance(found, type) or hasattr(found, "__qualname__"):
-            own_name = getattr(found, "__qualname__", None)
-        elif ".".join(home) in self._patterns:
+            own_home = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+        elif type(found).__module__ == home[0]:
             # An instance, which has a name if it says so itself.
-            own_name = found.__reduce_ex__(self.proto)
+            own_home = home[0], found.__reduce_ex__(self.proto)
         else:
             return None
 
-        return found if (getattr(found, "__module__", "builtins"), own_name) == home else None
+        return found if own_home == home else None
 
     def get_extension(self, code: int) -> None:
         """Refuse a registered extension: what was found once is kept for all pickles, allowed or not.
@@ -166,6 +166,11 @@ class _Unpickler(pickle._Unpickler):
         super().load_build()  # type: ignore[misc]
 
     dispatch[pickle.BUILD[0]] = load_build
+
+
+def _is_inert(found: object) -> bool:
+    """Return whether no opcode calls a method of it, other than BUILD, which is refused."""
+    return not any(hasattr(type(found), name) for name in ("__call__", "__setitem__", "append", "extend", "add"))
 
 
 @lru_cache(maxsize=1024)
