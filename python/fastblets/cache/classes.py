@@ -170,7 +170,9 @@ class _Unpickler(pickle._Unpickler):
 
 def _is_inert(found: object) -> bool:
     """Return whether no opcode calls a method of it, other than BUILD, which is refused."""
-    return not any(hasattr(type(found), name) for name in ("__call__", "__setitem__", "append", "extend", "add"))
+    return not callable(found) and not any(
+        hasattr(found, name) for name in ("__setitem__", "append", "extend", "add")
+    )
 
 
 @lru_cache(maxsize=1024)
