@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,7 +29,7 @@ from fastblets.cache.errors import SiteUnavailableError
 from tests.backends import Config, use_cache
 from tests.faults import failing, replaced
 from tests.parity import Action, Library, Parity
-from tests.values import RaisingOnLoad, Slots
+from tests.values import NEW_YORK, Masked, Raising, RaisingOnLoad, SafeString, Slots, same
 
 PLAIN = {"compress_large_data": False}
 OLD = ["old 0 " + "x" * 1_500_000, "old 1"]
@@ -55,17 +57,62 @@ def test_an_error_of_the_items_arrives(both: Parity) -> None:
 
 
 def test_items_that_cannot_be_pickled_arrive(both: Parity) -> None:
-    items = ["one", Slots(1), "three"]
+    items = ["one", Raising(), "three"]
     assert both_ways(both, memoize_iter(items)) == [["one"], items]
 
 
 def test_a_large_value_that_cannot_be_pickled_arrives(both: Parity) -> None:
-    value = Slots(1)
+    value = Raising()
 
     def memoize(library: Library) -> Any:
         return library.backend.cache_memoize("key", lambda: value, large_data=True)
 
     assert both_ways(both, memoize) == [AssertionError, value]
+
+
+def never() -> Any:
+    raise LookupError("computed again")
+
+
+@pytest.mark.parametrize("value", [SafeString("<b>"), Slots(1), 10**5000], ids=["safe text", "slots", "a long int"])
+def test_what_protocol_0_refuses_is_stored_in_protocol_4(both: Parity, value: Any) -> None:
+    def memoize(library: Library) -> list[Any]:
+        stored = library.backend.cache_memoize_iter("key", lambda: iter(["one", value, "three"]), **PLAIN)
+        return [len(list(stored)), *library.backend.cache_memoize_iter("key", never, **PLAIN)]
+
+    theirs, ours = both_ways(both, memoize)
+    # It has stored nothing.
+    assert theirs is LookupError
+    assert ours[:2] == [3, "one"]
+    assert same(ours[2], value)
+
+
+@pytest.mark.parametrize("value", [Masked("secret"), datetime(2023, 11, 5, 1, 30, fold=1, tzinfo=NEW_YORK)])
+@pytest.mark.parametrize("options", [{"large_data": True}, {"use_encryption": True}], ids=str)
+def test_what_protocol_0_changes_is_stored_in_protocol_4(both: Parity, options: dict[str, bool], value: Any) -> None:
+    def memoize(library: Library) -> Any:
+        library.backend.cache_memoize("key", lambda: value, **options)
+        return library.backend.cache_memoize("key", never, **options)
+
+    theirs, ours = both_ways(both, memoize)
+    assert not same(theirs, value)
+    assert same(ours, value)
+
+
+def test_keys_of_dicts_that_were_read_as_several_items_are_shared(both: Parity) -> None:
+    rows = [{"name": number} for number in range(5)]
+
+    def memoize(library: Library) -> tuple[list[Any], bytes]:
+        list(library.backend.cache_memoize_iter("rows", lambda: iter(rows)))
+        found = list(library.backend.cache_memoize_iter("rows", never))
+        library.backend.cache_memoize("key", lambda: found, large_data=True, **PLAIN)
+        return found, cache.get(library.backend.make_cache_key("key-0"))[0]
+
+    (theirs, their_bytes), (ours, our_bytes) = both_ways(both, memoize)
+    assert theirs == ours == pickle.loads(their_bytes) == pickle.loads(our_bytes) == rows
+    assert their_bytes.count(b"Vname") == len(rows)
+    assert our_bytes.count(b"Vname") < len(rows)
+    assert our_bytes == pickle.dumps(ours, protocol=0)
 
 
 def test_a_cache_that_fails_to_store_loses_no_items(both: Parity) -> None:
