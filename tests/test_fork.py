@@ -32,7 +32,6 @@ from tests.backends import Backend, Config, Needs, chosen, use_cache
 
 pytestmark = [
     pytest.mark.linux("fork"),
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
 ]
 
