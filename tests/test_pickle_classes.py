@@ -10,6 +10,8 @@ import enum
 import logging
 import os
 import pickle
+import re
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,12 +26,14 @@ from django.contrib.auth.models import Group
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.utils.safestring import mark_safe
 
 from fastblets import _native
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.classes import get_loads
 from fastblets.secrets.crypto import aes_encrypt
 from tests.canary import Canary, songs
+from tests.test_docs import DOCS
 
 pytestmark = pytest.mark.django_db
 
@@ -50,6 +54,58 @@ class Point:
 
 class Text(str):
     pass
+
+
+class Singleton:
+    """Pickled by the name that it has in its module, as some of Django's are."""
+
+    value = "shared"
+
+    def __init__(self, name: str = "SINGLETON") -> None:
+        self._name = name
+
+    def __reduce__(self) -> str:
+        return self._name
+
+
+
+class CallableSingleton(Singleton):
+    def __call__(self) -> None:
+        songs.append("called")
+
+
+class ChangeableSingleton(Singleton):
+    def append(self, item: Any) -> None:
+        songs.append(item)
+
+
+SINGLETON = Singleton()
+CALLABLE = CallableSingleton("CALLABLE")
+CHANGEABLE = ChangeableSingleton("CHANGEABLE")
+ALIAS = SINGLETON
+UNNAMED = Point(1)
+ELSEWHERE = signal.SIGINT
+
+
+class Outer:
+    trusted = False
+
+    @dataclass(slots=True)
+    class Inner:
+        x: int
+
+    imported = os
+    Alias = Point
+
+
+class Masked(str):
+    def __str__(self) -> str:
+        return "****"
+
+
+@dataclass(slots=True)
+class Slots:
+    value: Any
 
 
 class Listing(list):  # type: ignore[type-arg]
@@ -104,6 +160,17 @@ INSTANCES = [
             "django.db.models.base.ModelState",
         ],
     ),
+    ([SINGLETON, SINGLETON], [f"{HERE}.SINGLETON"]),
+    ([SINGLETON], [f"{HERE}.S*"]),
+    ([CALLABLE, CHANGEABLE], [f"{HERE}.CALLABLE", f"{HERE}.CHANGEABLE"]),
+    (signal.SIGINT, ["signal.SIGINT", "signal.Signals"]),
+    (Ellipsis, ["builtins.Ellipsis"]),
+    # These are pickled in protocol 4.
+    (Masked("secret"), [f"{HERE}.Masked"]),
+    ([Slots([1]), "text"], [f"{HERE}.S*"]),
+    (datetime.datetime(2023, 11, 5, 1, 30, fold=1, tzinfo=datetime.timezone.utc), ["datetime.*"]),
+    (Outer.Inner(1), [f"{HERE}.Outer.Inner"]),
+    ([mark_safe("<b>"), Slots(datetime.time(1, fold=1))], ["django.*", "datetime.time", f"{HERE}.Slots"]),
 ]
 IDS = [type(value).__name__ for value, _ in INSTANCES]
 
@@ -176,6 +243,16 @@ def test_an_instance_is_read_if_its_class_is_allowed(
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_models_from_the_database_are_read_by_the_documented_list(locmem: BaseCache, way: Any) -> None:
+    documented = re.findall(r'^    "(django\..*)",', (DOCS / "security.md").read_text(encoding="utf-8"), re.M)
+    group = Group.objects.get(pk=Group.objects.create(name="group").pk)
+    allowed = [*documented, "django.contrib.auth.models.Group"]
+    with override_settings(FASTBLETS_PICKLE_CLASSES=allowed), way() as (store, read):
+        store(group)
+        assert read() == group
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_called_that_is_not_allowed(locmem: BaseCache, way: Any) -> None:
     with override_settings(FASTBLETS_PICKLE_CLASSES=["tests.*"]), way() as (store, read):
         store(Canary())
@@ -213,6 +290,11 @@ def load(pickled: bytes, *patterns: str) -> Any:
         loads = get_loads(settings)
         assert loads is not None
         return loads(pickled)
+
+
+def stack_global(module: str, name: str) -> bytes:
+    texts = [b"X" + len(text).to_bytes(4, "little") + text.encode() for text in (module, name)]
+    return b"\x80\x04" + b"".join(texts) + b"\x93."
 
 
 def refuses(pickled: bytes, *patterns: str) -> bool:
@@ -253,6 +335,21 @@ def refuses(pickled: bytes, *patterns: str) -> bool:
         pytest.param(
             f"c{HERE}\nfunction\n(N(dV__defaults__\n(I1\ntstb.".encode(), [f"{HERE}.function"], id="BUILD on a function"
         ),
+        pytest.param(f"c{HERE}\nCALLABLE\n(tR.".encode(), [f"{HERE}.*", "*"], id="an instance to call, by a pattern"),
+        pytest.param(f"c{HERE}\nCHANGEABLE\nI1\na.".encode(), [f"{HERE}.*"], id="an instance to change, by a pattern"),
+        pytest.param(f"c{HERE}\nALIAS\n.".encode(), [f"{HERE}.ALIAS", f"{HERE}.SINGLETON"], id="another name"),
+        pytest.param(f"c{HERE}\nUNNAMED\n.".encode(), [f"{HERE}.UNNAMED"], id="an instance that has no name"),
+        pytest.param(f"c{HERE}\nELSEWHERE\n.".encode(), [f"{HERE}.ELSEWHERE"], id="an instance from elsewhere"),
+        pytest.param(f"c{HERE}\nHERE\n.".encode(), [f"{HERE}.HERE"], id="a str"),
+        pytest.param(f"c{HERE}\nPLAIN\n(I1\ne.".encode(), [f"{HERE}.PLAIN"], id="a list"),
+        pytest.param(
+            f"c{HERE}\nSINGLETON\n(N(dVvalue\nVchanged\nstb.".encode(), [f"{HERE}.SINGLETON"], id="BUILD on an instance"
+        ),
+        pytest.param(stack_global(HERE, "Outer.imported.system"), [f"{HERE}.*"], id="through a class to a module"),
+        pytest.param(stack_global(HERE, "Outer.imported"), [f"{HERE}.*"], id="a module in a class"),
+        pytest.param(stack_global(HERE, "Outer.Alias"), [f"{HERE}.*"], id="a class that is at home elsewhere"),
+        pytest.param(stack_global(HERE, "Outer.Inner.__init__"), [f"{HERE}.*"], id="a method by a pattern"),
+        pytest.param(stack_global(HERE, "SINGLETON.value"), [f"{HERE}.*"], id="an instance's attribute"),
         pytest.param(b"ccopy_reg\n_reconstructor\n(N(dV__defaults__\n(I1\ntstb.", [], id="BUILD on copyreg's"),
     ],
 )
@@ -260,6 +357,7 @@ def test_what_is_refused(pickled: bytes, patterns: list[str]) -> None:
     assert refuses(pickled, *patterns)
     assert Point.trusted is False
     assert Color.RED.value == "red"
+    assert SINGLETON.value == "shared"
     assert function.__defaults__ is None
 
 

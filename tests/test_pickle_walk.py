@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import gc
+import itertools
 import pickle
 import random
 import signal
@@ -27,6 +28,46 @@ MANY = 100_000
 
 def read(data: bytes) -> list[Any]:
     return list(_native.read_items([data], False, None))
+
+
+# As few walks as can be
+
+
+def instances_of(count: int) -> list[Any]:
+    """Instances of so many classes that can be imported and that no walk has met."""
+    module = sys.modules[__name__]
+    classes = []
+    for number in range(count):
+        name = f"Met{number}"
+        classes.append(type(name, (Plain,), {"__module__": __name__}))
+        setattr(module, name, classes[-1])
+    return [cls(a=number) for number, cls in enumerate(classes)]
+
+
+def walks(work: Callable[[], object]) -> int:
+    before = _native.count_walks()
+    work()
+    return _native.count_walks() - before
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("ahead", [0, 1000])
+def test_all_classes_of_an_item_are_learned_in_one_go(nested: bool, ahead: int) -> None:
+    """A walk for each class would be as many times the time that the item takes."""
+    written, read_in = set(), set()
+    for count in (1, 60):
+        item: list[Any] = [*range(ahead), *instances_of(count)]
+        if nested:
+            for instance, inner in itertools.pairwise(item[ahead:]):
+                instance.inner = [inner]
+        writer = _native.LargeWriter(False, None, None)
+        written.add(walks(lambda writer=writer, item=item: writer.write(item)))
+        writer.finish()
+        data = writer.last_chunk() or b""
+        assert data == pickle.dumps(item, protocol=0)
+        read_in.add(walks(lambda data=data: read(data)))
+    # One that meets the classes, and one that knows them; where it is read, plain items are looked for first.
+    assert (written, read_in) == ({2}, {3})
 
 
 # Every type

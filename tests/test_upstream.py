@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
+from django.test import override_settings
 
-from tests.upstream.run import SHORT, Run, compare, lost
+from fastblets.cache import backend
+from tests.upstream import wider
+from tests.upstream.run import INSTALLED, ROOT, SHORT, VERSIONS, Run, compare, environment, lost, prepare
 
 MISSING = [name for name in ("djblets", "kgb") if find_spec(name) is None]
 
@@ -38,3 +45,25 @@ def test_a_lost_test_is_seen_in_whatever_way_it_was_lost() -> None:
 )
 def test_a_run_counts_only_if_it_tested_something(run: Run, ended: bool) -> None:
     assert run.ended == ended
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(find_spec("djblets") is None, reason="not installed: djblets")
+@pytest.mark.parametrize(
+    "version",
+    # The others are installed first.
+    [version if version == INSTALLED else pytest.param(version, marks=pytest.mark.slow) for version in VERSIONS],
+)
+def test_each_release_reads_what_is_written_in_protocol_4(version: str, tmp_path: Path, settings: Any) -> None:
+    cache = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
+    settings.CACHES = {"default": cache | {"OPTIONS": {"MAX_ENTRIES": 10_000}}}
+    expected = {}
+    for name, seal in (("unsealed", False), ("sealed", True)):
+        with override_settings(FASTBLETS_SEAL=seal):
+            stored = list(wider.memoize(backend, name, wider.items))
+        expected[name] = [[wider.described(item) for item in items] for items in stored]
+    reader = [prepare(version, None), "-m", "tests.upstream.wider", str(tmp_path)]
+    subprocess.run(reader, check=True, cwd=ROOT, env=environment(replace=False), timeout=120)
+    told = json.loads((tmp_path / "found.json").read_text())
+    assert told["found"] == expected
+    assert version in (told["version"], INSTALLED)

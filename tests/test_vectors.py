@@ -18,6 +18,7 @@ from fastblets.secrets.crypto import aes_decrypt, aes_encrypt
 from tests import seal_verifier
 from tests.faults import replaced
 from tests.randomness import CountingIVs
+from tests.values import same
 from tests.vectors import cases, record_seals
 
 pytestmark = pytest.mark.django_db
@@ -60,7 +61,8 @@ def test_aes(fixed_iv: CountingIVs, vector: Vector) -> None:
 
 ENTRIES = [
     pytest.param(case, vector, id=case["name"])
-    for case, vector in zip(cases.memoize_calls(), vectors("entries"), strict=True)
+    for calls, name in ((cases.memoize_calls(), "entries"), (cases.wider_calls(), "wider"))
+    for case, vector in zip(calls, vectors(name), strict=True)
 ]
 
 
@@ -119,7 +121,7 @@ def test_an_entry_is_read(locmem: BaseCache, case: Vector, vector: Vector) -> No
     def never() -> Any:
         pytest.fail("computed again")
 
-    assert repr(memoize(case, never)) == repr(case["items"])
+    assert same(memoize(case, never), case["items"])
 
 
 SEALS: dict[str, list[Vector]] = json.loads((HERE / "seals.json").read_text())

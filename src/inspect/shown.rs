@@ -183,8 +183,15 @@ fn call(f: &mut fmt::Formatter<'_>, callable: &Shown, arguments: &Items, state: 
         [Shown::Tuple(arguments)] => write!(f, "({arguments})")?,
         _ => write!(f, "({arguments})")?,
     }
-    if !state.0.is_empty() {
-        write!(f, " {state}")?;
+    match state.0.as_slice() {
+        [] => {}
+        // A state of slots alone.
+        [Shown::Tuple(Items(parts, Some(0)))]
+            if let [Shown::Literal(Literal::None), slots @ Shown::Dict(_)] = parts.as_slice() =>
+        {
+            write!(f, " {slots}")?;
+        }
+        _ => write!(f, " {state}")?,
     }
     if let Shown::List(content) | Shown::Dict(content) = items
         && !(content.0.is_empty() && content.1 == Some(0))
@@ -199,19 +206,22 @@ fn moment(callable: &Shown, arguments: &[Shown]) -> Option<String> {
     let (Shown::Name(name), [Shown::Literal(Literal::Bytes(bytes)), ..]) = (callable, arguments) else {
         return None;
     };
+    // The top bit of the month, or of an hour without a date.
+    const FOLD: u8 = 0x80;
     let date = |year: [u8; 2], month: u8, day: u8| {
-        // The top bit of the month tells the second of two equal hours in a night in autumn.
-        format!("{:04}-{:02}-{day:02}", u16::from_be_bytes(year), month & 0x7f)
+        format!("{:04}-{:02}-{day:02}", u16::from_be_bytes(year), month & !FOLD)
     };
     let time = |hour: u8, minute: u8, second: u8, micro: [u8; 3]| {
         let micro = micro.iter().fold(0, |all, &byte| all << 8 | u32::from(byte));
-        format!("{:02}:{minute:02}:{second:02}.{micro:06}", hour & 0x7f)
+        format!("{:02}:{minute:02}:{second:02}.{micro:06}", hour & !FOLD)
     };
+    let fold = |byte: u8| if byte & FOLD == 0 { "" } else { " fold=1" };
     match (name.as_str(), bytes.as_slice()) {
         ("datetime.date", &[y1, y2, m, d]) => Some(date([y1, y2], m, d)),
-        ("datetime.time", &[h, m, s, a, b, c]) => Some(time(h, m, s, [a, b, c])),
+        ("datetime.time", &[h, m, s, a, b, c]) => Some(time(h, m, s, [a, b, c]) + fold(h)),
         ("datetime.datetime", &[y1, y2, month, d, h, m, s, a, b, c]) => {
-            Some(format!("{} {}", date([y1, y2], month, d), time(h, m, s, [a, b, c])))
+            let (date, time) = (date([y1, y2], month, d), time(h, m, s, [a, b, c]));
+            Some(format!("{date} {time}{}", fold(month)))
         }
         _ => None,
     }

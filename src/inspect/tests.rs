@@ -65,6 +65,14 @@ fn objects_are_shown_by_name() {
             b"\x80\x04\x8c\x01m\x8c\x01C\x93)}\x8c\x01aK\x01s\x92.",
             "<m.C((), {'a': 1})>",
         ),
+        (
+            b"\x80\x04\x8c\x01m\x8c\x01C\x93)\x81N}\x8c\x01aK\x01s\x86b.",
+            "<m.C {'a': 1}>",
+        ),
+        (
+            b"\x80\x04\x8c\x01m\x8c\x01C\x93)\x81}\x8c\x01bK\x02s}\x8c\x01aK\x01s\x86b.",
+            "<m.C ({'b': 2}, {'a': 1})>",
+        ),
         (b"\x80\x04\x8c\x01m\x8c\x01C\x93.", "<m.C>"),
         (b"Pwho knows\n.", "<a persistent object>"),
         (b"\x82\x01.", "<an object of copyreg's extension registry>"),
@@ -86,7 +94,11 @@ fn dates_and_times_can_be_read() {
         ),
         (
             b"\x80\x04cdatetime\ntime\nC\x06\x83\x04\x05\0\0\x06Vzone\n\x86R.",
-            "<datetime.time 03:04:05.000006 'zone'>",
+            "<datetime.time 03:04:05.000006 fold=1 'zone'>",
+        ),
+        (
+            b"\x80\x04cdatetime\ndatetime\nC\x0a\x07\xe7\x8b\x05\x01\x1e\0\0\0\0\x85R.",
+            "<datetime.datetime 2023-11-05 01:30:00.000000 fold=1>",
         ),
         (b"\x80\x04cdatetime\ndate\nC\x02ab\x85R.", "<datetime.date(b'ab')>"),
     ] {

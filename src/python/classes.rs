@@ -64,6 +64,11 @@ impl Rules {
         self.registered.bind(class.py()).contains(class)
     }
 
+    /// Whether the class makes and ends its instances as ordinary ones do. Runs no Python code.
+    pub(super) fn may_hold_for(&self, class: &Bound<'_, PyType>) -> bool {
+        raw::behaves_as(class, self.model.bind(class.py()))
+    }
+
     /// Whether nothing but the defaults holds for the class's instances.
     pub(super) fn are_all_for(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
         Walk::is_none();
@@ -86,7 +91,7 @@ impl Rules {
         let Some(base) = raw::exact::<PyType>(base) else {
             return false;
         };
-        raw::behaves_as(base, self.model.bind(base.py()))
+        self.may_hold_for(base)
             && raw::class_attributes(base).is_some_and(|attributes| {
                 raw::all_items(&attributes, |name, value| {
                     match raw::exact(name).and_then(raw::characters) {

@@ -562,6 +562,8 @@ mod walk {
         /// all such classes in one walk.
         #[cold]
         fn meet(&mut self, instance: &Bound<'py, PyAny>, vacant: usize, once: bool, depth: usize) -> Option<()> {
+            // Others may have no `__dict__` yet, and be pickled otherwise once they have one: exceptions are.
+            self.classes.rules.may_hold_for(&instance.get_type()).then_some(())?;
             self.put(vacant, instance, once)?;
             match raw::attributes(instance) {
                 Some(attributes) => self.save_item(&attributes, depth),

@@ -43,11 +43,12 @@ mod native {
     use super::large::{ItemStream, LargeWriter, read_items};
     #[pymodule_export]
     use super::pickle::{pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths};
-
     #[pymodule_export]
     use super::seal::{Sealer, open_pickle, split_seal};
     #[pymodule_export]
     use super::value::{decrypt_value, encrypt_value};
+    #[pymodule_export]
+    use super::walk::count_walks;
 
     #[pymodule_export]
     const AES_BLOCK_SIZE: usize = crate::cipher::BLOCK_SIZE;

@@ -65,8 +65,8 @@ pub(super) fn kind(is_count: bool) -> Kind {
     if is_count { Kind::Count } else { Kind::Value }
 }
 
-/// The one pickle that was encrypted, as CPython writes it in protocol 0 or 4, without its seal. That is checked if there is a sealer, and must be
-/// there if it is required.
+/// The one pickle that was encrypted, as CPython writes it in protocol 0 or 4, without its seal. That is checked if there is a
+/// sealer, and must be there if it is required.
 #[pyfunction]
 #[pyo3(signature = (data, is_count, sealer, required, /))]
 pub(super) fn open_pickle<'py>(

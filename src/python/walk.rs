@@ -24,10 +24,14 @@
 //! In a debug build a profile function looks on: the walk panics if a Python function has begun.
 #![allow(unsafe_code, reason = "the collector and the profile function are CPython's")]
 
-use pyo3::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(not(Py_GIL_DISABLED))]
 use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// How many walks have begun in this process.
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
 
 /// A walk, for as long as this lives.
 ///
@@ -42,6 +46,8 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn new(_py: Python<'_>) -> Self {
+        // The GIL is held, and a count that is wrong without one does no harm.
+        BEGUN.store(BEGUN.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         Self {
             #[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
             _watch: watch::Watch::new(_py),
@@ -56,6 +62,13 @@ impl Walk {
         #[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
         watch::assert_no_walk();
     }
+}
+
+/// How many walks have begun in this process. For tests.
+#[pyfunction]
+#[pyo3(signature = (/))]
+pub(super) fn count_walks() -> usize {
+    BEGUN.load(Ordering::Relaxed)
 }
 
 #[cfg(not(Py_GIL_DISABLED))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections import namedtuple
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime, time, timezone
 from decimal import Decimal
 from functools import cache
 from itertools import product
@@ -19,6 +19,18 @@ _ALPHABET = string.ascii_letters + string.digits + "+/"
 _BLOCK = 1 << 16
 
 Point = namedtuple("Point", "x y")
+
+
+class Masked(str):
+    def __str__(self) -> str:
+        return "****"
+
+
+class Slots:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 @cache
@@ -144,6 +156,28 @@ def memoize_calls() -> Iterable[Case]:
         options = {"use_encryption": True, "encryption_key": aes_key}
         yield _case(f"under an AES key of {len(aes_key)} bytes", ["item"], large_data=True, **options)
     yield from _sized_entries()
+
+
+#: Values that protocol 0 refuses or changes.
+_WIDER: dict[str, Any] = {
+    "fold": [datetime(2023, 11, 5, 1, 30, fold=1, tzinfo=timezone.utc), time(1, 30, fold=1)],
+    "masked text": {"key": Masked("secret")},
+    "slots": Slots([1, "two", b"3"]),
+    "a long integer": -(10**5000),
+    "a long one of them": [Masked("x"), noise(100_000), noise(70_000).encode()],
+}
+
+
+def wider_calls() -> Iterable[Case]:
+    """As `memoize_calls()`, with the protocol of each item."""
+    modes: list[dict[str, bool]] = [*MODES, {"use_encryption": True}]
+    for (name, value), mode in product(_WIDER.items(), modes):
+        large = "compress_large_data" in mode
+        yield _case(f"{name}, {_mode(mode) if large else 'small'}", [value], large_data=large, **mode) | {"protocols": [4]}
+    items = ["text", _WIDER["masked text"], {"a": [1]}, *_WIDER.values(), None]
+    protocols = [0, 4, 0, *[4] * len(_WIDER), 0]
+    for mode in MODES:
+        yield _case(f"mixed items, {_mode(mode)}", items, is_iter=True, **mode) | {"protocols": protocols}
 
 
 def _sized_entries() -> Iterable[Case]:

@@ -11,9 +11,10 @@ import json
 import os
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -114,12 +115,27 @@ def record_keys() -> Iterator[dict[str, Any]]:
 
 
 def record_entries() -> Iterator[dict[str, Any]]:
+    yield from record_calls(cases.memoize_calls())
+
+
+def record_wider() -> Iterator[dict[str, Any]]:
+    """What Djblets would store if it wrote in protocol 4 what protocol 0 can't carry. It reads that as it is."""
+    yield from record_calls(cases.wider_calls())
+
+
+def record_calls(calls: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     from djblets.cache import backend
 
-    for case in cases.memoize_calls():
+    for case in calls:
         key, items, options = case["key"], case["items"], case["options"]
-        large = case["is_iter"] or "large_data" in options
-        with recorded() as stored:
+        large = case["is_iter"] or options.get("large_data", False)
+        protocols = case.get("protocols", [0] * len(items))
+        wider = {id(item) for item, protocol in zip(items, protocols, strict=True) if protocol == 4}
+
+        def dumps(item: Any, protocol: int, wider: set[int] = wider) -> bytes:
+            return pickle.dumps(item, protocol=4 if id(item) in wider else protocol)
+
+        with recorded() as stored, patch.object(backend, "pickle", SimpleNamespace(dumps=dumps)):
             if case["is_iter"]:
                 list(backend.cache_memoize_iter(key, items, **options))
             else:
@@ -129,14 +145,14 @@ def record_entries() -> Iterator[dict[str, Any]]:
             "large": large,
             "compress": options.get("compress_large_data", True),
             "secret": encode(secret(options)),
-            "pickles": [described_pickle(item) for item in items],
+            "pickles": list(map(described_pickle, items, protocols)),
             "stored": [{"key": full} | described(value, large=large) for full, value in stored],
         }
 
 
-def described_pickle(item: Any) -> dict[str, Any]:
+def described_pickle(item: Any, protocol: int) -> dict[str, Any]:
     """A pickle, or what to make it from: as text it is noise of that length."""
-    pickled = digested(pickle.dumps(item, protocol=0))
+    pickled = digested(pickle.dumps(item, protocol=protocol))
     return pickled | {"noise": len(item)} if "size" in pickled and isinstance(item, str) else pickled
 
 
@@ -161,6 +177,7 @@ def main() -> None:
     for name, record in (
         ("keys", record_keys),
         ("entries", record_entries),
+        ("wider", record_wider),
         ("crypto", record_crypto),
     ):
         lines = ",\n".join(json.dumps(vector) for vector in record())

@@ -1,4 +1,4 @@
-"""Which classes and functions a pickle from the cache may name."""
+"""Which classes, functions and instances a pickle from the cache may name."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ _ALWAYS_ALLOWED: Final[dict[tuple[str, str], Any]] = {
     ("copyreg", "_reconstructor"): copyreg._reconstructor,  # type: ignore[attr-defined]
 }
 
+#: The first protocol that names what a class holds: ``Outer.Inner``.
+_FIRST_WITH_DOTS: Final = 4
+
 #: What was there before the pickle, and will be there after it.
 _SHARED: Final = (type, FunctionType, BuiltinFunctionType, Enum)
 
@@ -79,9 +82,11 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, data: bytes, patterns: tuple[str, ...]) -> None:
         super().__init__(io.BytesIO(data))
         self._patterns = patterns
+        # The instances that the pickle names, and hasn't made.
+        self._named: list[Any] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the class or function, which gets imported only if it is allowed.
+        """Return the class, function or instance, which gets imported only if it is allowed.
 
         Raises:
             pickle.UnpicklingError: It is not.
@@ -97,17 +102,45 @@ class _Unpickler(pickle._Unpickler):
 
         full_name = ".".join(home)
 
-        # A dotted name would lead from an allowed module on into any that it has imported.
-        if "." not in home[1] and _is_allowed(full_name, self._patterns):
-            found = super().find_class(module, name)
+        if _is_allowed(full_name, self._patterns):
+            found = self._find(module, name, home)
 
-            # And so would the name of something that is at home elsewhere. Pickles name everything by its home.
-            if (getattr(found, "__module__", None), getattr(found, "__qualname__", None)) == home and (
-                isinstance(found, type) or full_name in self._patterns
-            ):
+            if isinstance(found, type):
+                return found
+
+            # What the pickle could call or change has to be spelled out.
+            if found is not None and (full_name in self._patterns or _is_inert(found)):
+                self._named.append(found)
+
                 return found
 
         raise pickle.UnpicklingError(f"{full_name} is not allowed by FASTBLETS_PICKLE_CLASSES")
+
+    def _find(self, module: str, name: str, home: tuple[str, str]) -> Any:
+        """Return what has its home there, None if the name leads to something else.
+
+        From an allowed module a name would lead on into any that it has imported. Pickles name everything by its home.
+        """
+        outer, _, _ = name.rpartition(".")
+
+        if outer and self.proto < _FIRST_WITH_DOTS:
+            return None
+
+        # Only classes hold what has a dotted name.
+        if outer and not isinstance(self._find(module, outer, (home[0], outer)), type):
+            return None
+
+        found = super().find_class(module, name)
+
+        if isinstance(found, type) or hasattr(found, "__qualname__"):
+            own_home = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+        elif type(found).__module__ == home[0]:
+            # An instance, which has a name if it says so itself.
+            own_home = home[0], found.__reduce_ex__(self.proto)
+        else:
+            return None
+
+        return found if own_home == home else None
 
     def get_extension(self, code: int) -> None:
         """Refuse a registered extension: what was found once is kept for all pickles, allowed or not.
@@ -125,12 +158,21 @@ class _Unpickler(pickle._Unpickler):
         Raises:
             pickle.UnpicklingError: It is not.
         """
-        if isinstance(self.stack[-2], _SHARED):
-            raise pickle.UnpicklingError(f"{self.stack[-2]!r} is not the pickle's own, so that it can't get a state")
+        instance = self.stack[-2]
+
+        if isinstance(instance, _SHARED) or any(instance is named for named in self._named):
+            raise pickle.UnpicklingError(f"{instance!r} is not the pickle's own, so that it can't get a state")
 
         super().load_build()  # type: ignore[misc]
 
     dispatch[pickle.BUILD[0]] = load_build
+
+
+def _is_inert(found: object) -> bool:
+    """Return whether no opcode calls a method of it, other than BUILD, which is refused."""
+    return not callable(found) and not any(
+        hasattr(found, name) for name in ("__setitem__", "append", "extend", "add")
+    )
 
 
 @lru_cache(maxsize=1024)
