@@ -66,9 +66,9 @@ CALLS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
         lambda: (_native.Sealer(KEY, b"full key"), pickle.dumps(text(), 0)),
         lambda given: given[0].seal_pickle(given[1], False),
     ),
-    "key": (text, lambda part: _native.make_full_key(part, ["a", part], None)),
-    "key that is escaped": (text, lambda part: _native.make_full_key(None, part + " ", None)),
-    "key that is encrypted": (text, lambda part: _native.make_full_key(part, ["a", part], KEY)),
+    "key": (text, lambda part: _native.make_full_key(part, ["a", part], None, None)),
+    "key that is escaped": (text, lambda part: _native.make_full_key(None, part + " ", None, None)),
+    "key that is encrypted": (text, lambda part: _native.make_full_key(part, ["a", part], KEY, None)),
     "inspect": (
         lambda: [pickle.dumps(text(), 0)],
         lambda chunks: _native.inspect_chunks(chunks, False, None, 1),

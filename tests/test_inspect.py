@@ -681,6 +681,7 @@ def test_forgetting_removes_all(cache_backend: BaseCache, options: Options) -> N
         "main": False,
         "chunks": 0,
         "older": (),
+        "encrypted": bool(options["use_encryption"]),
     }
     assert look("other", options).state == "whole"
 

@@ -149,7 +149,7 @@ def test_what_is_not_valid_under_an_older_key_is_a_miss(locmem: BaseCache, kind:
 
 
 def test_what_cannot_be_stored_again_is_returned_all_the_same(locmem: BaseCache) -> None:
-    for kind in KINDS:
+    for kind in ["small", "large", "iter", "iter-plain"]:
         with rotated(OLD):
             memoize(kind, lambda kind=kind: value_of(kind), force_overwrite=True)
         with rotated(NEW, OLD), failing("set", "set_many", "delete"):

@@ -126,8 +126,8 @@ def test_ci_runs_what_people_run() -> None:
     assert {"matrix" if name == "matrix-short" else name for name in CI} <= workflow_targets()
     assert {"lint", "test-all"} <= CI
     named = (ROOT / "README.md").read_text()
-    assert "`make test-all`" in named
-    assert "`make lint`" in named
+    assert "make test-all " in named
+    assert "make lint" in named
     assert re.search(r"^test-all: test ", MAKEFILE, re.MULTILINE)
 
 

@@ -139,6 +139,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         pass
 
 
+@pytest.mark.linux("SIGALRM")
 @pytest.mark.parametrize("error", [TimeLimitError, KeyboardInterrupt])
 @pytest.mark.parametrize("make", [long_ints, lambda: [Plain(a=10**30 + number) for number in range(MANY // 10)]])
 def test_no_exception_of_a_signal_is_lost(
@@ -162,6 +163,7 @@ def test_no_exception_of_a_signal_is_lost(
         assert len(came) == 20
 
 
+@pytest.mark.linux("SIGALRM")
 def test_what_a_signal_changes_is_written_before_or_after(alarm: Callable[[Callable[[], None]], None]) -> None:
     for number in range(30):
         items = long_ints()
@@ -202,6 +204,7 @@ def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("module_with_a_limit", None)
 
 
+@pytest.mark.linux("SIGALRM")
 def test_a_signal_while_a_class_is_imported(limited: str) -> None:
     data = f"ccopy_reg\n_reconstructor\n(c{limited}\nClass\nc__builtin__\nobject\nNtR.".encode()
     with pytest.raises(TimeLimitError):

@@ -146,14 +146,13 @@ def test_two_installations_share_a_cache(
         ]
 
 
+@pytest.mark.linux("/proc")
 def test_the_thread_and_its_connection_are_gone(tmp_path: Path) -> None:
     code = """
 fetch()
 files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
 say([threading.active_count(), [file for file in files if file.endswith(".sqlite")]])
 """
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("this system has no /proc")
     assert run(code, tmp_path, DATABASES={"default": database(tmp_path, "example.com")}) == [1, []]
 
 

@@ -310,9 +310,11 @@ def test_many_requests_log_one_error_each(shaky: Shaky, how: str, caplog: pytest
     for number in range(4):
         assert cache_memoize(f"key {number}", lambda: BIG, large_data=True, lock=CacheLock()) == BIG
         lines += [line for record in caplog.records for line in logging.Formatter().format(record).splitlines()]
+        tracebacks = [record for record in caplog.records if record.exc_info]
         caplog.clear()
-    # Djblets' two records and the client's own frames, once.
-    assert len(lines) < 4 * 60
+        assert len(tracebacks) == 1
+    # Djblets' two records and the client's own frames, once: Python 3.13 marks more of them than 3.10.
+    assert len(lines) < 4 * 100
 
 
 # What is no such error.

@@ -1,5 +1,6 @@
 //! AES-CFB8 on Python's bytes.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -16,8 +17,8 @@ pub(super) fn encrypt<'py>(
     key: &[u8],
     iv: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let iv = cipher::iv(iv)?;
-    let mut encryptor = cipher::Encryptor::new(Key::new(key)?, iv);
+    let iv = new_iv(iv)?;
+    let mut encryptor = cipher::Encryptor::new(new_key(key)?, iv);
     PyBytes::new_with(py, BLOCK_SIZE + data.len(), |output| {
         let (head, body) = output.split_at_mut(BLOCK_SIZE);
         head.copy_from_slice(&iv);
@@ -30,9 +31,9 @@ pub(super) fn encrypt<'py>(
 #[pyfunction]
 #[pyo3(signature = (data, key, /))]
 pub(super) fn decrypt<'py>(py: Python<'py>, data: PyBackedBytes, key: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    let key = Key::new(key)?;
+    let key = new_key(key)?;
     let (head, body) = data.split_at(data.len().min(BLOCK_SIZE));
-    let mut decryptor = cipher::Decryptor::new(key, cipher::iv(head)?);
+    let mut decryptor = cipher::Decryptor::new(key, new_iv(head)?);
     decrypted(py, &mut decryptor, body)
 }
 
@@ -45,7 +46,7 @@ impl Encryptor {
     #[new]
     #[pyo3(signature = (key, iv, /))]
     fn new(key: &[u8], iv: &[u8]) -> PyResult<Self> {
-        Ok(Self(cipher::Encryptor::new(Key::new(key)?, cipher::iv(iv)?)))
+        Ok(Self(cipher::Encryptor::new(new_key(key)?, new_iv(iv)?)))
     }
 
     /// Encrypts the next piece.
@@ -67,7 +68,7 @@ impl Decryptor {
     #[new]
     #[pyo3(signature = (key, iv, /))]
     fn new(key: &[u8], iv: &[u8]) -> PyResult<Self> {
-        Ok(Self(cipher::Decryptor::new(Key::new(key)?, cipher::iv(iv)?)))
+        Ok(Self(cipher::Decryptor::new(new_key(key)?, new_iv(iv)?)))
     }
 
     /// Decrypts the next piece.
@@ -75,6 +76,16 @@ impl Decryptor {
     fn update<'py>(&mut self, py: Python<'py>, data: PyBackedBytes) -> PyResult<Bound<'py, PyBytes>> {
         decrypted(py, &mut self.0, &data)
     }
+}
+
+// pyca raises a ValueError here, and so does Djblets. An error of the codec is for those who read or store an entry.
+
+fn new_key(key: &[u8]) -> PyResult<Key<'_>> {
+    Key::new(key).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+fn new_iv(iv: &[u8]) -> PyResult<[u8; BLOCK_SIZE]> {
+    cipher::iv(iv).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 fn update_into(py: Python<'_>, encryptor: &mut cipher::Encryptor, data: &[u8], output: &mut [u8]) {

@@ -1,6 +1,7 @@
 //! Full cache keys of Python strings.
 
 use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple};
 
@@ -50,7 +51,10 @@ pub(super) fn make_chunk_keys<'py>(
     let keys = PyList::empty(py);
     for index in start..end {
         let joined = concat(&[&joined, format!("-{index}").as_bytes()])?;
-        keys.append(PyString::from_bytes(py, full(joined, encryption_key, max_bytes)?.as_bytes())?)?;
+        keys.append(PyString::from_bytes(
+            py,
+            full(joined, encryption_key, max_bytes)?.as_bytes(),
+        )?)?;
     }
     Ok(keys)
 }
@@ -98,8 +102,9 @@ fn encode<'a, 'py>(text: &'a Bound<'py, PyString>) -> PyResult<Encoded<'a, 'py>>
     if let Ok(text) = text.to_str() {
         return Ok(Encoded::Utf8(text));
     }
-    let encode = text.py().get_type::<PyString>().getattr("encode")?;
-    let bytes = encode.call1((text, "utf-8", "surrogatepass"))?;
+    let py = text.py();
+    let encode = py.get_type::<PyString>().getattr(intern!(py, "encode"))?;
+    let bytes = encode.call1((text, intern!(py, "utf-8"), intern!(py, "surrogatepass")))?;
     Ok(Encoded::Surrogates(bytes.cast_into()?))
 }
 
