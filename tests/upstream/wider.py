@@ -96,13 +96,14 @@ def items() -> list[Any]:
 def memoize(backend: ModuleType, name: str, make: Callable[[], list[Any]]) -> Iterator[list[Any]]:
     """The items by each mode, all of one mode together."""
     for number, (is_iter, options) in enumerate(MODES):
-        key = [name, str(number)]
+        # The oldest release knows no keys of several parts.
+        key = f"{name}.{number}"
         if is_iter:
             yield list(backend.cache_memoize_iter(key, lambda: iter(make()), **options))
         else:
             large = "compress_large_data" in options
             yield [
-                backend.cache_memoize([*key, str(place)], lambda place=place: make()[place], large_data=large, **options)
+                backend.cache_memoize(f"{key}.{place}", lambda place=place: make()[place], large_data=large, **options)
                 for place in range(len(items()))
             ]
 
