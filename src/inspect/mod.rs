@@ -1,11 +1,9 @@
 //! What stands in a stored stream, for people to look at. No pickle is executed, and no input can make it take much.
 //!
 //! - `tree`: what a pickle would build: classes are names, and calls are not made.
-//! - `plain`: as much of that as is worth showing, as a pickle of plain data.
-//! - `shown`: that pickle, read by `serde-pickle`, and how it looks in Python.
+//! - `render`: as much of that as is worth showing, as text.
 
-mod plain;
-mod shown;
+mod render;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -180,8 +178,7 @@ impl Stream {
 /// How one pickle looks, which the scanner must have found to be whole.
 fn show_pickle(pickle: &[u8]) -> Result<String> {
     let tree = tree::Tree::grow(pickle)?;
-    // Nothing is known that can't be read; if there is something, that is said.
-    let mut text = shown::read(&plain::pickle(&tree)).map_or("<can't be shown>".to_owned(), |shown| shown.to_string());
+    let mut text = render::render(&tree);
     if let Some((end, _)) = text.char_indices().nth(MOST_TEXT) {
         text.truncate(end);
         text.push_str(" …");
@@ -194,7 +191,7 @@ fn show_pickle(pickle: &[u8]) -> Result<String> {
 
 fn name(global: Global<'_>) -> String {
     match global {
-        Global::Named { module, name, .. } => shown::dotted(module, name),
+        Global::Named { module, name, .. } => render::dotted(module, name),
         Global::Extension(code) => format!("extension {code}"),
         Global::Unknown => "a name that only executing the pickle would tell".to_owned(),
     }

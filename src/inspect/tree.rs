@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result, append, concat, push};
+use crate::pickle::opcode;
 use crate::pickle::scan::{Operation, operations};
 
 /// The number of a node.
@@ -72,7 +73,7 @@ impl<'a> Tree<'a> {
         let mut at = 0;
         let mut ended = false;
         for operation in operations(pickle) {
-            if operation.opcode == b'.' {
+            if operation.opcode == opcode::STOP {
                 ended = true;
                 break;
             }
@@ -109,10 +110,9 @@ impl<'a> Grower<'a> {
     fn apply(&mut self, operation: Operation<'a>) -> Result<()> {
         let content = operation.content;
         match operation.opcode {
-            // PROTO FRAME READONLY_BUFFER
-            0x80 | 0x95 | 0x98 => Ok(()),
-            b'(' => push(&mut self.marks, self.stack.len()),
-            b'0' => {
+            opcode::PROTO | opcode::FRAME | opcode::READONLY_BUFFER => Ok(()),
+            opcode::MARK => push(&mut self.marks, self.stack.len()),
+            opcode::POP => {
                 if self.marks.last() == Some(&self.stack.len()) {
                     self.marks.pop();
                 } else {
@@ -120,47 +120,47 @@ impl<'a> Grower<'a> {
                 }
                 Ok(())
             }
-            b'1' => {
+            opcode::POP_MARK => {
                 let mark = self.mark();
                 self.stack.truncate(mark);
                 Ok(())
             }
-            b'2' => match self.stack.last() {
+            opcode::DUP => match self.stack.last() {
                 Some(&id) => push(&mut self.stack, id),
                 None => Ok(()),
             },
-            b'p' | b'q' | b'r' => self.put(number(operation)),
-            0x94 => self.put(self.memo.len() as u64),
-            b'g' | b'h' | b'j' => match self.memo.get(&number(operation)) {
+            opcode::PUT | opcode::BINPUT | opcode::LONG_BINPUT => self.put(number(operation)),
+            opcode::MEMOIZE => self.put(self.memo.len() as u64),
+            opcode::GET | opcode::BINGET | opcode::LONG_BINGET => match self.memo.get(&number(operation)) {
                 Some(&id) => push(&mut self.stack, id),
                 None => self.push(Node::Elsewhere("a memo that isn't there")),
             },
-            b']' => self.container(Kind::List, vec![]),
-            b')' => self.container(Kind::Tuple, vec![]),
-            b'}' => self.container(Kind::Dict, vec![]),
-            0x8f => self.container(Kind::Set, vec![]),
-            b'l' => self.collect(Kind::List),
-            b't' => self.collect(Kind::Tuple),
-            b'd' => self.collect(Kind::Dict),
-            0x91 => self.collect(Kind::FrozenSet),
-            0x85..=0x87 => {
-                let items = self.pop_many(usize::from(operation.opcode - 0x84))?;
+            opcode::EMPTY_LIST => self.container(Kind::List, vec![]),
+            opcode::EMPTY_TUPLE => self.container(Kind::Tuple, vec![]),
+            opcode::EMPTY_DICT => self.container(Kind::Dict, vec![]),
+            opcode::EMPTY_SET => self.container(Kind::Set, vec![]),
+            opcode::LIST => self.collect(Kind::List),
+            opcode::TUPLE => self.collect(Kind::Tuple),
+            opcode::DICT => self.collect(Kind::Dict),
+            opcode::FROZENSET => self.collect(Kind::FrozenSet),
+            opcode::TUPLE1..=opcode::TUPLE3 => {
+                let items = self.pop_many(usize::from(operation.opcode - opcode::EXT4))?;
                 self.container(Kind::Tuple, items)
             }
-            b'a' => {
+            opcode::APPEND => {
                 let items = self.pop_many(1)?;
                 self.extend(&items, false)
             }
-            b's' => {
+            opcode::SETITEM => {
                 let items = self.pop_many(2)?;
                 self.extend(&items, true)
             }
-            b'e' | b'u' | 0x90 => {
+            opcode::APPENDS | opcode::SETITEMS | opcode::ADDITEMS => {
                 let items = self.since_mark()?;
-                self.extend(&items, operation.opcode == b'u')
+                self.extend(&items, operation.opcode == opcode::SETITEMS)
             }
-            b'c' => self.line_global(content),
-            0x93 => {
+            opcode::GLOBAL => self.line_global(content),
+            opcode::STACK_GLOBAL => {
                 let names = self.pop_many(2)?;
                 let mut texts = names.iter().map(|&id| match self.nodes.get(id) {
                     Some(Node::Literal(literal)) => literal.content,
@@ -169,42 +169,40 @@ impl<'a> Grower<'a> {
                 let (module, name) = (texts.next().unwrap_or(b"?"), texts.next().unwrap_or(b"?"));
                 self.push(Node::Global { module, name })
             }
-            // REDUCE NEWOBJ
-            b'R' | 0x81 => {
+            opcode::REDUCE | opcode::NEWOBJ => {
                 let arguments = self.pop_many(1)?;
                 self.call(arguments)
             }
-            // NEWOBJ_EX
-            0x92 => {
+            opcode::NEWOBJ_EX => {
                 let arguments = self.pop_many(2)?;
                 self.call(arguments)
             }
-            b'i' => {
+            opcode::INST => {
                 let arguments = self.since_mark()?;
                 self.line_global(content)?;
                 self.call_with(arguments)
             }
-            b'o' => {
+            opcode::OBJ => {
                 let mut arguments = self.since_mark()?;
                 if !arguments.is_empty() {
                     push(&mut self.stack, arguments.remove(0))?;
                 }
                 self.call_with(arguments)
             }
-            b'b' => {
+            opcode::BUILD => {
                 let new = self.pop_many(1)?;
                 match self.top() {
                     Some(Node::Call { state, .. }) => append(state, &new),
                     _ => Ok(()),
                 }
             }
-            b'P' => self.push(Node::Elsewhere("a persistent object")),
-            b'Q' => {
+            opcode::PERSID => self.push(Node::Elsewhere("a persistent object")),
+            opcode::BINPERSID => {
                 self.stack.pop();
                 self.push(Node::Elsewhere("a persistent object"))
             }
-            0x82..=0x84 => self.push(Node::Elsewhere("an object of copyreg's extension registry")),
-            0x97 => self.push(Node::Elsewhere("a buffer outside of the pickle")),
+            opcode::EXT1..=opcode::EXT4 => self.push(Node::Elsewhere("an object of copyreg's extension registry")),
+            opcode::NEXT_BUFFER => self.push(Node::Elsewhere("a buffer outside of the pickle")),
             _ => self.push(Node::Literal(operation)),
         }
     }
@@ -336,7 +334,7 @@ impl<'a> Grower<'a> {
 
 fn number(operation: Operation<'_>) -> u64 {
     let content = operation.content;
-    if operation.opcode == b'p' || operation.opcode == b'g' {
+    if matches!(operation.opcode, opcode::PUT | opcode::GET) {
         // What is no number names nothing that is there.
         let text = std::str::from_utf8(content).unwrap_or_default();
         return text.trim().parse().unwrap_or(u64::MAX);

@@ -3,6 +3,7 @@
 //! - [`write`]: the opcodes of protocol 0, byte for byte.
 //! - `decimal`: the digits of long ints.
 //! - [`line`]: lines that are known before they are read or written, as most are.
+//! - [`opcode`]: the opcodes by their names.
 //! - [`memo`]: which objects the pickle being written already holds.
 //! - [`scan`]: where a pickle ends, for every protocol, and which globals it names.
 //! - [`read`]: the opcodes that [`write`] writes, back into their arguments.
@@ -12,6 +13,7 @@ mod find;
 pub mod line;
 mod mask;
 pub mod memo;
+pub mod opcode;
 pub mod read;
 pub mod scan;
 pub mod write;

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use super::find::{ONES, find, zero_bytes};
 use super::line::Line;
 use super::mask;
+use super::opcode;
 use super::scan::line_end;
 
 /// One opcode of protocol 0 with its argument.
@@ -80,24 +81,24 @@ impl<'a> Tokens<'a> {
         let opcode = *self.data.get(self.at)?;
         self.at += 1;
         Some(match opcode {
-            b'p' => Token::Put(self.number()?),
-            b'V' => Token::Text(self.line()?),
-            b's' => Token::SetItem,
-            b'a' => Token::Append,
-            b'I' => self.int_or_bool()?,
-            b'(' => Token::Mark,
-            b'l' => Token::List,
-            b'd' => Token::Dict,
-            b't' => Token::Tuple,
-            b'F' => Token::Float(float(self.line()?)?),
-            b'N' => Token::None,
-            b'g' => Token::Get(self.number()?),
-            b'L' => long(self.line()?)?,
-            b'c' => Token::Global(self.line()?, self.line()?),
-            b'R' => Token::Reduce,
-            b'b' => Token::Build,
-            b'0' => Token::Pop,
-            b'.' => Token::Stop,
+            opcode::PUT => Token::Put(self.number()?),
+            opcode::UNICODE => Token::Text(self.line()?),
+            opcode::SETITEM => Token::SetItem,
+            opcode::APPEND => Token::Append,
+            opcode::INT => self.int_or_bool()?,
+            opcode::MARK => Token::Mark,
+            opcode::LIST => Token::List,
+            opcode::DICT => Token::Dict,
+            opcode::TUPLE => Token::Tuple,
+            opcode::FLOAT => Token::Float(float(self.line()?)?),
+            opcode::NONE => Token::None,
+            opcode::GET => Token::Get(self.number()?),
+            opcode::LONG => long(self.line()?)?,
+            opcode::GLOBAL => Token::Global(self.line()?, self.line()?),
+            opcode::REDUCE => Token::Reduce,
+            opcode::BUILD => Token::Build,
+            opcode::POP => Token::Pop,
+            opcode::STOP => Token::Stop,
             _ => return None,
         })
     }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::find::find;
+use super::opcode;
 use crate::error::{Error, Result, push};
 
 const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
@@ -96,7 +97,7 @@ enum Meaning {
     Put,
     Memoize,
     LinePut,
-    /// Leaves the stack as it is: PROTO, FRAME.
+    /// Leaves the stack as it is: opcode::PROTO, FRAME.
     Framing,
 }
 
@@ -111,7 +112,7 @@ static OPCODES: [Option<Opcode>; 256] = {
     let mut table = [None; 256];
     let mut byte = 0;
     while byte < 256 {
-        table[byte] = opcode(byte as u8);
+        table[byte] = describe(byte as u8);
         byte += 1;
     }
     table
@@ -123,11 +124,7 @@ const LONGEST_NUMBER: usize = 8;
 /// The protocol of what protocol 0 can't carry.
 const WIDER_PROTOCOL: u8 = 4;
 
-const PROTO: u8 = 0x80;
-const FRAME: u8 = 0x95;
-const LONG4: u8 = 0x8b;
-
-const fn opcode(byte: u8) -> Option<Opcode> {
+const fn describe(byte: u8) -> Option<Opcode> {
     use Argument::{Counted, Fixed, Lines};
     use Meaning::{Extension, Framing, Get, Global, LinePut, Memoize, Other, Put, StackGlobal, String};
 
@@ -140,55 +137,57 @@ const fn opcode(byte: u8) -> Option<Opcode> {
     const EXTEND: Effect = Effect::ToMark { takes: 1, puts: 1 };
 
     let (argument, effect, meaning) = match byte {
-        b'(' => (NONE, Effect::Mark, Other),
-        b'.' => (NONE, Effect::Stop, Other),
-        b'0' => (NONE, Effect::Pop, Other),
-        b'1' => (NONE, Effect::ToMark { takes: 0, puts: 0 }, Other),
-        b'2' => (NONE, Effect::Replace { takes: 1, puts: 2 }, Other),
-        // NONE ] ) } NEWTRUE NEWFALSE EMPTY_SET NEXT_BUFFER
-        b'N' | b']' | b')' | b'}' | 0x88 | 0x89 | 0x8f | 0x97 => (NONE, PUSH, Other),
-        // BINPERSID TUPLE1 READONLY_BUFFER
-        b'Q' | 0x85 | 0x98 => (NONE, SAME, Other),
-        // REDUCE BUILD APPEND NEWOBJ TUPLE2
-        b'R' | b'b' | b'a' | 0x81 | 0x86 => (NONE, TWO_TO_ONE, Other),
-        // SETITEM TUPLE3 NEWOBJ_EX
-        b's' | 0x87 | 0x92 => (NONE, THREE_TO_ONE, Other),
-        // TUPLE LIST DICT OBJ FROZENSET
-        b't' | b'l' | b'd' | b'o' | 0x91 => (NONE, COLLECT, Other),
-        // APPENDS SETITEMS ADDITEMS
-        b'e' | b'u' | 0x90 => (NONE, EXTEND, Other),
-        // FLOAT INT LONG PERSID STRING UNICODE GET
-        b'F' | b'I' | b'L' | b'P' | b'S' | b'V' | b'g' => (Lines(1), PUSH, Other),
-        b'p' => (Lines(1), SAME, LinePut),
-        b'c' => (Lines(2), PUSH, Global),
-        b'i' => (Lines(2), COLLECT, Global),
-        // BININT1 BININT2 BININT BINFLOAT
-        b'K' => (Fixed(1), PUSH, Other),
-        b'M' => (Fixed(2), PUSH, Other),
-        b'J' => (Fixed(4), PUSH, Other),
-        b'G' => (Fixed(8), PUSH, Other),
-        // BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE
-        b'h' => (Fixed(1), PUSH, Get),
-        b'j' => (Fixed(4), PUSH, Get),
-        b'q' => (Fixed(1), SAME, Put),
-        b'r' => (Fixed(4), SAME, Put),
-        0x94 => (NONE, SAME, Memoize),
-        // EXT1 EXT2 EXT4 STACK_GLOBAL
-        0x82 => (Fixed(1), PUSH, Extension),
-        0x83 => (Fixed(2), PUSH, Extension),
-        0x84 => (Fixed(4), PUSH, Extension),
-        0x93 => (NONE, TWO_TO_ONE, StackGlobal),
-        // PROTO FRAME
-        PROTO => (Fixed(1), Effect::Replace { takes: 0, puts: 0 }, Framing),
-        FRAME => (Fixed(8), Effect::Replace { takes: 0, puts: 0 }, Framing),
-        // SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 LONG1 LONG4
-        b'U' | b'C' | 0x8a => (Counted(1), PUSH, Other),
-        b'T' | b'B' | LONG4 => (Counted(4), PUSH, Other),
-        0x8e | 0x96 => (Counted(8), PUSH, Other),
-        // SHORT_BINUNICODE BINUNICODE BINUNICODE8
-        0x8c => (Counted(1), PUSH, String),
-        b'X' => (Counted(4), PUSH, String),
-        0x8d => (Counted(8), PUSH, String),
+        opcode::MARK => (NONE, Effect::Mark, Other),
+        opcode::STOP => (NONE, Effect::Stop, Other),
+        opcode::POP => (NONE, Effect::Pop, Other),
+        opcode::POP_MARK => (NONE, Effect::ToMark { takes: 0, puts: 0 }, Other),
+        opcode::DUP => (NONE, Effect::Replace { takes: 1, puts: 2 }, Other),
+        opcode::NONE
+        | opcode::EMPTY_LIST
+        | opcode::EMPTY_TUPLE
+        | opcode::EMPTY_DICT
+        | opcode::NEWTRUE
+        | opcode::NEWFALSE
+        | opcode::EMPTY_SET
+        | opcode::NEXT_BUFFER => (NONE, PUSH, Other),
+        opcode::BINPERSID | opcode::TUPLE1 | opcode::READONLY_BUFFER => (NONE, SAME, Other),
+        opcode::REDUCE | opcode::BUILD | opcode::APPEND | opcode::NEWOBJ | opcode::TUPLE2 => (NONE, TWO_TO_ONE, Other),
+        opcode::SETITEM | opcode::TUPLE3 | opcode::NEWOBJ_EX => (NONE, THREE_TO_ONE, Other),
+        opcode::TUPLE | opcode::LIST | opcode::DICT | opcode::OBJ | opcode::FROZENSET => (NONE, COLLECT, Other),
+        opcode::APPENDS | opcode::SETITEMS | opcode::ADDITEMS => (NONE, EXTEND, Other),
+        opcode::FLOAT
+        | opcode::INT
+        | opcode::LONG
+        | opcode::PERSID
+        | opcode::STRING
+        | opcode::UNICODE
+        | opcode::GET => (Lines(1), PUSH, Other),
+        opcode::PUT => (Lines(1), SAME, LinePut),
+        opcode::GLOBAL => (Lines(2), PUSH, Global),
+        opcode::INST => (Lines(2), COLLECT, Global),
+        opcode::BININT1 => (Fixed(1), PUSH, Other),
+        opcode::BININT2 => (Fixed(2), PUSH, Other),
+        opcode::BININT => (Fixed(4), PUSH, Other),
+        opcode::BINFLOAT => (Fixed(8), PUSH, Other),
+        opcode::BINGET => (Fixed(1), PUSH, Get),
+        opcode::LONG_BINGET => (Fixed(4), PUSH, Get),
+        opcode::BINPUT => (Fixed(1), SAME, Put),
+        opcode::LONG_BINPUT => (Fixed(4), SAME, Put),
+        opcode::MEMOIZE => (NONE, SAME, Memoize),
+        opcode::EXT1 => (Fixed(1), PUSH, Extension),
+        opcode::EXT2 => (Fixed(2), PUSH, Extension),
+        opcode::EXT4 => (Fixed(4), PUSH, Extension),
+        opcode::STACK_GLOBAL => (NONE, TWO_TO_ONE, StackGlobal),
+        // PROTO opcode::FRAME
+        opcode::PROTO => (Fixed(1), Effect::Replace { takes: 0, puts: 0 }, Framing),
+        opcode::FRAME => (Fixed(8), Effect::Replace { takes: 0, puts: 0 }, Framing),
+        // SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 LONG1 opcode::LONG4
+        opcode::SHORT_BINSTRING | opcode::SHORT_BINBYTES | opcode::LONG1 => (Counted(1), PUSH, Other),
+        opcode::BINSTRING | opcode::BINBYTES | opcode::LONG4 => (Counted(4), PUSH, Other),
+        opcode::BINBYTES8 | opcode::BYTEARRAY8 => (Counted(8), PUSH, Other),
+        opcode::SHORT_BINUNICODE => (Counted(1), PUSH, String),
+        opcode::BINUNICODE => (Counted(4), PUSH, String),
+        opcode::BINUNICODE8 => (Counted(8), PUSH, String),
         _ => return None,
     };
     Some(Opcode {
@@ -202,25 +201,25 @@ const fn opcode(byte: u8) -> Option<Opcode> {
 const fn is_written_in_protocol_0(byte: u8) -> bool {
     matches!(
         byte,
-        b'(' | b'.'
-            | b'0'
-            | b'F'
-            | b'I'
-            | b'L'
-            | b'N'
-            | b'R'
-            | b'V'
-            | b'a'
-            | b'b'
-            | b'c'
-            | b'd'
-            | b'g'
-            | b'l'
-            | b'p'
-            | b's'
-            | b't'
+        opcode::MARK | opcode::STOP
+            | opcode::POP
+            | opcode::FLOAT
+            | opcode::INT
+            | opcode::LONG
+            | opcode::NONE
+            | opcode::REDUCE
+            | opcode::UNICODE
+            | opcode::APPEND
+            | opcode::BUILD
+            | opcode::GLOBAL
+            | opcode::DICT
+            | opcode::GET
+            | opcode::LIST
+            | opcode::PUT
+            | opcode::SETITEM
+            | opcode::TUPLE
             // TUPLE2: with a function that sets the state, a reduction has it in every protocol.
-            | 0x86
+            | opcode::TUPLE2
     )
 }
 
@@ -228,24 +227,20 @@ const fn is_written_in_protocol_0(byte: u8) -> bool {
 const fn is_written_in_protocol_4(byte: u8) -> bool {
     matches!(
         byte,
-        b'(' | b'.' | b'0' | b'1' | b'N' | b'R' | b'a' | b'b' | b'e' | b's' | b't' | b'u'
-            // BININT BININT1 BININT2 BINFLOAT LONG1 LONG4 NEWTRUE NEWFALSE
-            | b'J' | b'K' | b'M' | b'G' | 0x8a | LONG4 | 0x88 | 0x89
-            // SHORT_BINBYTES BINBYTES BINBYTES8 SHORT_BINUNICODE BINUNICODE BINUNICODE8
-            | b'C' | b'B' | 0x8e | 0x8c | b'X' | 0x8d
-            // EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST EMPTY_DICT EMPTY_SET FROZENSET ADDITEMS
-            | b')' | 0x85 | 0x86 | 0x87 | b']' | b'}' | 0x8f | 0x91 | 0x90
-            // STACK_GLOBAL EXT1 EXT2 EXT4 NEWOBJ NEWOBJ_EX
-            | 0x93 | 0x82 | 0x83 | 0x84 | 0x81 | 0x92
-            // BINGET LONG_BINGET MEMOIZE FRAME
-            | b'h' | b'j' | 0x94 | FRAME
+        opcode::MARK | opcode::STOP | opcode::POP | opcode::POP_MARK | opcode::NONE | opcode::REDUCE | opcode::APPEND | opcode::BUILD | opcode::APPENDS | opcode::SETITEM | opcode::TUPLE | opcode::SETITEMS
+            | opcode::BININT | opcode::BININT1 | opcode::BININT2 | opcode::BINFLOAT | opcode::LONG1 | opcode::LONG4 | opcode::NEWTRUE | opcode::NEWFALSE
+            | opcode::SHORT_BINBYTES | opcode::BINBYTES | opcode::BINBYTES8 | opcode::SHORT_BINUNICODE | opcode::BINUNICODE | opcode::BINUNICODE8
+            | opcode::EMPTY_TUPLE | opcode::TUPLE1 | opcode::TUPLE2 | opcode::TUPLE3 | opcode::EMPTY_LIST | opcode::EMPTY_DICT | opcode::EMPTY_SET | opcode::FROZENSET | opcode::ADDITEMS
+            | opcode::STACK_GLOBAL | opcode::EXT1 | opcode::EXT2 | opcode::EXT4 | opcode::NEWOBJ | opcode::NEWOBJ_EX
+            // BINGET LONG_BINGET MEMOIZE opcode::FRAME
+            | opcode::BINGET | opcode::LONG_BINGET | opcode::MEMOIZE | opcode::FRAME
     )
 }
 
 /// Every str that CPython writes gets a memo number.
 fn check_memoized(data: &[u8], end: usize) -> Result<()> {
     match data.get(end) {
-        Some(b'p') | None => Ok(()),
+        Some(&opcode::PUT) | None => Ok(()),
         Some(_) => Err(NOT_WRITTEN_SO),
     }
 }
@@ -459,12 +454,12 @@ impl Scanner {
         let depth = &mut self.depth;
         while let Some(&byte) = data.get(at) {
             match byte {
-                b'p' | b'V' | b'I' | b'g' | b'F' => {
+                opcode::PUT | opcode::UNICODE | opcode::INT | opcode::GET | opcode::FLOAT => {
                     let Some(end) = line_end(data, at + 1) else { break };
-                    if byte == b'V' && self.as_written {
+                    if byte == opcode::UNICODE && self.as_written {
                         check_memoized(data, end)?;
                     }
-                    if byte == b'p' {
+                    if byte == opcode::PUT {
                         if end - at - 1 > LONGEST_NUMBER {
                             break;
                         }
@@ -476,11 +471,11 @@ impl Scanner {
                     at = end;
                     continue;
                 }
-                b's' => depth.replace(3, 1)?,
-                b'a' => depth.replace(2, 1)?,
-                b'(' => depth.mark()?,
-                b'd' | b'l' | b't' => depth.collect(0, 1)?,
-                b'N' => depth.replace(0, 1)?,
+                opcode::SETITEM => depth.replace(3, 1)?,
+                opcode::APPEND => depth.replace(2, 1)?,
+                opcode::MARK => depth.mark()?,
+                opcode::DICT | opcode::LIST | opcode::TUPLE => depth.collect(0, 1)?,
+                opcode::NONE => depth.replace(0, 1)?,
                 _ => break,
             }
             at += 1;
@@ -514,10 +509,10 @@ impl Scanner {
             return Ok(Step::Stop(start));
         }
         let end = argument.end;
-        if byte == b'V' && self.as_written {
+        if byte == opcode::UNICODE && self.as_written {
             check_memoized(data, end)?;
         }
-        if byte == PROTO {
+        if byte == opcode::PROTO {
             self.protocol = data[argument.start];
         }
         self.follow(data, argument, opcode.meaning, found)?;
@@ -528,7 +523,9 @@ impl Scanner {
     /// Whether CPython's pickler writes the next opcode there.
     fn is_written(&self, data: &[u8], byte: u8) -> bool {
         match self.protocol {
-            0 if byte == PROTO => self.at == 0 && data.get(1).is_none_or(|&protocol| protocol == WIDER_PROTOCOL),
+            0 if byte == opcode::PROTO => {
+                self.at == 0 && data.get(1).is_none_or(|&protocol| protocol == WIDER_PROTOCOL)
+            }
             0 => is_written_in_protocol_0(byte),
             _ => is_written_in_protocol_4(byte),
         }
@@ -539,7 +536,7 @@ impl Scanner {
         match layout {
             Argument::Fixed(size) => {
                 let end = start + size;
-                if byte == FRAME {
+                if byte == opcode::FRAME {
                     return frame(data, start, end);
                 }
                 Ok((end <= data.len()).then_some(start..end))
@@ -548,7 +545,7 @@ impl Scanner {
                 let Some(length) = data.get(start..start + size).map(little_endian) else {
                     return Ok(None);
                 };
-                if byte == LONG4 && length > i32::MAX as u64 {
+                if byte == opcode::LONG4 && length > i32::MAX as u64 {
                     return Err(TOO_LONG);
                 }
                 let end = end_of(start + size, length)?;

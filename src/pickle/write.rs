@@ -3,6 +3,7 @@
 use super::decimal;
 use super::line::{self, Put};
 use super::mask;
+use super::opcode;
 use crate::error::{Result, append, grow};
 
 /// The decimal digits of 00 to 99.
@@ -45,7 +46,7 @@ impl<'a> Writer<'a> {
     /// `None`.
     #[inline]
     pub fn none(&mut self) {
-        self.push(b'N');
+        self.push(opcode::NONE);
     }
 
     /// A bool: protocol 0 has no opcode for it, and spells it as an int that no int is spelled like.
@@ -67,7 +68,7 @@ impl<'a> Writer<'a> {
 
     /// An int of any length, by its bytes in two's complement, the lowest first. Returns how many digits it has.
     pub fn long(&mut self, bytes: &[u8]) -> usize {
-        self.push(b'L');
+        self.push(opcode::LONG);
         let digits = match decimal::append(bytes, self.out) {
             Ok(digits) => digits,
             Err(error) => {
@@ -81,7 +82,7 @@ impl<'a> Writer<'a> {
 
     /// A float, as Python's `repr` spells it.
     pub fn float(&mut self, value: f64) {
-        self.push(b'F');
+        self.push(opcode::FLOAT);
         float_repr(value, self);
         self.push(b'\n');
     }
@@ -92,7 +93,7 @@ impl<'a> Writer<'a> {
         if text.len() <= BLOCK {
             self.short_latin1(text);
         } else {
-            self.push(b'V');
+            self.push(opcode::UNICODE);
             self.attempt(|out| escape_latin1(text, out));
             self.push(b'\n');
         }
@@ -103,7 +104,7 @@ impl<'a> Writer<'a> {
         // Filled up with what is never escaped, so that the block can be looked at whole.
         let mut block = [b' '; BLOCK];
         block[..text.len()].copy_from_slice(text);
-        self.push(b'V');
+        self.push(opcode::UNICODE);
         if any_escaped(&block) {
             self.attempt(|out| escape_latin1(text, out));
         } else {
@@ -114,21 +115,21 @@ impl<'a> Writer<'a> {
 
     /// A str whose characters are all below U+10000.
     pub fn ucs2(&mut self, text: &[u16]) {
-        self.push(b'V');
+        self.push(opcode::UNICODE);
         self.attempt(|out| escape_wide(text, out));
         self.push(b'\n');
     }
 
     /// Any str, as code points.
     pub fn ucs4(&mut self, text: &[u32]) {
-        self.push(b'V');
+        self.push(opcode::UNICODE);
         self.attempt(|out| escape_wide(text, out));
         self.push(b'\n');
     }
 
     /// A class or function.
     pub fn global(&mut self, module: &[u8], name: &[u8]) {
-        self.push(b'c');
+        self.push(opcode::GLOBAL);
         self.extend(module);
         self.push(b'\n');
         self.extend(name);
@@ -138,13 +139,13 @@ impl<'a> Writer<'a> {
     /// The start of a tuple.
     #[inline]
     pub fn mark(&mut self) {
-        self.push(b'(');
+        self.push(opcode::MARK);
     }
 
     /// A tuple of everything behind the mark.
     #[inline]
     pub fn tuple(&mut self) {
-        self.push(b't');
+        self.push(opcode::TUPLE);
     }
 
     /// An empty list.
@@ -162,23 +163,23 @@ impl<'a> Writer<'a> {
     /// The last value becomes the list's next item.
     #[inline]
     pub fn append(&mut self) {
-        self.push(b'a');
+        self.push(opcode::APPEND);
     }
 
     /// The last two values become the dict's next key and value.
     #[inline]
     pub fn set_item(&mut self) {
-        self.push(b's');
+        self.push(opcode::SETITEM);
     }
 
     /// A call of a function with a tuple of arguments.
     pub fn reduce(&mut self) {
-        self.push(b'R');
+        self.push(opcode::REDUCE);
     }
 
     /// A dict of attributes is given to an instance.
     pub fn build(&mut self) {
-        self.push(b'b');
+        self.push(opcode::BUILD);
     }
 
     /// Puts the last value into the memo, under the number returned.
@@ -201,7 +202,7 @@ impl<'a> Writer<'a> {
 
     /// The end of the pickle. An error if it is not whole.
     pub fn stop(mut self) -> Result<()> {
-        self.push(b'.');
+        self.push(opcode::STOP);
         self.result
     }
 

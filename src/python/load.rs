@@ -10,6 +10,7 @@ use super::raw::{self, Characters};
 use super::walk::Walk;
 use crate::error::{concat, grow, push};
 use crate::pickle::line::{Line, Put};
+use crate::pickle::opcode;
 use crate::pickle::read::{Text, Token, Tokens};
 use crate::pickle::scan::{self, Scanner};
 
@@ -684,7 +685,7 @@ impl Keys {
         let place = &mut self.places[hash(ascii)];
         let key = Key {
             text: text.clone().unbind(),
-            line: Line::new(b'V', ascii),
+            line: Line::new(opcode::UNICODE, ascii),
             pickle: self.pickle,
             next: usize::from(*place),
             name: None,
