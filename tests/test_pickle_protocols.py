@@ -330,3 +330,26 @@ def test_any_value(value: Any) -> None:
         assert values.same(value, pickle.loads(pickled))
     else:
         assert pickled == expected
+
+
+@examples
+@given(st.lists(mixed, max_size=5))
+def test_any_items(items: list[Any]) -> None:
+    """What is kept from one item to the next changes nothing."""
+    writer = _native.LargeWriter(False, None, None)
+    stored, expected = [], b""
+    for item in items:
+        try:
+            expected += make_pickle(item)
+        except RecursionError:
+            with pytest.raises(RecursionError):
+                writer.write(item)
+        else:
+            writer.write(item)
+            stored.append(item)
+    writer.finish()
+    chunks = [*writer.take_full_chunks(), *filter(None, [writer.last_chunk()])]
+    assert b"".join(chunks) == expected
+    found = list(_native.read_items(chunks, False, None))
+    assert len(found) == len(stored)
+    assert all(map(values.same, stored, found))
