@@ -1,4 +1,4 @@
-"""Which items are stored in protocol 4, since protocol 0 refuses or changes them, and that they come back as they were."""
+"""Which items are stored in protocol 4, since protocol 0 refuses or changes them; they come back as they were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.cache.backends.base import BaseCache
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastblets import _native
@@ -199,9 +199,11 @@ def nested(value: Any) -> list[Any]:
 FORMS = [
     pytest.param({"use_encryption": True}, id="small-encrypted"),
     *(
-        pytest.param({"large_data": True, "compress_large_data": compress, "use_encryption": encrypt}, id=f"{one}-{two}")
-        for one, compress in (("plain", False), ("compressed", True))
-        for two, encrypt in (("clear", False), ("encrypted", True))
+        pytest.param(
+            {"large_data": True, "compress_large_data": compress, "use_encryption": encrypt}, id=f"{first}-{second}"
+        )
+        for first, compress in (("plain", False), ("compressed", True))
+        for second, encrypt in (("clear", False), ("encrypted", True))
     ),
 ]
 
@@ -272,7 +274,7 @@ def _classes(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         *(lists.map(cls) for cls in listings),
         *(dicts.map(cls) for cls in mappings),
         *(lists.map(cls) for cls in tuples),
-        # No two parts that they exchange are equal: whether equal instances are one the other would be code of theirs to tell.
+        # No two parts that they exchange are equal: to find that out of instances would run their own code.
         lists.map(lambda items: values.Reversed(enumerate(items))),
         children.map(lambda value: values.Crossed(value, [value])),
         *(st.builds(cls, children, children) for cls in (values.Point, values.Pair)),

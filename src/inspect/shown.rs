@@ -208,9 +208,8 @@ fn moment(callable: &Shown, arguments: &[Shown]) -> Option<String> {
     };
     // The top bit of the month, or of an hour without a date.
     const FOLD: u8 = 0x80;
-    let date = |year: [u8; 2], month: u8, day: u8| {
-        format!("{:04}-{:02}-{day:02}", u16::from_be_bytes(year), month & !FOLD)
-    };
+    let date =
+        |year: [u8; 2], month: u8, day: u8| format!("{:04}-{:02}-{day:02}", u16::from_be_bytes(year), month & !FOLD);
     let time = |hour: u8, minute: u8, second: u8, micro: [u8; 3]| {
         let micro = micro.iter().fold(0, |all, &byte| all << 8 | u32::from(byte));
         format!("{:02}:{minute:02}:{second:02}.{micro:06}", hour & !FOLD)
