@@ -31,7 +31,7 @@ fn in_pieces(data: &[u8], cuts: &[usize]) -> (Result<Option<usize>>, Vec<String>
 fn describe(global: Global<'_>) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match global {
-        Global::Named { module, name } => format!("{} {}", text(module), text(name)),
+        Global::Named { module, name, .. } => format!("{} {}", text(module), text(name)),
         Global::Extension(code) => format!("extension {code}"),
         Global::Unknown => "unknown".to_owned(),
     }

@@ -25,6 +25,7 @@ from fastblets import _native
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.inspect import EntryReport, forget_entry, inspect_entry
 from fastblets.secrets.crypto import aes_encrypt
+from tests import values
 from tests.backends import stored_bytes, use_cache
 from tests.canary import songs
 from tests.test_memoize import MODES
@@ -313,6 +314,44 @@ def test_no_small_encrypted_pickle_is_executed(locmem: BaseCache, tmp_path: Path
     report = inspect_entry("key", use_encryption=True)
     assert MKDIR in report.items[0].text
     assert not trap.path.exists()
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_items_of_both_protocols(locmem: BaseCache, options: Options) -> None:
+    items = [
+        "text",
+        values.SafeString("<b>"),
+        datetime.datetime(2023, 11, 5, 1, 30, fold=1),
+        {"a": [1]},
+        values.DataSlots([values.Masked("secret")]),
+        10**5000,
+        values.Plain(a=1),
+    ]
+    list(cache_memoize_iter("key", items, **options))
+    report = look("key", options, items=len(items))
+    assert (report.state, report.problems, report.item_count) == ("whole", (), len(items))
+    texts = [
+        "'text'",
+        "<django.utils.safestring.SafeString('<b>')>",
+        "<datetime.datetime 2023-11-05 01:30:00.000000 fold=1>",
+        "{'a': [1]}",
+        "<tests.values.DataSlots {'value': [<tests.values.Masked('secret')>]}>",
+        "<a number of 2077 bytes>",
+        "<tests.values.Plain {'a': 1}>",
+    ]
+    assert [item.text for item in report.items] == texts
+    assert {"django.utils.safestring.SafeString", "tests.values.Masked", "tests.values.Plain"} <= set(report.names)
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_encrypted_values_of_protocol_4(locmem: BaseCache, seal: bool) -> None:
+    with override_settings(FASTBLETS_SEAL=seal):
+        # Safe text of digits is no count of chunks.
+        cache_memoize("key", lambda: values.SafeString("3"), use_encryption=True)
+        report = inspect_entry("key", use_encryption=True)
+        assert (report.kind, report.state, report.problems) == ("small", "whole", ())
+        assert report.items[0].text == "<django.utils.safestring.SafeString('3')>"
+        assert report.seal == ("valid" if seal else "none")
 
 
 def test_objects_have_their_names(locmem: BaseCache) -> None:

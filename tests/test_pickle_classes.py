@@ -68,7 +68,6 @@ class Singleton:
         return self._name
 
 
-
 class CallableSingleton(Singleton):
     def __call__(self) -> None:
         songs.append("called")

@@ -1,4 +1,4 @@
-"""Which items are stored in protocol 4, since protocol 0 refuses or changes them, and that they come back as they were."""
+"""Which items are stored in protocol 4, since protocol 0 refuses or changes them; they come back as they were."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.cache.backends.base import BaseCache
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastblets import _native
@@ -199,9 +199,11 @@ def nested(value: Any) -> list[Any]:
 FORMS = [
     pytest.param({"use_encryption": True}, id="small-encrypted"),
     *(
-        pytest.param({"large_data": True, "compress_large_data": compress, "use_encryption": encrypt}, id=f"{one}-{two}")
-        for one, compress in (("plain", False), ("compressed", True))
-        for two, encrypt in (("clear", False), ("encrypted", True))
+        pytest.param(
+            {"large_data": True, "compress_large_data": compress, "use_encryption": encrypt}, id=f"{first}-{second}"
+        )
+        for first, compress in (("plain", False), ("compressed", True))
+        for second, encrypt in (("clear", False), ("encrypted", True))
     ),
 ]
 
@@ -272,7 +274,7 @@ def _classes(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         *(lists.map(cls) for cls in listings),
         *(dicts.map(cls) for cls in mappings),
         *(lists.map(cls) for cls in tuples),
-        # No two parts that they exchange are equal: whether equal instances are one the other would be code of theirs to tell.
+        # No two parts that they exchange are equal: to find that out of instances would run their own code.
         lists.map(lambda items: values.Reversed(enumerate(items))),
         children.map(lambda value: values.Crossed(value, [value])),
         *(st.builds(cls, children, children) for cls in (values.Point, values.Pair)),
@@ -330,3 +332,26 @@ def test_any_value(value: Any) -> None:
         assert values.same(value, pickle.loads(pickled))
     else:
         assert pickled == expected
+
+
+@examples
+@given(st.lists(mixed, max_size=5))
+def test_any_items(items: list[Any]) -> None:
+    """What is kept from one item to the next changes nothing."""
+    writer = _native.LargeWriter(False, None, None)
+    stored, expected = [], b""
+    for item in items:
+        try:
+            expected += make_pickle(item)
+        except RecursionError:
+            with pytest.raises(RecursionError):
+                writer.write(item)
+        else:
+            writer.write(item)
+            stored.append(item)
+    writer.finish()
+    chunks = [*writer.take_full_chunks(), *filter(None, [writer.last_chunk()])]
+    assert b"".join(chunks) == expected
+    found = list(_native.read_items(chunks, False, None))
+    assert len(found) == len(stored)
+    assert all(map(values.same, stored, found))

@@ -105,7 +105,8 @@ NAMES = {
     **{name: value for name, value in globals().items() if not name.startswith("_")},
     **{item.__name__: item for item in (Counter, OrderedDict, defaultdict, deque, date, datetime, time, timedelta)},
     **{item.__name__: item for item in (Decimal, Fraction, UUID, ZoneInfo, PurePosixPath, SimpleNamespace)},
-    **{"format_html": format_html, "gettext_lazy": gettext_lazy, "ip_address": ip_address, "mark_safe": mark_safe, "partial": partial},
+    **{"format_html": format_html, "gettext_lazy": gettext_lazy, "mark_safe": mark_safe},
+    **{"ip_address": ip_address, "partial": partial},
     **{"re": re, "sys": sys, "threading": threading},
 }
 

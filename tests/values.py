@@ -102,7 +102,8 @@ class Slots:
         self.value = value
 
     def __repr__(self) -> str:
-        return f"Slots({self.value!r})"
+        # Protocol 0 of Python 3.10 loses the value of a subclass.
+        return f"Slots({getattr(self, 'value', None)!r})"
 
 
 class SlotsWithState(Slots):

@@ -16,6 +16,7 @@ __all__ = [
     "ItemStream",
     "LargeWriter",
     "Sealer",
+    "count_walks",
     "decrypt",
     "decrypt_value",
     "encrypt",

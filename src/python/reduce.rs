@@ -275,6 +275,9 @@ struct Defaults {
     own_items: bool,
 }
 
+/// The arguments of `copyreg._reconstructor`, and the state.
+type Parts<'py> = (Bound<'py, PyTuple>, Option<Bound<'py, PyAny>>);
+
 /// The built-in type that holds an instance's own value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Base {
@@ -363,12 +366,8 @@ impl Defaults {
         Ok(reduction)
     }
 
-    /// The arguments of `copyreg._reconstructor` and the state, if that is how the object is reduced.
-    fn parts<'py>(
-        self,
-        object: &Bound<'py, PyAny>,
-        reduction: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<(Bound<'py, PyTuple>, Option<Bound<'py, PyAny>>)>> {
+    /// What Python takes the object apart into, if it does so by `copyreg._reconstructor`.
+    fn parts<'py>(self, object: &Bound<'py, PyAny>, reduction: &Bound<'py, PyAny>) -> PyResult<Option<Parts<'py>>> {
         let py = object.py();
         let Some(reduction) = raw::exact::<PyTuple>(reduction) else {
             return Ok(None);

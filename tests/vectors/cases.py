@@ -173,7 +173,8 @@ def wider_calls() -> Iterable[Case]:
     modes: list[dict[str, bool]] = [*MODES, {"use_encryption": True}]
     for (name, value), mode in product(_WIDER.items(), modes):
         large = "compress_large_data" in mode
-        yield _case(f"{name}, {_mode(mode) if large else 'small'}", [value], large_data=large, **mode) | {"protocols": [4]}
+        named = f"{name}, {_mode(mode) if large else 'small'}"
+        yield _case(named, [value], large_data=large, **mode) | {"protocols": [4]}
     items = ["text", _WIDER["masked text"], {"a": [1]}, *_WIDER.values(), None]
     protocols = [0, 4, 0, *[4] * len(_WIDER), 0]
     for mode in MODES:

@@ -170,9 +170,7 @@ class _Unpickler(pickle._Unpickler):
 
 def _is_inert(found: object) -> bool:
     """Return whether no opcode calls a method of it, other than BUILD, which is refused."""
-    return not callable(found) and not any(
-        hasattr(found, name) for name in ("__setitem__", "append", "extend", "add")
-    )
+    return not callable(found) and not any(hasattr(found, name) for name in ("__setitem__", "append", "extend", "add"))
 
 
 @lru_cache(maxsize=1024)

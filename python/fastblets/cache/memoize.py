@@ -117,8 +117,8 @@ class Wait:
 
     def __init__(self, lock: Lock, is_needless: Callable[[], bool]) -> None:
         """Take both."""
-        self.lock = lock
-        self.is_needless = is_needless
+        self.lock: Lock = lock
+        self.is_needless: Callable[[], bool] = is_needless
 
 
 class Memoize:

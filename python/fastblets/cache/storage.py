@@ -52,8 +52,8 @@ class Storage:
 
     def __init__(self, entry: Entry, options: Options) -> None:
         """Take the entry and its options. No cache is asked yet."""
-        self.entry = entry
-        self.options = options
+        self.entry: Entry = entry
+        self.options: Options = options
         #: Where a small value is looked for, and stored.
         self._cache: BaseCache | None = options.cache
 
