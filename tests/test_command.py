@@ -21,7 +21,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.inspect import inspect_entry
+from fastblets.diagnostics.inspector import inspect_entry
 from tests.backends import stored_bytes, use_cache
 from tools.servers import Memcached, Redis, missing_servers
 

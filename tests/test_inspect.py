@@ -23,7 +23,9 @@ from django.test import override_settings
 
 from fastblets import _native
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.inspect import EntryReport, forget_entry, inspect_entry
+from fastblets.diagnostics.forget import forget_entry
+from fastblets.diagnostics.inspector import inspect_entry
+from fastblets.diagnostics.report import EntryReport
 from fastblets.secrets.crypto import aes_encrypt
 from tests.backends import stored_bytes, use_cache
 from tests.canary import songs
@@ -681,6 +683,7 @@ def test_forgetting_removes_all(cache_backend: BaseCache, options: Options) -> N
         "main": False,
         "chunks": 0,
         "older": (),
+        "encrypted": options["use_encryption"],
     }
     assert look("other", options).state == "whole"
 

@@ -21,11 +21,12 @@ from django.utils.safestring import mark_safe
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.kinds import get_max_key_bytes, unwrap
 from fastblets.cache.synchronizer import GenerationSynchronizer
-from fastblets.inspect import forget_entry, inspect_entry
+from fastblets.diagnostics.forget import forget_entry
+from fastblets.diagnostics.inspector import inspect_entry
 from fastblets.protect.locks import CacheLock
 from tests.backends import FORWARDED, stored_bytes, use_cache
 from tests.parity import Library, Parity
-from tests.servers import Memcached
+from tools.servers import Memcached
 
 PLAIN = {"compress_large_data": False}
 #: Values of three chunks.
