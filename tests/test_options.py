@@ -14,9 +14,9 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
 
-from fastblets.cache import connection
+from fastblets.cache import shortcuts
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.cache.connection import get_cache
+from fastblets.cache.shortcuts import get_cache
 from fastblets.cache.synchronizer import GenerationSynchronizer
 from fastblets.protect.locks import CacheLock
 from tests.backends import stored_bytes
@@ -143,11 +143,11 @@ def test_a_value_in_place_of_what_computes_it(large: bool) -> None:
 
 def test_threads_are_told_apart_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
     # gevent puts its own function in there, perhaps after the import.
-    if not connection._has_states:
+    if not shortcuts._has_states:
         pytest.skip("this asgiref's locals have no states")
     threads: Iterator[int] = iter(range(100))
     assert get_cache() is get_cache()
     monkeypatch.setattr(threading, "get_ident", lambda: next(threads))
-    before = connection._found.get()
+    before = shortcuts._found.get()
     get_cache()
-    assert connection._found.get() is not before
+    assert shortcuts._found.get() is not before

@@ -27,7 +27,8 @@ from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_
 from fastblets.cache.kinds import DIGEST_SIZE, fits, measure_max_key_bytes, unwrap
 from fastblets.cache.options import get_expiration_time
 from fastblets.cache.seals import get_seal_key, resolve_seal
-from fastblets.conf import DOCUMENTATION, PREFIXES, SETTINGS, get_settings
+from fastblets.cache.shortcuts import get_settings
+from fastblets.conf import DOCUMENTATION, PREFIXES, SETTINGS
 from fastblets.memcached import get_item_limit
 from fastblets.replacement import MODULES
 from fastblets.secrets.crypto import AES_KEY_SIZES

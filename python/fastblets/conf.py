@@ -1,14 +1,11 @@
-"""Reading Django's settings."""
+"""The names of the settings, and where they are documented."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.conf import settings
-from django.utils.functional import empty
-
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
 
 #: All settings that are read.
@@ -29,19 +26,3 @@ PREFIXES: Final = ("DJBLETS_CACHE_", "FASTBLETS_")
 
 #: Where the pages of ``docs`` can be read without a copy of the repository.
 DOCUMENTATION: Final = "https://github.com/fastblets/fastblets/tree/main/docs"
-
-#: What the lazy settings keep: under "_wrapped" the real ones, which may be exchanged at any time. Looked at past their
-#: own ``__getattribute__()``, which is in Python.
-_lazy: Final = object.__getattribute__(settings, "__dict__")
-
-
-def get_settings() -> Any:
-    """Return Django's settings as they are now, to be asked at once: ``getattr(get_settings(), name, default)``.
-
-    ``django.conf.settings`` gives the same answers, but takes far longer where a setting is missing, which most of ours
-    mostly are: it goes through two ``__getattr__`` and an exception.
-    """
-    # While another thread exchanges them there are none for a moment.
-    wrapped = _lazy.get("_wrapped", empty)
-
-    return settings if wrapped is empty else wrapped

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
 from fastblets.cache.arguments import compute, refuse_async
-from fastblets.cache.connection import get_cache
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
@@ -18,8 +17,8 @@ from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
 from fastblets.cache.kinds import get_max_key_bytes
 from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
 from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Unset
+from fastblets.cache.shortcuts import get_cache, get_settings
 from fastblets.cache.storage import open_entry
-from fastblets.conf import get_settings
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from fastblets import _native
 from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.seals import get_seal_key
-from fastblets.conf import get_settings
+from fastblets.cache.shortcuts import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

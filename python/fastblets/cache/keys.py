@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 
 from fastblets.cache.failures import let_pass
+from fastblets.cache.shortcuts import get_settings
 from fastblets.cache.sites import get_sites
-from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
 if TYPE_CHECKING:

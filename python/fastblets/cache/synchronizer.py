@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from fastblets.cache.arguments import check_seconds
 from fastblets.cache.backend import make_cache_key
-from fastblets.cache.connection import cache
 from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import log_failure
+from fastblets.cache.shortcuts import cache
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import zlib
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from fastblets.cache.connection import cache
 from fastblets.cache.options import UNSET
+from fastblets.cache.shortcuts import cache
 
 if TYPE_CHECKING:
     from typing import Any, Final

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastblets.cache.connection import cache
 from fastblets.cache.entry import Entry
 from fastblets.cache.options import UNSET, Options
+from fastblets.cache.shortcuts import cache
 from fastblets.cache.storage import FETCH_SIZE
 from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, UNREADABLE, fetch, get_chunk
 from fastblets.diagnostics.report import Forgotten

@@ -14,13 +14,12 @@ from reprlib import Repr
 from typing import TYPE_CHECKING
 
 from fastblets import _native
-from fastblets.cache.connection import cache, get_cache
 from fastblets.cache.entry import Entry, get_chunk_sizes, must_have_seals, parse_count
 from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.seals import get_seal_key, resolve_seal
+from fastblets.cache.shortcuts import cache, get_cache, get_settings
 from fastblets.cache.storage import FETCH_SIZE
-from fastblets.conf import get_settings
 from fastblets.diagnostics.expiry import get_expiry
 from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, fetch, get_chunk
 from fastblets.diagnostics.report import EntryReport, ItemReport

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.cache.connection import cache
+from fastblets.cache.shortcuts import cache
 from fastblets.diagnostics.forget import forget_entry
 from fastblets.diagnostics.inspector import inspect_entry
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from fastblets.cache.arguments import check_seconds
 from fastblets.cache.backend import make_cache_key
-from fastblets.cache.connection import cache
 from fastblets.cache.failures import log_failure
+from fastblets.cache.shortcuts import cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
