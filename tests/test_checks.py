@@ -24,7 +24,7 @@ from django.test import override_settings
 
 from fastblets import checks
 from fastblets.cache import backend
-from fastblets.conf import DOCUMENTATION, SETTINGS
+from fastblets.conf import DOCUMENTATION, RENAMED, SETTINGS
 from fastblets.replacement import MODULES
 from tests.backends import locmem_config
 from tools.servers import Memcached, missing_servers
@@ -128,7 +128,7 @@ def test_a_key_that_everybody_knows() -> None:
 WRONG = [
     (
         "E003",
-        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS",
+        "FASTBLETS_ENCRYPTION_KEY_FALLBACKS",
         [[b"hush"], ["hush" * 4, b"hush" * 5], b"hush" * 4, [None], None],
     ),
     ("E004", "FASTBLETS_SEAL", ["hush, a key in the wrong place", "required", 1, None]),
@@ -403,13 +403,38 @@ def test_a_setting_that_is_misspelt(name: str, similar: str) -> None:
 )
 def test_settings_that_are_right_or_of_others(name: str) -> None:
     right = {
-        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS": [KEY, "an older AES key"],
+        "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [KEY, "an older AES key"],
         "FASTBLETS_PICKLE_CLASSES": ["reports.models.*"],
         "FASTBLETS_SEAL": False,
     }
     value = right.get(name, KEY if name.endswith("_KEY") else 1)
     with override_settings(**{name: value}):
         assert found() == {}
+
+
+def test_a_setting_that_has_a_new_name() -> None:
+    for old, new in RENAMED.items():
+        with override_settings(**{old: [KEY]}):
+            messages = found(deploy=False)
+            assert list(messages) == ["fastblets.W014"]
+            assert messages["fastblets.W014"].msg == f"The setting {old} is called {new} now."
+            assert str(messages["fastblets.W014"].hint).startswith(f"Rename it to {new}. ")
+            with override_settings(**{new: [KEY]}):
+                messages = found(deploy=False)
+                assert list(messages) == ["fastblets.W014"]
+                assert str(messages["fastblets.W014"].hint).startswith("Remove it: ")
+        assert new in SETTINGS and old not in SETTINGS
+
+
+@pytest.mark.parametrize("value", [[b"hush"], None, b"hush" * 4], ids=repr)
+def test_a_wrong_value_under_an_old_name(value: object) -> None:
+    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=value):
+        messages = found(deploy=False)
+    assert sorted(messages) == ["fastblets.E003", "fastblets.W014"]
+    assert messages["fastblets.E003"].msg.startswith(
+        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys"
+    )
+    assert "hush" not in str(messages)
 
 
 @pytest.mark.parametrize("interval", [None, "60", -1, float("nan"), [60]], ids=repr)

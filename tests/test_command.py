@@ -180,9 +180,9 @@ def test_older_keys(locmem: BaseCache) -> None:
     with older:
         list(cache_memoize_iter("key", ITEMS, use_encryption=True))
         full_key = make_cache_key("key", use_encryption=True)
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"hush, no such one", b"hush"]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"hush, no such one", b"hush"]):
         assert "FALLBACKS must be" in fails("inspect", "key", "--encrypted")[1]
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"hush, an old one"]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"hush, an old one"]):
         outputs = [run(*command, "key", "--encrypted") for command in (["inspect"], ["inspect", "--json"], ["verify"])]
         assert lines(outputs[0])["form"] == "large, encrypted under older key 1, compressed"
         assert json.loads(outputs[1])["older_key"] == 1

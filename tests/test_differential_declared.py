@@ -207,6 +207,7 @@ def files(tmp_path: Path) -> Config:
     return {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(tmp_path)}
 
 
+@pytest.mark.linux("fork")
 def test_a_forked_child_leaves_a_lock_to_its_parent(both: Parity, files: Config) -> None:
     def is_still_held(library: Library) -> bool:
         with use_cache(files):
@@ -218,6 +219,7 @@ def test_a_forked_child_leaves_a_lock_to_its_parent(both: Parity, files: Config)
     assert both_ways(both, is_still_held) == [False, True]
 
 
+@pytest.mark.linux("fork")
 def test_a_forked_child_leaves_an_open_stream_to_its_parent(both: Parity, files: Config) -> None:
     def memoize(library: Library) -> bool:
         with use_cache(files):

@@ -538,11 +538,11 @@ def test_seals_are_not_judged_where_chunks_are_missing(locmem: BaseCache) -> Non
     assert inspect_entry("small", use_encryption=True).seal is None
 
 
-@pytest.mark.parametrize("name", ["FASTBLETS_SEAL", "FASTBLETS_SEAL_KEY", "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS"])
+@pytest.mark.parametrize("name", ["FASTBLETS_SEAL", "FASTBLETS_SEAL_KEY", "FASTBLETS_ENCRYPTION_KEY_FALLBACKS"])
 def test_a_wrong_setting_is_no_damage(locmem: BaseCache, name: str) -> None:
     list(cache_memoize_iter("key", ["a"], seal=True))
     with override_settings(**{name: "hush"}), pytest.raises(ImproperlyConfigured, match=name) as raised:
-        inspect_entry("key", use_encryption=name.startswith("DJBLETS"))
+        inspect_entry("key", use_encryption=name.endswith("FALLBACKS"))
     assert "hush" not in str(raised.value)
 
 
@@ -550,7 +550,7 @@ NEW, OLD, OLDEST = b"the newest key..", b"the old key of 24 bytes.", b"the oldes
 
 
 def rotated(key: bytes, *older: bytes) -> Any:
-    return override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=key, DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[*older])
+    return override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=key, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[*older])
 
 
 @pytest.mark.parametrize("seal", [False, True])

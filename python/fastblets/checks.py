@@ -28,7 +28,7 @@ from fastblets.cache.kinds import DIGEST_SIZE, fits, measure_max_key_bytes, unwr
 from fastblets.cache.options import get_expiration_time
 from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.cache.shortcuts import get_settings
-from fastblets.conf import DOCUMENTATION, PREFIXES, SETTINGS
+from fastblets.conf import DOCUMENTATION, PREFIXES, RENAMED, SETTINGS
 from fastblets.memcached import get_item_limit
 from fastblets.replacement import MODULES
 from fastblets.secrets.crypto import AES_KEY_SIZES
@@ -51,7 +51,7 @@ __all__ = ["IDS", "register_checks"]
 
 #: The ids of all checks.
 IDS: Final = tuple(
-    f"fastblets.{kind}{number:03}" for kind, count in (("E", 7), ("W", 13)) for number in range(1, count + 1)
+    f"fastblets.{kind}{number:03}" for kind, count in (("E", 7), ("W", 14)) for number in range(1, count + 1)
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. It has the length of an AES key.
@@ -115,10 +115,16 @@ def _make_message(check: str, text: str, hint: str) -> CheckMessage:
 
 @_check()
 def check_settings() -> Findings:
-    """Check the names of settings: W005, W006."""
+    """Check the names of settings: W005, W006, W014."""
     # Django's defaults are not the project's mistakes.
     for name in sorted(name for name in dir(settings) if name.isupper() and settings.is_overridden(name)):  # type: ignore[misc]
         if name in SETTINGS:
+            continue
+
+        if name in RENAMED:
+            new = RENAMED[name]
+            hint = f"Remove it: {new} is set, so it is not read." if hasattr(settings, new) else f"Rename it to {new}."
+            yield "W014", f"The setting {name} is called {new} now.", hint
             continue
 
         similar = get_close_matches(name, SETTINGS, 1, _SIMILARITY)

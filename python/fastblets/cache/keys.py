@@ -13,7 +13,11 @@ from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_k
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Final
+
+
+#: Stands for a setting that is not set.
+_UNSET: Final = object()
 
 
 def get_key_prefix(settings: Any) -> str | None:
@@ -55,15 +59,20 @@ def get_encryption_key_fallbacks(settings: Any, key_in_use: bytes) -> Sequence[b
 
     Args:
         settings: Django's settings.
-        key_in_use: The key that is older than none, wherever it is listed.
+        key_in_use: The current key; skipped if it is also listed as a fallback.
 
     Raises:
         ImproperlyConfigured: The setting is no list of AES keys.
     """
-    setting: object = getattr(settings, "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
+    name = "FASTBLETS_ENCRYPTION_KEY_FALLBACKS"
+    setting: object = getattr(settings, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS", _UNSET)
 
-    if setting == ():
-        return ()
+    if setting is _UNSET:
+        name = "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS"
+        setting = getattr(settings, "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", _UNSET)
+
+        if setting is _UNSET:
+            return ()
 
     if isinstance(setting, (list, tuple)):
         keys = [key.encode("utf-8") if isinstance(key, str) else key for key in setting]
@@ -71,9 +80,7 @@ def get_encryption_key_fallbacks(settings: Any, key_in_use: bytes) -> Sequence[b
         if all(isinstance(key, bytes) and len(key) in AES_KEY_SIZES for key in keys):
             return [key for key in keys if key != key_in_use]
 
-    raise ImproperlyConfigured(
-        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys: text or bytes, each of 16, 24 or 32 bytes."
-    )
+    raise ImproperlyConfigured(f"{name} must be a list of AES keys: text or bytes, each of 16, 24 or 32 bytes.")
 
 
 def resolve_encryption_key(

@@ -50,6 +50,9 @@ class Storage:
 
     __slots__ = ("_cache", "entry", "options")
 
+    entry: Entry
+    options: Options
+
     def __init__(self, entry: Entry, options: Options) -> None:
         """Take the entry and its options. No cache is asked yet."""
         self.entry = entry
