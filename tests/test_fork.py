@@ -31,6 +31,7 @@ from fastblets.protect.locks import CacheLock
 from tests.backends import Backend, Config, Needs, chosen, use_cache
 
 pytestmark = [
+    pytest.mark.linux("fork"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
 ]

@@ -1,4 +1,4 @@
-"""Full cache keys: the site's prefix, the default encryption key, and what is made of them."""
+"""Full cache keys: the site's prefix, the default encryption key, and the key that is made with them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
+from fastblets import _native
 from fastblets.cache.failures import let_pass
-from fastblets.cache.shortcuts import get_settings
+from fastblets.cache.kinds import get_max_key_bytes
+from fastblets.cache.shortcuts import get_cache, get_settings
 from fastblets.cache.sites import get_sites
 from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
@@ -18,6 +20,26 @@ if TYPE_CHECKING:
 
 #: Stands for a setting that is not set.
 _UNSET: Final = object()
+
+
+def make_full_key(
+    key: str | Sequence[str], use_encryption: bool | None = None, encryption_key: bytes | None = None
+) -> str:
+    """Return the full cache key for a base key.
+
+    For the arguments and errors see :func:`~fastblets.cache.backend.make_cache_key`.
+    """
+    settings = get_settings()
+
+    try:
+        max_bytes = get_max_key_bytes(get_cache())
+    except Exception:
+        # A cache that can't be had tells nothing of its keys. Its error is raised where it is used.
+        max_bytes = None
+
+    return _native.make_full_key(
+        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key), max_bytes
+    )
 
 
 def get_key_prefix(settings: Any) -> str | None:
