@@ -6,7 +6,6 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,6 @@ from django.test import override_settings
 from fastblets.cache import shortcuts
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.shortcuts import get_cache
-from fastblets.cache.synchronizer import GenerationSynchronizer
 from fastblets.protect.locks import CacheLock
 from tests.backends import stored_bytes
 
@@ -67,23 +65,6 @@ def test_a_setting_that_is_no_expiration(
         assert memoize("key", lambda: [1]) == [1]
     assert "CACHE_EXPIRATION_TIME must be a number of seconds or None, not of type" in caplog.text
     assert stored_bytes(locmem) == {}
-
-
-@pytest.mark.parametrize("name", ["lock_expiration_secs", "retry_secs", "timeout_secs"])
-@pytest.mark.parametrize("value", [None, "30", timedelta(seconds=30)])
-def test_what_is_no_time_of_a_lock(name: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=rf"^{name} must be a number of seconds, not of type {type(value).__name__}"):
-        CacheLock("key", **{name: value})
-
-
-def test_numbers_of_other_types_are_numbers() -> None:
-    assert CacheLock("key", lock_expiration_secs=Decimal(30)).lock_expiration_secs == 30
-
-
-def test_what_is_no_expiration_of_a_generation() -> None:
-    with pytest.raises(TypeError, match=r"^cache_expiration_secs must be a number of seconds, not of type str"):
-        GenerationSynchronizer("key", cache_expiration_secs="1 day")  # type: ignore[arg-type]
-    GenerationSynchronizer("key", cache_expiration_secs=None)  # type: ignore[arg-type]
 
 
 @functions
