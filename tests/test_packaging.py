@@ -73,7 +73,7 @@ def test_each_job_of_the_workflows_has_all_pythons() -> None:
 
 def test_what_windows_lacks_is_marked_where_it_is_used() -> None:
     # These two only name it.
-    files = {*(ROOT / "tests").glob("test_*.py")} - {Path(__file__), ROOT / "tests" / "test_portability.py"}
+    files = {*(ROOT / "tests").rglob("test_*.py")} - {Path(__file__), ROOT / "tests" / "test_portability.py"}
     for path in sorted(files):
         text = path.read_text()
         lacking = re.findall(r"\bos\.(?:fork|register_at_fork)\b|\bSIG(?:ALRM|KILL|STOP|CONT|USR1|USR2)\b|/proc/", text)
