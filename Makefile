@@ -17,10 +17,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 N ?= 1000
 
 # What must hold for the fast paths as for CPython's pickle in their place.
-BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
+BOTH_WAYS := $(addprefix tests/,test_memoize.py test_vectors.py $(addprefix differential/test_,options.py values.py examples.py))
 
 # What exercises the unsafe code of src/python/raw.rs the most.
-UNSAFE := $(addprefix tests/test_,pickle_codec.py pickle_instances.py pickle_walk.py vectors.py differential_values.py)
+UNSAFE := $(addprefix tests/,test_pickle_codec.py test_pickle_instances.py test_pickle_walk.py test_vectors.py differential/test_values.py)
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
@@ -58,7 +58,7 @@ faults: build servers ## what fails on purpose, and what comes of it: docs/relia
 	$(BIN)/python -m tests.faults
 
 parity: build ## N=1000 random cases of each kind, beside Djblets
-	FASTBLETS_EXAMPLES=$(N) $(BIN)/python -m pytest --timeout 0 $(wildcard tests/test_differential_*.py)
+	FASTBLETS_EXAMPLES=$(N) $(BIN)/python -m pytest --timeout 0 tests/differential
 
 matrix: $(DEV) servers ## all tests on every Python here, with every Django
 	$(BIN)/python -m tools.matrix all

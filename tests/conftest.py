@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.core.cache.backends.base import BaseCache
 
 from fastblets import _native
+from fastblets.cache.backend import make_cache_key
 from tests.backends import BACKENDS, CHOICE, EVERYDAY, Backend, Needs, chosen, locmem_config, use_cache
 from tests.parity import Parity
 from tests.randomness import CountingIVs
@@ -86,6 +89,15 @@ def redis(start_server: Callable[[Redis], Redis]) -> Redis:
     return start_server(Redis())
 
 
+def get_needs(request: pytest.FixtureRequest, directory: Path) -> Needs:
+    """What backends need: servers are started when they are asked for."""
+    return Needs(
+        directory=directory,
+        memcached=lambda: request.getfixturevalue("memcached"),
+        redis=lambda: request.getfixturevalue("redis"),
+    )
+
+
 @pytest.fixture(
     params=[pytest.param(backend, id=backend.name, marks=getattr(pytest.mark, backend.name)) for backend in chosen()]
 )
@@ -94,13 +106,24 @@ def cache_backend(request: pytest.FixtureRequest, tmp_path: Path, db: None) -> I
     backend: Backend = request.param
     if not backend.installed:
         pytest.skip(f"{backend.module} isn't installed")
-    needs = Needs(
-        directory=tmp_path / "cache",
-        memcached=lambda: request.getfixturevalue("memcached"),
-        redis=lambda: request.getfixturevalue("redis"),
-    )
-    with use_cache(backend.config(needs)) as cache:
+    with use_cache(backend.config(get_needs(request, tmp_path / "cache"))) as cache:
         yield cache
+
+
+@pytest.fixture(
+    params=[pytest.param(backend, id=backend.name) for backend in BACKENDS if backend.name in ("pymemcache", "redis")]
+)
+def shared(request: pytest.FixtureRequest, tmp_path: Path, db: None) -> Iterator[dict[str, Any]]:
+    """The settings of a cache in a server, which is Django's default cache here, and empty."""
+    backend: Backend = request.param
+    if not backend.installed:
+        pytest.skip(f"{backend.module} isn't installed")
+    config = backend.config(get_needs(request, tmp_path))
+    with use_cache(config):
+        cache.set("computations", 0)
+        # Threads have no part in the test's database: the site has to be known ahead.
+        make_cache_key("key")
+        yield config
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +21,7 @@ from django.test import override_settings
 
 from fastblets import checks
 from fastblets.cache import backend
-from fastblets.conf import DOCUMENTATION, SETTINGS
+from fastblets.conf import DOCUMENTATION, RENAMED, SETTINGS
 from fastblets.replacement import MODULES
 from tests.backends import locmem_config
 from tools.servers import Memcached, missing_servers
@@ -128,7 +125,7 @@ def test_a_key_that_everybody_knows() -> None:
 WRONG = [
     (
         "E003",
-        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS",
+        "FASTBLETS_ENCRYPTION_KEY_FALLBACKS",
         [[b"hush"], ["hush" * 4, b"hush" * 5], b"hush" * 4, [None], None],
     ),
     ("E004", "FASTBLETS_SEAL", ["hush, a key in the wrong place", "required", 1, None]),
@@ -230,6 +227,12 @@ def test_the_limit_of_a_memcached(kind: str, size: str, expected: list[str]) -> 
         assert f"{server.address} takes items of up to 524,288 bytes" in messages["fastblets.W003"].msg
 
 
+def test_a_memcached_that_does_not_say_its_limit() -> None:
+    locations = {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": "nowhere.invalid:11211"}
+    with override_settings(CACHES={"default": locations}):
+        assert found() == {}
+
+
 @pytest.mark.parametrize("setting", ["1 day", timedelta(days=1), [1]])
 def test_an_expiration_that_is_no_number(setting: Any) -> None:
     with override_settings(CACHE_EXPIRATION_TIME=setting):
@@ -283,67 +286,6 @@ def test_a_prefix_that_leaves_no_room_for_keys(config: dict[str, Any], refused: 
     if refused:
         assert refused in messages["fastblets.W013"].msg
         assert "ppp" not in str(messages)
-
-
-@pytest.mark.parametrize("state", ["down", "frozen", "nowhere"])
-def test_a_memcached_that_says_nothing(state: str) -> None:
-    if Memcached.program in missing_servers():
-        pytest.skip("memcached isn't installed")
-    with Memcached() as server:
-        addresses = [server.address]
-        if state == "down":
-            server.kill()
-        elif state == "frozen":
-            server.freeze()
-        else:
-            addresses = ["nowhere.invalid:11211", "no port", "unix:/nowhere/at/all", "/nowhere", "[::1]:1"]
-        with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": addresses}}):
-            assert found() == {}
-
-
-def test_a_server_that_talks_without_end() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def talk() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                try:
-                    while True:
-                        connection.sendall(b"STAT x y\r\n")
-                        time.sleep(0.01)
-                except OSError:
-                    pass
-
-        threading.Thread(target=talk, daemon=True).start()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": address}}):
-            assert found() == {}
-
-
-def test_a_system_without_sockets_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
-    caches = {"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": "unix:/tmp/memcached.sock"}}
-    with override_settings(CACHES=caches):
-        assert found() == {}
-
-
-@pytest.mark.linux("sockets in files")
-def test_a_memcached_at_a_socket(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-
-        def answer() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                assert connection.recv(64) == b"stats settings\r\n"
-                connection.sendall(b"STAT maxbytes 1\r\nSTAT item_size_max 1000\r\nEND\r\n")
-
-        threading.Thread(target=answer, daemon=True).start()
-        location = f"unix:{path}"
-        with override_settings(CACHES={"default": {"BACKEND": f"{MEMCACHED}.PyMemcacheCache", "LOCATION": location}}):
-            assert "up to 1,000 bytes" in found()["fastblets.W003"].msg
 
 
 def test_djblets_that_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,13 +345,38 @@ def test_a_setting_that_is_misspelt(name: str, similar: str) -> None:
 )
 def test_settings_that_are_right_or_of_others(name: str) -> None:
     right = {
-        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS": [KEY, "an older AES key"],
+        "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [KEY, "an older AES key"],
         "FASTBLETS_PICKLE_CLASSES": ["reports.models.*"],
         "FASTBLETS_SEAL": False,
     }
     value = right.get(name, KEY if name.endswith("_KEY") else 1)
     with override_settings(**{name: value}):
         assert found() == {}
+
+
+def test_a_setting_that_has_a_new_name() -> None:
+    for old, new in RENAMED.items():
+        with override_settings(**{old: [KEY]}):
+            messages = found(deploy=False)
+            assert list(messages) == ["fastblets.W014"]
+            assert messages["fastblets.W014"].msg == f"The setting {old} is called {new} now."
+            assert str(messages["fastblets.W014"].hint).startswith(f"Rename it to {new}. ")
+            with override_settings(**{new: [KEY]}):
+                messages = found(deploy=False)
+                assert list(messages) == ["fastblets.W014"]
+                assert str(messages["fastblets.W014"].hint).startswith("Remove it: ")
+        assert new in SETTINGS and old not in SETTINGS
+
+
+@pytest.mark.parametrize("value", [[b"hush"], None, b"hush" * 4], ids=repr)
+def test_a_wrong_value_under_an_old_name(value: object) -> None:
+    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=value):
+        messages = found(deploy=False)
+    assert sorted(messages) == ["fastblets.E003", "fastblets.W014"]
+    assert messages["fastblets.E003"].msg.startswith(
+        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys"
+    )
+    assert "hush" not in str(messages)
 
 
 @pytest.mark.parametrize("interval", [None, "60", -1, float("nan"), [60]], ids=repr)

@@ -21,7 +21,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.inspect import inspect_entry
+from fastblets.diagnostics.inspector import inspect_entry
 from tests.backends import stored_bytes, use_cache
 from tools.servers import Memcached, Redis, missing_servers
 
@@ -180,9 +180,9 @@ def test_older_keys(locmem: BaseCache) -> None:
     with older:
         list(cache_memoize_iter("key", ITEMS, use_encryption=True))
         full_key = make_cache_key("key", use_encryption=True)
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"hush, no such one", b"hush"]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"hush, no such one", b"hush"]):
         assert "FALLBACKS must be" in fails("inspect", "key", "--encrypted")[1]
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"hush, an old one"]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"hush, an old one"]):
         outputs = [run(*command, "key", "--encrypted") for command in (["inspect"], ["inspect", "--json"], ["verify"])]
         assert lines(outputs[0])["form"] == "large, encrypted under older key 1, compressed"
         assert json.loads(outputs[1])["older_key"] == 1

@@ -126,18 +126,3 @@ def test_the_guides_defaults_of_a_lock_are_those_of_the_code() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\S+) \|$", (DOCS / "guide.md").read_text(), re.MULTILINE))
     options = {name: option for name, option in signature(CacheLock).parameters.items() if name != "key"}
     assert rows == {name: str(option.default) for name, option in options.items()}
-
-
-def test_the_map_of_the_house_has_its_rooms() -> None:
-    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## The map of the house")[2].partition("The arrows")[0]
-    rust, python = (
-        set(re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\| (`.*?) \|", part, re.MULTILINE))))
-        for part in table.split("| Python")
-    )
-    there = {path.stem for path in (ROOT / "src").iterdir()}
-    assert {name.strip("/").removesuffix(".rs") for name in rust} == there - {"lib", "error"}
-    package = ROOT / "python" / "fastblets"
-    there = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    # What everything else uses, and what needs no word.
-    small = {"conf.py", "deprecation.py"}
-    assert python == {name for name in there if "__init__" not in name} - small

@@ -249,7 +249,7 @@ def test_a_time_limit_while_the_site_is_looked_up(locmem: BaseCache, limit: type
 
 @limits
 def test_a_time_limit_while_looking_under_older_keys(locmem: BaseCache, limit: type[Exception]) -> None:
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16]):
         current = make_cache_key("key", **SECRET)
         for method in ("get", "delete"):
             with pytest.raises(limit), interrupted(limit, method, lambda key: key != current):
@@ -329,7 +329,7 @@ def fail_in_many_ways() -> Iterator[tuple[str, Callable[[], object]]]:
         generator.close()
 
     def older() -> None:
-        with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16]), failing("get"):
+        with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16]), failing("get"):
             cache_memoize("older", lambda: "value", large_data=True, **SECRET)
 
     def interrupted_wait() -> None:

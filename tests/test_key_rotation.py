@@ -31,9 +31,7 @@ KINDS = ["small", "large", "iter", "iter-plain", pytest.param("iter-long", marks
 
 
 def rotated(key: bytes, *older: bytes, **more: Any) -> Any:
-    return override_settings(
-        DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=key, DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=older, **more
-    )
+    return override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=key, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=older, **more)
 
 
 def never() -> Any:
@@ -148,12 +146,13 @@ def test_what_is_not_valid_under_an_older_key_is_a_miss(locmem: BaseCache, kind:
         assert memoize(kind, never) == ["computed"]
 
 
-def test_what_cannot_be_stored_again_is_returned_all_the_same(locmem: BaseCache) -> None:
-    for kind in ["small", "large", "iter", "iter-plain"]:
-        with rotated(OLD):
-            memoize(kind, lambda kind=kind: value_of(kind), force_overwrite=True)
-        with rotated(NEW, OLD), failing("set", "set_many", "delete"):
-            assert memoize(kind, never) == value_of(kind)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_stored_again_is_returned_all_the_same(locmem: BaseCache, kind: str) -> None:
+    value = value_of(kind)
+    with rotated(OLD):
+        memoize(kind, lambda: value)
+    with rotated(NEW, OLD), failing("set", "set_many", "delete"):
+        assert memoize(kind, never) == value
 
 
 def test_a_key_of_the_call_has_no_older_ones(locmem: BaseCache) -> None:
@@ -192,17 +191,37 @@ def test_nothing_more_is_asked_for_without_older_keys(locmem: BaseCache, monkeyp
 )
 def test_wrong_settings_are_told(locmem: BaseCache, wrong: Any) -> None:
     with (
-        override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=wrong),
+        override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=wrong),
         pytest.raises(ImproperlyConfigured, match="must be a list of AES keys") as raised,
     ):
         memoize("small", never)
     assert "sixteen bytes" not in str(raised.value)
 
 
+def test_the_settings_old_name_is_read_unless_the_new_one_is_set(locmem: BaseCache) -> None:
+    with rotated(OLD):
+        memoize("small", lambda: "value")
+    current = override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=NEW)
+    for newer in ([], (), [OLDEST]):
+        with (
+            current,
+            override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[OLD], FASTBLETS_ENCRYPTION_KEY_FALLBACKS=newer),
+        ):
+            assert memoize("small", lambda: "computed", expiration=0) == "computed"
+    locmem.delete(make_cache_key("key", use_encryption=True, encryption_key=NEW))
+    with current, override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[OLD]):
+        assert memoize("small", never) == "value"
+    with (
+        override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS="hush"),
+        pytest.raises(ImproperlyConfigured, match=r"^DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list"),
+    ):
+        memoize("small", never)
+
+
 def test_text_is_encoded(locmem: BaseCache) -> None:
     with rotated("ключключ".encode()):
         memoize("small", lambda: "value")
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=["ключключ"]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=["ключключ"]):
         assert memoize("small", never) == "value"
 
 

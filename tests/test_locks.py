@@ -1,14 +1,19 @@
-"""What CacheLock promises beyond one owner: no wait without an end, and no lock that fails in silence."""
+"""What CacheLock promises: one owner, no wait without an end, and no lock that fails in silence."""
 
 from __future__ import annotations
 
 import copy
+import gc
 import logging
+import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,10 +22,12 @@ from django.core.cache.backends.base import BaseCache
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.protect.locks import CacheLock
+from tests.backends import stored_bytes
+from tests.parity import Parity
+from tests.workers import PATIENCE, QUICK, in_threads, pause, workers
 
 pytestmark = pytest.mark.django_db
 
-PATIENCE = 20.0
 #: Whole seconds: memcached and Redis know no others.
 SHORT_LIFE = 1
 
@@ -81,17 +88,6 @@ def test_freezegun(locmem: BaseCache) -> None:
 
 
 # Threads.
-
-
-def in_threads(work: Callable[[int], Any], count: int) -> list[Any]:
-    barrier = threading.Barrier(count)
-
-    def run(number: int) -> Any:
-        barrier.wait(PATIENCE)
-        return work(number)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count), timeout=PATIENCE))
 
 
 def only(items: Iterator[Any]) -> Any:
@@ -320,3 +316,183 @@ def test_a_lock_that_could_not_be_had_is_not_said_to_have_ended(
 def no_lock_is_forgotten(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     assert "garbage collected" not in caplog.text
+
+
+# Arguments.
+
+
+@pytest.mark.parametrize("name", ["lock_expiration_secs", "retry_secs", "timeout_secs"])
+@pytest.mark.parametrize("value", [None, "30", timedelta(seconds=30)])
+def test_what_is_no_time_is_a_type_error(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be a number of seconds, not of type {type(value).__name__}"):
+        CacheLock("key", **{name: value})
+
+
+def test_numbers_of_other_types_are_numbers() -> None:
+    assert CacheLock("key", lock_expiration_secs=Decimal(30)).lock_expiration_secs == 30
+
+
+@pytest.mark.parametrize("seconds", [0, -0.5, -2, float("nan"), float("-inf")])
+@pytest.mark.parametrize("name", ["timeout_secs", "retry_secs", "lock_expiration_secs"])
+def test_a_lock_refuses_times_that_are_not_positive(name: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be (-1 or )?a positive value"):
+        CacheLock("lock", **{name: seconds})
+
+
+@pytest.mark.parametrize("name", ["retry_secs", "lock_expiration_secs"])
+def test_only_a_timeout_may_be_without_end(locmem: BaseCache, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be a positive value"):
+        CacheLock("lock", **{name: -1})
+    with CacheLock("lock", timeout_secs=-1) as lock:
+        assert lock.locked()
+
+
+@pytest.mark.parametrize("key", ["", []])
+def test_a_lock_without_a_key_cannot_be_acquired(locmem: BaseCache, key: Any) -> None:
+    lock = CacheLock(key)
+    for acquire in (lock.acquire, lock.__enter__):
+        with pytest.raises(ValueError, match="cache key for the lock must be provided"):
+            acquire()
+    assert not lock.locked()
+    assert stored_bytes(locmem) == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"timeout_secs": 0}, {"timeout_secs": -3}, {"retry_secs": 0}, {"key": ""}],
+    ids=str,
+)
+def test_both_refuse_a_lock_with_the_same_words(
+    both: Parity, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A lock that Djblets refuses to make fails again when it is collected, in here.
+    monkeypatch.setattr("djblets.protect.locks.CacheLock.acquired", False, raising=False)
+    trial = both(lambda library: library.locks.CacheLock(**{"key": "lock", **arguments}).acquire())
+    assert isinstance(trial.error, ValueError)
+    gc.collect()
+
+
+def test_each_time_is_checked_by_itself() -> None:
+    """None of the three lets another one pass."""
+    for name in ("timeout_secs", "retry_secs", "lock_expiration_secs"):
+        assert getattr(CacheLock("lock", **{name: 1.5}), name) == 1.5
+
+
+def test_a_lock_that_is_not_held_is_neither_extended_nor_released(locmem: BaseCache) -> None:
+    lock = CacheLock("lock")
+    with pytest.raises(AssertionError, match=r"^Cannot extend a lock that has not been acquired\.$"):
+        lock.update_expiration()
+    with pytest.raises(RuntimeError, match=r"^Cannot release a lock that was not acquired\.$"):
+        lock.release()
+    assert stored_bytes(locmem) == {}
+
+
+def test_a_lock_is_not_acquired_twice(locmem: BaseCache) -> None:
+    with CacheLock("lock") as lock:
+        for blocking in (False, True):
+            with pytest.raises(RuntimeError, match=r"^acquire\(\) is not reentrant for CacheLock instance"):
+                lock.acquire(blocking=blocking)
+        assert lock.locked()
+    assert not lock.locked()
+
+
+# On real servers, with many processes and threads.
+
+on_servers = pytest.mark.linux("servers, and SIGKILL")
+
+
+@on_servers
+@pytest.mark.slow
+def test_the_lock_of_a_killed_holder_ends_by_itself(shared: dict[str, Any]) -> None:
+    code = """
+lock = CacheLock("lock", lock_expiration_secs=2)
+lock.acquire()
+say("held")
+time.sleep(60)
+"""
+    with workers(shared, code, 1) as (holder,):
+        assert holder.hear() == ["held"]
+        lock = CacheLock("lock", **QUICK)
+        # Without a Site in the worker, its keys have no prefix.
+        lock.full_cache_key = "lock"
+        assert not lock.acquire(blocking=False)
+        os.kill(holder.process.pid, signal.SIGKILL)
+        assert lock.acquire()
+        lock.release()
+
+
+@on_servers
+def test_a_lock_that_ended_while_it_was_held_is_left_to_its_next_owner(shared: dict[str, Any]) -> None:
+    first = CacheLock("lock", lock_expiration_secs=1)
+    second = CacheLock("lock", lock_expiration_secs=60, **QUICK)
+    first.acquire()
+    assert second.acquire()
+    first.release()
+    assert cache.get(second.full_cache_key) == second.token
+    second.release()
+    assert cache.get(second.full_cache_key) is None
+
+
+@on_servers
+def test_a_stolen_lock_is_left_to_the_thief(shared: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    lock = CacheLock("lock")
+    lock.acquire()
+    cache.set(lock.full_cache_key, "somebody else's")
+    lock.update_expiration()
+    assert "no longer valid" in caplog.text
+    lock.release()
+    assert not lock.locked()
+    assert cache.get(lock.full_cache_key) == "somebody else's"
+
+
+@on_servers
+def test_a_lock_is_waited_for_no_longer_than_said(shared: dict[str, Any]) -> None:
+    with CacheLock("lock"):
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            CacheLock("lock", retry_secs=0.05).acquire(timeout=0.3)
+        assert time.monotonic() - start >= 0.3
+
+
+@on_servers
+def test_a_lock_that_is_not_waited_for_says_so_at_once(shared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with CacheLock("lock"):
+        monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+        assert not CacheLock("lock", blocking=False).acquire()
+
+
+@on_servers
+@pytest.mark.slow
+def test_a_long_write_keeps_its_lock(shared: dict[str, Any]) -> None:
+    """Each chunk that is stored gives the lock its whole time again."""
+    lock = CacheLock(lock_expiration_secs=2)
+    held = []
+
+    def items() -> Iterator[str]:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            yield "x" * 1_100_000
+            held.append(cache.get(lock.full_cache_key) == lock.token)
+            pause()
+
+    list(cache_memoize_iter("key", items, compress_large_data=False, lock=lock))
+    assert all(held)
+    assert len(held) > 3
+    assert cache.get(lock.full_cache_key) is None
+
+
+@on_servers
+def test_only_one_of_many_threads_has_the_lock(shared: dict[str, Any]) -> None:
+    inside = 0
+    most = 0
+
+    def work(number: int) -> None:
+        nonlocal inside, most
+        with CacheLock("lock", **QUICK):
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.01)
+            inside -= 1
+
+    in_threads(work)
+    assert most == 1

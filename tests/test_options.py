@@ -6,7 +6,6 @@ import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -14,10 +13,9 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
 
-from fastblets.cache import connection
+from fastblets.cache import shortcuts
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.cache.connection import get_cache
-from fastblets.cache.synchronizer import GenerationSynchronizer
+from fastblets.cache.shortcuts import get_cache
 from fastblets.protect.locks import CacheLock
 from tests.backends import stored_bytes
 
@@ -67,23 +65,6 @@ def test_a_setting_that_is_no_expiration(
         assert memoize("key", lambda: [1]) == [1]
     assert "CACHE_EXPIRATION_TIME must be a number of seconds or None, not of type" in caplog.text
     assert stored_bytes(locmem) == {}
-
-
-@pytest.mark.parametrize("name", ["lock_expiration_secs", "retry_secs", "timeout_secs"])
-@pytest.mark.parametrize("value", [None, "30", timedelta(seconds=30)])
-def test_what_is_no_time_of_a_lock(name: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=rf"^{name} must be a number of seconds, not of type {type(value).__name__}"):
-        CacheLock("key", **{name: value})
-
-
-def test_numbers_of_other_types_are_numbers() -> None:
-    assert CacheLock("key", lock_expiration_secs=Decimal(30)).lock_expiration_secs == 30
-
-
-def test_what_is_no_expiration_of_a_generation() -> None:
-    with pytest.raises(TypeError, match=r"^cache_expiration_secs must be a number of seconds, not of type str"):
-        GenerationSynchronizer("key", cache_expiration_secs="1 day")  # type: ignore[arg-type]
-    GenerationSynchronizer("key", cache_expiration_secs=None)  # type: ignore[arg-type]
 
 
 @functions
@@ -143,11 +124,11 @@ def test_a_value_in_place_of_what_computes_it(large: bool) -> None:
 
 def test_threads_are_told_apart_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
     # gevent puts its own function in there, perhaps after the import.
-    if not connection._has_states:
+    if not shortcuts._has_states:
         pytest.skip("this asgiref's locals have no states")
     threads: Iterator[int] = iter(range(100))
     assert get_cache() is get_cache()
     monkeypatch.setattr(threading, "get_ident", lambda: next(threads))
-    before = connection._found.get()
+    before = shortcuts._found.get()
     get_cache()
-    assert connection._found.get() is not before
+    assert shortcuts._found.get() is not before

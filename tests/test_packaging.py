@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import fastblets
 from tools import licences, matrix
 from tools.licences import NOTICES, ROOT
 
@@ -27,7 +28,9 @@ def classified(pattern: str) -> set[str]:
 
 def test_the_version_stands_in_cargo_toml_and_opens_the_changelog() -> None:
     (stated,) = re.findall(r'^version = "(.+)"$', CARGO, re.MULTILINE)
-    assert version("fastblets") == stated
+    assert version("fastblets") == fastblets.__version__ == stated
+    with pytest.raises(AttributeError, match="no attribute '__versions__'"):
+        fastblets.__versions__  # type: ignore[attr-defined]  # noqa: B018
     assert 'dynamic = ["version"]' in PROJECT
     assert not re.search(r"^version\b", PROJECT, re.MULTILINE)
     assert re.findall(r"^## (\S+?),? ", (ROOT / "CHANGELOG.md").read_text() + " ", re.MULTILINE)[0] == stated
@@ -70,7 +73,7 @@ def test_each_job_of_the_workflows_has_all_pythons() -> None:
 
 def test_what_windows_lacks_is_marked_where_it_is_used() -> None:
     # These two only name it.
-    files = {*(ROOT / "tests").glob("test_*.py")} - {Path(__file__), ROOT / "tests" / "test_portability.py"}
+    files = {*(ROOT / "tests").rglob("test_*.py")} - {Path(__file__), ROOT / "tests" / "test_portability.py"}
     for path in sorted(files):
         text = path.read_text()
         lacking = re.findall(r"\bos\.(?:fork|register_at_fork)\b|\bSIG(?:ALRM|KILL|STOP|CONT|USR1|USR2)\b|/proc/", text)
@@ -126,7 +129,7 @@ def test_ci_runs_what_people_run() -> None:
     assert {"matrix" if name == "matrix-short" else name for name in CI} <= workflow_targets()
     assert {"lint", "test-all"} <= CI
     named = (ROOT / "README.md").read_text()
-    assert "make test-all " in named
+    assert "make test-all" in named
     assert "make lint" in named
     assert re.search(r"^test-all: test ", MAKEFILE, re.MULTILINE)
 

@@ -10,6 +10,7 @@ from django.core.cache.backends.base import BaseCache
 
 from fastblets.cache.synchronizer import GenerationSynchronizer
 from tests.faults import failing
+from tests.workers import workers
 
 pytestmark = pytest.mark.django_db
 
@@ -79,3 +80,30 @@ def test_a_key_that_is_no_string_must_be_normalized(locmem: BaseCache, key: Any)
     with pytest.raises(ValueError, match="must be a string"):
         GenerationSynchronizer(key, normalize_cache_key=False)
     assert GenerationSynchronizer("own-key", normalize_cache_key=False).cache_key == "own-key"
+
+
+def test_what_is_no_expiration_of_a_generation() -> None:
+    with pytest.raises(TypeError, match=r"^cache_expiration_secs must be a number of seconds, not of type str"):
+        GenerationSynchronizer("key", cache_expiration_secs="1 day")  # type: ignore[arg-type]
+    GenerationSynchronizer("key", cache_expiration_secs=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.linux("servers, and SIGKILL")
+def test_generations_meet_in_the_cache(shared: dict[str, Any]) -> None:
+    code = """
+from fastblets.cache.synchronizer import GenerationSynchronizer
+state = GenerationSynchronizer("state")
+say("ready")
+while not state.is_expired():
+    time.sleep(0.01)
+say("expired")
+state.refresh()
+say(state.is_expired())
+"""
+    ours = GenerationSynchronizer("state", normalize_cache_key=False)
+    with workers(shared, code, 2) as started:
+        for worker in started:
+            assert worker.hear() == ["ready"]
+        ours.mark_updated()
+        for worker in started:
+            assert worker.end() == [["expired"], [False]]

@@ -170,7 +170,7 @@ def test_an_overwrite_of_a_cache_that_is_down(
 ) -> None:
     assert CALLS[call](lambda: BIG) == BIG
     shaky.break_down(how)
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16, b"p" * 16]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16, b"p" * 16]):
         assert CALLS[call](lambda: "new", lock=lock(locked), force_overwrite=True) == "new"
     # Of older keys there is an entry to remove first.
     assert shaky.asked() == ["set" if call == "small" else "delete"]
@@ -296,7 +296,7 @@ def test_older_keys_are_not_looked_under(shaky: Shaky, caplog: pytest.LogCapture
         return get(key, *args)
 
     caches["default"].get = get_late  # type: ignore[method-assign]
-    with override_settings(DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16, b"p" * 16]):
+    with override_settings(FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[b"o" * 16, b"p" * 16]):
         assert cache_memoize("key", lambda: "value", **SECRET) == "value"
     assert shaky.asked() == ["get"]
     assert len(errors(caplog)) == 1

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    #: The version, as ``pip`` shows it.
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+        # Looked up only when it is asked for: the lookup takes longer than the import of this module.
+        from importlib.metadata import version
+
+        return version(__name__)
+
 
 def replace_djblets() -> None:
     """Let Djblets' own import paths give fastblets' objects.

@@ -106,6 +106,8 @@ def keys_and_locks() -> None:
     assert_type(CACHE_CHUNK_SIZE, int)
     assert_type(MAX_KEY_SIZE, int)
     assert_type(fastblets.replace_djblets(), None)
+    assert_type(fastblets.__version__, str)
+    print(fastblets.__versions__)  # type: ignore[attr-defined]
 
     timeout: int = DEFAULT_EXPIRATION_TIME
     lock = CacheLock(["a", "b"], blocking=True, lock_expiration_secs=1.5, retry_secs=0.1, timeout_secs=-1)

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
 from fastblets.cache.arguments import compute, refuse_async
-from fastblets.cache.connection import get_cache
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
-from fastblets.cache.keys import get_key_prefix, resolve_encryption_key
-from fastblets.cache.kinds import get_max_key_bytes
+from fastblets.cache.keys import make_full_key
 from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
 from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Unset
 from fastblets.cache.storage import open_entry
-from fastblets.conf import get_settings
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
@@ -208,14 +205,4 @@ def make_cache_key(
         TypeError: The base key is neither a string nor a sequence of strings. Iterators can't be read twice, sets and
             mappings are in no order of their own.
     """
-    settings = get_settings()
-
-    try:
-        max_bytes = get_max_key_bytes(get_cache())
-    except Exception:
-        # A cache that can't be had tells nothing of its keys. Its error is for those who use it.
-        max_bytes = None
-
-    return _native.make_full_key(
-        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key), max_bytes
-    )
+    return make_full_key(key, use_encryption, encryption_key)

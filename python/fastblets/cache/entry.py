@@ -10,13 +10,14 @@ from django.core.exceptions import ImproperlyConfigured
 from fastblets import _native
 from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.seals import get_seal_key
-from fastblets.conf import get_settings
+from fastblets.cache.shortcuts import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, Final
 
     from fastblets.cache.options import Options
+    from fastblets.cache.seals import Seal
 
 
 class Kind(Enum):
@@ -199,8 +200,7 @@ class Entry:
         seals = [chunk[1] for chunk in stored if len(chunk) > 1]
         options = self._options
 
-        # Without chunks nothing tells an empty entry from a damaged count.
-        if self.sealer is not None and (seals or options.seal == "require" or not chunks):
+        if self.sealer is not None and must_have_seals(options.seal, chunks, seals):
             self.sealer.check_chunks(chunks, seals)
 
             return chunks, True
@@ -244,6 +244,19 @@ def get_chunk_sizes(index: int, count: int, *, sealed: bool) -> range:
 
     # An empty entry that is sealed has one empty chunk.
     return range(0 if sealed and count == 1 else 1, full + 1)
+
+
+def must_have_seals(seal: Seal, chunks: Sequence[bytes], seals: Sequence[bytes]) -> bool:
+    """Return whether each chunk of a large entry must have a seal.
+
+    Args:
+        seal: How the entry is sealed.
+        chunks: Its chunks.
+        seals: The seals that are stored with them.
+    """
+    # Chunks with and without seals are from two writes. Without chunks nothing tells an empty entry from a damaged
+    # count.
+    return bool(seal) and (seal == "require" or bool(seals) or not chunks)
 
 
 def parse_count(value: object) -> int:

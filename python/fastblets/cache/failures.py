@@ -13,7 +13,7 @@ from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from fastblets.cache.errors import UnreachableError
-from fastblets.conf import get_settings
+from fastblets.cache.shortcuts import get_settings
 
 if TYPE_CHECKING:
     from typing import Any, Final

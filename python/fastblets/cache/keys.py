@@ -1,4 +1,4 @@
-"""Full cache keys: the site's prefix, the default encryption key, and what is made of them."""
+"""Full cache keys: the site's prefix, the default encryption key, and the key that is made with them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,40 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
+from fastblets import _native
 from fastblets.cache.failures import let_pass
+from fastblets.cache.kinds import get_max_key_bytes
+from fastblets.cache.shortcuts import get_cache, get_settings
 from fastblets.cache.sites import get_sites
-from fastblets.conf import get_settings
 from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Final
+
+
+#: Stands for a setting that is not set.
+_UNSET: Final = object()
+
+
+def make_full_key(
+    key: str | Sequence[str], use_encryption: bool | None = None, encryption_key: bytes | None = None
+) -> str:
+    """Return the full cache key for a base key.
+
+    For the arguments and errors see :func:`~fastblets.cache.backend.make_cache_key`.
+    """
+    settings = get_settings()
+
+    try:
+        max_bytes = get_max_key_bytes(get_cache())
+    except Exception:
+        # A cache that can't be had tells nothing of its keys. Its error is raised where it is used.
+        max_bytes = None
+
+    return _native.make_full_key(
+        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key), max_bytes
+    )
 
 
 def get_key_prefix(settings: Any) -> str | None:
@@ -55,15 +81,20 @@ def get_encryption_key_fallbacks(settings: Any, key_in_use: bytes) -> Sequence[b
 
     Args:
         settings: Django's settings.
-        key_in_use: The key that is older than none, wherever it is listed.
+        key_in_use: The current key; skipped if it is also listed as a fallback.
 
     Raises:
         ImproperlyConfigured: The setting is no list of AES keys.
     """
-    setting: object = getattr(settings, "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", ())
+    name = "FASTBLETS_ENCRYPTION_KEY_FALLBACKS"
+    setting: object = getattr(settings, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS", _UNSET)
 
-    if setting == ():
-        return ()
+    if setting is _UNSET:
+        name = "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS"
+        setting = getattr(settings, "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS", _UNSET)
+
+        if setting is _UNSET:
+            return ()
 
     if isinstance(setting, (list, tuple)):
         keys = [key.encode("utf-8") if isinstance(key, str) else key for key in setting]
@@ -71,9 +102,7 @@ def get_encryption_key_fallbacks(settings: Any, key_in_use: bytes) -> Sequence[b
         if all(isinstance(key, bytes) and len(key) in AES_KEY_SIZES for key in keys):
             return [key for key in keys if key != key_in_use]
 
-    raise ImproperlyConfigured(
-        "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS must be a list of AES keys: text or bytes, each of 16, 24 or 32 bytes."
-    )
+    raise ImproperlyConfigured(f"{name} must be a list of AES keys: text or bytes, each of 16, 24 or 32 bytes.")
 
 
 def resolve_encryption_key(

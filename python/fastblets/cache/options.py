@@ -10,12 +10,11 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fastblets.cache.arguments import check_seconds
 from fastblets.cache.classes import get_loads
-from fastblets.cache.connection import get_cache
 from fastblets.cache.failures import let_pass
 from fastblets.cache.keys import get_encryption_key_fallbacks, get_key_prefix, resolve_encryption_key
 from fastblets.cache.kinds import get_max_key_bytes
 from fastblets.cache.seals import resolve_seal
-from fastblets.conf import get_settings
+from fastblets.cache.shortcuts import get_cache, get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,77 +21,19 @@ from django.dispatch import receiver
 
 from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import let_pass
+from fastblets.cache.shortcuts import SiteLookup
 
 if TYPE_CHECKING:
     from typing import Any
-
-    from django.contrib.sites.models import Site
 
 
 logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 
-#: The domains that Django's own lookup gave in this process, by SITE_ID. A project's own may depend on more than that.
-_last_domains: dict[object, str] = {}
+class Sites(SiteLookup):
+    """Django's sites, also where the database can't be used as usual."""
 
-
-class Sites:
-    """Django's sites.
-
-    ``Site.objects.get_current()`` takes longer than all else that makes a key, though it only looks into a dict. So
-    that is done here, but only while the method is Django's own: projects with many sites put theirs in its place.
-    """
-
-    __slots__ = ("_attributes", "_code", "_code_by_id", "_meta", "_module", "_objects", "_site")
-
-    def __init__(self, module: Any) -> None:
-        """Take the module with Django's model."""
-        self._module = module
-        self._site = site = module.Site
-        self._meta = site._meta
-        self._attributes = vars(site)
-        self._objects = self._attributes.get("objects")
-        #: The code of Django's methods, since spies exchange that of the very function.
-        self._code = self._code_by_id = None
-
-        with suppress(AttributeError):
-            code = module.SiteManager.get_current.__code__
-            code_by_id = module.SiteManager._get_site_by_id.__code__
-
-            if code.co_filename == code_by_id.co_filename == module.__file__:
-                self._code, self._code_by_id = code, code_by_id
-
-    def get_domain(self, site_id: object) -> str:
-        """Return the domain of the current Site, which is that with this ID unless the project overrides the lookup.
-
-        Raises:
-            Exception: What ``Site.objects.get_current()`` raises.
-        """
-        # What `Site.objects` is by itself: another one each time that Django has forgotten how models are related.
-        if self._attributes.get("objects") is self._objects:
-            manager = self._meta.managers_map["objects"]
-        else:
-            manager = self._site.objects
-
-        try:
-            is_djangos = (
-                manager.get_current.__code__ is self._code and manager._get_site_by_id.__code__ is self._code_by_id
-            )
-        except AttributeError:
-            # No function at all.
-            is_djangos = False
-
-        if not is_djangos:
-            return manager.get_current().domain  # type: ignore[no-any-return]
-
-        current: Site | None = self._module.SITE_CACHE.get(site_id) if site_id else None
-
-        if current is None:
-            current = manager.get_current()
-
-        _last_domains[site_id] = domain = current.domain
-
-        return domain
+    __slots__ = ()
 
     def recover_domain(self, site_id: object, error: Exception) -> str | None:
         """Return the domain although :meth:`get_domain` failed, or None if there is no Site.
@@ -122,7 +64,7 @@ class Sites:
             let_pass(e)
             error = e
 
-        domain = _last_domains.get(site_id)
+        domain = self.get_last_domain(site_id)
 
         if domain is None and is_visible:
             raise SiteUnavailableError(

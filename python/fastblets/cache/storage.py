@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from django.core.cache.backends.memcached import PyMemcacheCache
 
 from fastblets import _native
-from fastblets.cache.connection import get_cache
 from fastblets.cache.entry import COUNT, VALUE, Entry, is_full, parse_count
 from fastblets.cache.errors import MissingChunkError, SiteUnavailableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET, Options
+from fastblets.cache.shortcuts import get_cache
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ class Storage:
     """
 
     __slots__ = ("_cache", "entry", "options")
+
+    entry: Entry
+    options: Options
 
     def __init__(self, entry: Entry, options: Options) -> None:
         """Take the entry and its options. No cache is asked yet."""

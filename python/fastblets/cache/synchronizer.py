@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from fastblets.cache.arguments import check_seconds
-from fastblets.cache.backend import make_cache_key
-from fastblets.cache.connection import cache
 from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import log_failure
+from fastblets.cache.keys import make_full_key
+from fastblets.cache.shortcuts import cache
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class GenerationSynchronizer:
 
     def _get_key(self) -> str:
         if self._base_key is not None:
-            self.cache_key = make_cache_key(self._base_key)
+            self.cache_key = make_full_key(self._base_key)
             self._base_key = None
 
         return self.cache_key

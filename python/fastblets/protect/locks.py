@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from fastblets.cache.arguments import check_seconds
-from fastblets.cache.backend import make_cache_key
-from fastblets.cache.connection import cache
 from fastblets.cache.failures import log_failure
+from fastblets.cache.keys import make_full_key
+from fastblets.cache.shortcuts import cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +111,7 @@ class CacheLock:
         self.lock_expiration_secs = lock_expiration_secs
         self.retry_secs = retry_secs
         self.timeout_secs = timeout_secs
-        self.full_cache_key = make_cache_key(key) if key else ""
+        self.full_cache_key = make_full_key(key) if key else ""
         self.token = ""
         self._acquired_time = 0
         self._lock_expires_time = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 
 from fastblets import _native
-from fastblets.conf import get_settings
+from fastblets.cache.shortcuts import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -24,7 +24,7 @@ from django.db.utils import OperationalError
 from django.test import override_settings
 from django.utils.functional import lazystr
 
-from fastblets.cache import sites
+from fastblets.cache import shortcuts
 from fastblets.cache.errors import SiteUnavailableError
 from tests.backends import Config, use_cache
 from tests.faults import failing, replaced
@@ -197,7 +197,7 @@ def test_the_site_stays_known_while_it_cannot_be_looked_up(both: Parity) -> None
 
 def test_a_site_that_was_never_seen_makes_no_key(both: Parity, monkeypatch: pytest.MonkeyPatch) -> None:
     def memoize(library: Library) -> list[Any]:
-        monkeypatch.setattr(sites, "_last_domains", {})
+        monkeypatch.setattr(shortcuts, "_last_domains", {})
         with patch.object(Site.objects, "get_current", side_effect=OSError("the database is away")):
             values = [library.backend.cache_memoize("key", lambda value=value: value) for value in (1, 2)]
             try:
@@ -211,7 +211,10 @@ def test_a_site_that_was_never_seen_makes_no_key(both: Parity, monkeypatch: pyte
 def test_the_domain_of_a_projects_own_lookup_is_not_the_last_known_one(both: Parity) -> None:
     def make_keys(library: Library) -> list[Any]:
         lookups = [Site(domain="tenant.example.com"), OSError("the database is away")]
-        with patch.object(Site.objects, "get_current", side_effect=lookups), patch.object(sites, "_last_domains", {}):
+        with (
+            patch.object(Site.objects, "get_current", side_effect=lookups),
+            patch.object(shortcuts, "_last_domains", {}),
+        ):
             keys = [library.backend.make_cache_key("key")]
             try:
                 return [*keys, library.backend.make_cache_key("key")]

@@ -9,10 +9,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from django.core.cache import cache
-
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.inspect import forget_entry, inspect_entry
+from fastblets.cache.shortcuts import cache
+from fastblets.diagnostics.forget import forget_entry
+from fastblets.diagnostics.inspector import inspect_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,17 +23,22 @@ from django.test import override_settings
 
 from fastblets import _native
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.inspect import EntryReport, forget_entry, inspect_entry
+from fastblets.diagnostics.forget import forget_entry
+from fastblets.diagnostics.inspector import inspect_entry
+from fastblets.diagnostics.report import EntryReport
 from fastblets.secrets.crypto import aes_encrypt
 from tests import values
-from tests.backends import stored_bytes, use_cache
+from tests.backends import use_cache
 from tests.canary import songs
+from tests.test_key_rotation import NEW, OLD, OLDEST, rotated
 from tests.test_memoize import MODES
 from tests.test_seals import DAMAGES, HARMLESS_IV_BYTES, Damaged
 
 pytestmark = pytest.mark.django_db
 
+
 Options = dict[str, Any]
+
 
 #: Two and a bit chunks of noise, whatever the mode.
 ITEMS = [{"id": number, "noise": os.urandom(150_000)} for number in range(15)]
@@ -419,6 +424,8 @@ def test_bombs(locmem: BaseCache, bomb: bytes, compress: bool) -> None:
 
 
 SEAL_KEY = "a secret for seals, of 32 bytes or more"
+
+
 SETTINGS = [pytest.param(True, id="sealed"), pytest.param("require", id="required")]
 
 
@@ -575,19 +582,12 @@ def test_seals_are_not_judged_where_chunks_are_missing(locmem: BaseCache) -> Non
     assert inspect_entry("small", use_encryption=True).seal is None
 
 
-@pytest.mark.parametrize("name", ["FASTBLETS_SEAL", "FASTBLETS_SEAL_KEY", "DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS"])
+@pytest.mark.parametrize("name", ["FASTBLETS_SEAL", "FASTBLETS_SEAL_KEY", "FASTBLETS_ENCRYPTION_KEY_FALLBACKS"])
 def test_a_wrong_setting_is_no_damage(locmem: BaseCache, name: str) -> None:
     list(cache_memoize_iter("key", ["a"], seal=True))
     with override_settings(**{name: "hush"}), pytest.raises(ImproperlyConfigured, match=name) as raised:
-        inspect_entry("key", use_encryption=name.startswith("DJBLETS"))
+        inspect_entry("key", use_encryption=name.endswith("FALLBACKS"))
     assert "hush" not in str(raised.value)
-
-
-NEW, OLD, OLDEST = b"the newest key..", b"the old key of 24 bytes.", b"the oldest key.."
-
-
-def rotated(key: bytes, *older: bytes) -> Any:
-    return override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=key, DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS=[*older])
 
 
 @pytest.mark.parametrize("seal", [False, True])
@@ -633,36 +633,6 @@ def test_the_older_key_is_the_one_that_calls_take(locmem: BaseCache) -> None:
     assert found() == ("damaged", None)
 
 
-def test_forgetting_under_older_keys(locmem: BaseCache) -> None:
-    full_keys = []
-    for key in (NEW, OLDEST):
-        with rotated(key):
-            list(cache_memoize_iter("key", ITEMS, use_encryption=True))
-    for key in (NEW, OLD, OLDEST):
-        with rotated(key):
-            full_keys.append(make_cache_key("key", use_encryption=True))
-    with rotated(NEW, OLD, OLDEST):
-        forgotten = forget_entry("key", use_encryption=True)
-        assert [each.full_key for each in (forgotten, *forgotten.older)] == full_keys
-        assert [(each.main, each.chunks) for each in (forgotten, *forgotten.older)] == [
-            (True, 3),
-            (False, 0),
-            (True, 3),
-        ]
-        assert json.loads(json.dumps(forgotten.to_dict()))["older"][1]["chunks"] == 3
-    assert stored_bytes(locmem) == {}
-
-
-def test_the_older_ones_go_first(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a call in between would find them, and store the entry again."""
-    deleted: list[str] = []
-    monkeypatch.setattr(locmem, "delete", deleted.append)
-    with rotated(NEW, OLD):
-        forget_entry("key", use_encryption=True)
-        assert deleted[-1] == make_cache_key("key", use_encryption=True)
-    assert len(deleted) == 2
-
-
 def test_what_the_client_cannot_unpickle(tmp_path: Path, db: None) -> None:
     backend = "django.core.cache.backends.locmem.LocMemCache"
     with use_cache({"BACKEND": backend, "LOCATION": "broken", "OPTIONS": {"MAX_ENTRIES": 1000}}) as cache:
@@ -704,59 +674,6 @@ def test_a_report_is_frozen(locmem: BaseCache) -> None:
         report.state = "whole"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("options", MODES)
-def test_forgetting_removes_all(cache_backend: BaseCache, options: Options) -> None:
-    store("other", ITEMS[:1], options)
-    store("key", ITEMS, options)
-    count = look("key", options).chunk_count or 0
-    keys = [make_cache_key("key", use_encryption=options["use_encryption"])]
-    keys += [chunk_key(number, options) for number in range(count)]
-    assert len(cache_backend.get_many(keys)) == count + 1
-    forgotten = forget_entry("key", use_encryption=options["use_encryption"])
-    assert (forgotten.main, forgotten.chunks) == (True, count)
-    assert cache_backend.get_many(keys) == {}
-    assert forget_entry("key", use_encryption=options["use_encryption"]).to_dict() == {
-        "full_key": keys[0],
-        "main": False,
-        "chunks": 0,
-        "older": (),
-        "encrypted": bool(options["use_encryption"]),
-    }
-    assert look("other", options).state == "whole"
-
-
-@pytest.mark.parametrize("count", ["garbage", None, "1", "1000000000"])
-def test_forgetting_what_has_a_wrong_count(locmem: BaseCache, count: str | None) -> None:
-    store("key", ["x" * 1_000_000] * 70, {"compress_large_data": False})
-    if count is None:
-        locmem.delete(make_cache_key("key"))
-    else:
-        locmem.set(make_cache_key("key"), count)
-    forgotten = forget_entry("key")
-    assert (forgotten.main, forgotten.chunks) == (count is not None, 67)
-    assert stored_bytes(locmem) == {}
-
-
-def test_forgetting_spares_others(locmem: BaseCache) -> None:
-    store("key", ["a"], {})
-    for number in range(1, 4):
-        cache_memoize(f"key-{number}", lambda: {"of": "others"})
-    cache_memoize("key-5", lambda: "5")
-    cache_memoize("key-6", lambda: None)
-    assert forget_entry("key").chunks == 1
-    assert len(stored_bytes(locmem)) == 5
-
-
-def test_the_count_goes_first(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    store("key", ITEMS, {})
-    calls: list[Any] = []
-    for name in ("delete", "delete_many"):
-        monkeypatch.setattr(locmem, name, lambda keys, name=name: calls.append((name, keys)))
-    forget_entry("key")
-    assert calls[0] == ("delete", make_cache_key("key"))
-    assert [name for name, _ in calls[1:]] == ["delete_many"]
-
-
 @pytest.fixture
 def down(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def fail(*args: Any, **kwargs: Any) -> Any:
@@ -771,11 +688,3 @@ def test_a_cache_that_is_down_is_no_missing_entry(down: None) -> None:
     for call in (inspect_entry, forget_entry):
         with pytest.raises(ConnectionRefusedError):
             call("key")
-
-
-def test_the_chunk_of_an_empty_sealed_entry_is_forgotten(locmem: BaseCache) -> None:
-    # It holds nothing but is there, for its seal.
-    assert list(cache_memoize_iter("key", [], compress_large_data=False, seal=True)) == []
-    assert locmem.get(make_cache_key("key-0"))[0] == b""
-    assert forget_entry("key").chunks == 1
-    assert locmem.get(make_cache_key("key-0")) is None

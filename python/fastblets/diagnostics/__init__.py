@@ -1,0 +1,1 @@
+"""For those who run a site: looking at entries, removing them, and measuring the cache."""

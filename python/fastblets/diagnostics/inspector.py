@@ -1,0 +1,444 @@
+"""Looking at an entry of the cache, in whatever state it is.
+
+No pickle of an entry is executed here. The cache's client is another matter: it unpickles what it fetches, and with
+that a small value that is not encrypted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from reprlib import Repr
+from typing import TYPE_CHECKING
+
+from fastblets import _native
+from fastblets.cache.entry import Entry, get_chunk_sizes, must_have_seals, parse_count
+from fastblets.cache.errors import ForeignValueError
+from fastblets.cache.options import UNSET, Options
+from fastblets.cache.seals import get_seal_key, resolve_seal
+from fastblets.cache.shortcuts import cache, get_cache, get_settings
+from fastblets.cache.storage import FETCH_SIZE
+from fastblets.diagnostics.expiry import get_expiry
+from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, fetch, get_chunk
+from fastblets.diagnostics.report import EntryReport, ItemReport
+from fastblets.secrets.crypto import AES_BLOCK_SIZE, aes_decrypt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Final, Literal
+
+    from fastblets.cache.seals import Seal
+
+
+__all__ = ["inspect_entry"]
+
+
+#: The states of entries, from the best one on.
+_STATES: Final = ("whole", "damaged", "missing")
+
+#: The longest list of chunks that is written out in a problem.
+_MOST_NAMED: Final = 10
+
+_repr = Repr()
+_repr.maxlevel = 8
+_repr.maxlist = _repr.maxtuple = _repr.maxset = _repr.maxfrozenset = _repr.maxdict = 20
+_repr.maxstring = _repr.maxother = 200
+_repr.maxlong = 100
+
+
+def inspect_entry(
+    key: str | Sequence[str],
+    *,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    compressed: bool | None = None,
+    large: bool | None = None,
+    items: int = 5,
+) -> EntryReport:
+    """Return what is known of an entry, in whatever state it is.
+
+    If nothing is stored under the default encryption key, the entry is looked for under the older ones. Seals are
+    verified, whether the setting ``FASTBLETS_SEAL`` asks for them or not; where it requires them, an entry without one
+    is damaged.
+
+    Chunks are fetched as a reader fetches them, and kept in memory as they are stored; of their contents no more than
+    the largest item is kept.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.cache_memoize`.
+        use_encryption: As for :func:`~fastblets.cache.backend.cache_memoize`.
+        encryption_key: As for :func:`~fastblets.cache.backend.cache_memoize`.
+        compressed: Whether chunks are compressed. Default: as they say themselves.
+        large: Whether it is a large entry. Default: it is one if a text of decimal digits is stored under the full key.
+        items: How many items to show.
+
+    Raises:
+        Exception: The cache failed, in the words of its client.
+        ImproperlyConfigured: A setting has a wrong value.
+        ValueError: The encryption key has a wrong length.
+    """
+    options = Options(None, True, use_encryption, encryption_key, False)
+    entry = Entry(key, options, options.encryption_key)
+    seal = resolve_seal(get_settings())
+
+    if entry.encryption_key is not None:
+        # Raised here, so that a key of a wrong length is not mistaken for damage.
+        _native.Decryptor(entry.encryption_key, bytes(AES_BLOCK_SIZE))
+
+    report = _Inspector(entry, seal, compressed, items).inspect(large)
+
+    if report.state != "missing":
+        return report
+
+    older = (
+        replace(_Inspector(each, seal, compressed, items).inspect(large), older_key=number)
+        for number, each in enumerate(entry.get_older(), 1)
+    )
+
+    # A call takes the first that it can read.
+    return min([report, *older], key=lambda found: _STATES.index(found.state))
+
+
+@dataclass(frozen=True)
+class _Main:
+    """What is stored under a full key.
+
+    Attributes:
+        content: The value of an entry that is not encrypted; of an encrypted one its text, if it is a text of digits.
+        decrypted: The decrypted bytes, with their seal. None if the entry is not encrypted, or can't be decrypted.
+        report: The report, if it is a small value.
+    """
+
+    content: object
+    decrypted: bytes | None
+    report: EntryReport
+
+
+class _Inspector:
+    """Looks at an entry under one encryption key, and fills in a report."""
+
+    def __init__(self, entry: Entry, seal: Seal, compressed: bool | None, show: int) -> None:
+        self._entry = entry
+        self._seal = seal
+        self._compressed = compressed
+        self._show = show
+        self._report = EntryReport(entry.full_key, "whole", entry.encryption_key is not None)
+
+    def inspect(self, large: bool | None) -> EntryReport:
+        """Return the report.
+
+        Args:
+            large: As for :func:`inspect_entry`.
+        """
+        full_key = self._entry.full_key
+
+        # Connects, whatever is stored: connecting is no part of the time.
+        with suppress(*UNPICKLING_ERRORS):
+            cache.has_key(full_key)
+
+        try:
+            with self._timing("fetch_seconds"):
+                stored = cache.get(full_key, UNSET)
+        except UNPICKLING_ERRORS as e:
+            self._add_problem(f"the cache's client can't unpickle what is stored: {_describe(e)}")
+
+            return self._report
+
+        if stored is UNSET:
+            return replace(self._report, state="missing")
+
+        self._set(expires=get_expiry(get_cache(), [full_key]))
+        main = self._open(stored)
+        count = _parse_count(main.content)
+
+        if large is None and self._is_sealed_value(main):
+            large = False
+
+        if count is not None and large is not False:
+            self._inspect_large(main, count, may_be_small=large is None)
+        else:
+            self._report = main.report
+
+            if large:
+                self._set(kind="large")
+                self._add_problem("what is stored under its key is no count of chunks")
+            elif main.decrypted is not None or not self._report.encrypted:
+                with self._timing("read_seconds"):
+                    self._check_seals(main, "its value")
+
+        return self._report
+
+    def _open(self, stored: object) -> _Main:
+        """Decrypt what is stored under the full key, and look at it as a small value."""
+        if self._entry.encryption_key is None:
+            small = replace(
+                self._report,
+                kind="small",
+                item_count=1,
+                items=(ItemReport(None, _safe_repr(stored)),)[: self._show],
+                notes=("its value was unpickled by the cache's client",),
+            )
+
+            return _Main(stored, None, small)
+
+        if not isinstance(stored, bytes):
+            return self._fail_to_open(f"an encrypted value is stored as bytes, not as {type(stored).__name__}")
+
+        start = time.perf_counter()
+
+        try:
+            decrypted = aes_decrypt(stored, key=self._entry.encryption_key)
+        except ValueError as e:
+            return self._fail_to_open(_describe(e), len(stored))
+
+        pickled, _ = _native.split_seal(decrypted)
+        found = _native.inspect_chunks([pickled], False, None, max(self._show, 1))
+        problem = ""
+
+        if found.damage:
+            problem = f"{_plain(found.damage[0])}, or it was encrypted with another key"
+        elif found.count != 1:
+            problem = f"it holds {found.count} pickles instead of one"
+
+        small = replace(
+            _with_contents(self._report, found),
+            kind="small",
+            state="damaged" if problem else "whole",
+            problems=(problem,) if problem else (),
+            stored_bytes=len(stored),
+            read_seconds=time.perf_counter() - start,
+        )
+        # Not unpickled. A text is shown between quotes, and nothing else is.
+        digits = None if problem else re.fullmatch("'([0-9]+)'", found.items[0][1])
+
+        return _Main(digits and digits[1], decrypted, replace(small, items=small.items[: self._show]))
+
+    def _fail_to_open(self, problem: str, size: int | None = None) -> _Main:
+        report = replace(self._report, kind="small", state="damaged", problems=(problem,), stored_bytes=size)
+
+        return _Main(None, None, report)
+
+    def _is_sealed_value(self, main: _Main) -> bool:
+        """Return whether there is a seal that says that this is a value, though it may look like a count."""
+        return main.decrypted is not None and not self._check_seal(main.decrypted, is_count=False)
+
+    def _inspect_large(self, main: _Main, count: int, *, may_be_small: bool) -> None:
+        # Chunks are stored one after the other, and last of all the count. The first expires first.
+        keys = [self._entry.full_key, *self._entry.chunk_keys(0, min(count, 1))]
+        self._set(kind="large", chunk_count=count, expires=get_expiry(get_cache(), keys))
+        chunks, seals = self._fetch_chunks(count)
+
+        if may_be_small and not chunks:
+            self._add_note(f'or it is a small value, the text "{main.content}"')
+
+        with self._timing("read_seconds"):
+            self._check_seals(main, "its count", chunks, seals)
+            self._read(chunks)
+
+    def _fetch_chunks(self, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the chunks up to the first that is missing, and all seals."""
+        sizes: list[int | None] = []
+        chunks: list[bytes] = []
+        seals: list[bytes] = []
+        foreign: list[int] = []
+
+        while len(sizes) < count:
+            keys = self._entry.chunk_keys(len(sizes), min(len(sizes) + FETCH_SIZE, count))
+
+            with self._timing("fetch_seconds"):
+                found = fetch(keys)
+
+            for key in keys:
+                chunk = get_chunk(found.get(key))
+
+                if chunk is None:
+                    if key in found:
+                        foreign.append(len(sizes))
+                else:
+                    # Anything but bytes is not a valid seal.
+                    seals += [seal if isinstance(seal, bytes) else b"" for seal in found[key][1:2]]
+
+                    if len(chunks) == len(sizes):
+                        chunks.append(chunk)
+
+                sizes.append(None if chunk is None else len(chunk))
+
+            if not found:
+                # The count may be any number.
+                break
+
+        self._set(chunk_sizes=tuple(sizes), sealed_chunks=len(seals), stored_bytes=sum(filter(None, sizes)))
+        self._check_sizes(count, sizes, foreign, sealed=bool(seals))
+
+        return chunks, seals
+
+    def _check_sizes(self, count: int, sizes: list[int | None], foreign: list[int], *, sealed: bool) -> None:
+        missing = [number for number, size in enumerate(sizes) if size is None and number not in foreign]
+
+        if missing:
+            more = count - len(sizes)
+            rest = f", and nobody looked for the {more:,} behind" if more else ""
+            self._add_problem(f"{_chunks_are(missing, 'missing')} of {count:,}{rest}")
+
+        if foreign:
+            self._add_problem(_chunks_are(foreign, "no list that begins with bytes"))
+
+        for number, size in enumerate(sizes):
+            allowed = get_chunk_sizes(number, count, sealed=sealed)
+
+            if size is not None and size not in allowed:
+                least = "" if len(allowed) == 1 else f"{allowed[0]:,} to "
+                self._add_problem(f"chunk {number} has {size:,} bytes, not {least}{allowed[-1]:,}")
+
+                # One wrong cut moves all that follow.
+                break
+
+    def _check_seals(self, main: _Main, name: str, chunks: Sequence[bytes] = (), seals: Sequence[bytes] = ()) -> None:
+        """Verify the seals of a value, or of a count and its chunks.
+
+        Args:
+            main: The value or the count. It can have a seal if it was encrypted.
+            name: "its value" or "its count".
+            chunks: The chunks up to the first that is missing.
+            seals: The seals of all chunks.
+        """
+        is_count = name == "its count"
+        is_needed = self._seal == "require"
+        has_seal = main.decrypted is not None and _native.split_seal(main.decrypted)[1]
+        # Otherwise the entry is damaged anyway, and the remaining chunks can't be verified.
+        is_complete = len(chunks) == (self._report.chunk_count or 0)
+        errors = []
+        lacking = []
+
+        if main.decrypted is not None:
+            if has_seal:
+                errors.append(self._check_seal(main.decrypted, is_count=is_count))
+            else:
+                lacking.append(name)
+
+        if is_count and is_complete:
+            if len(seals) < max(len(chunks), 1):
+                lacking.append(f"{len(chunks) - len(seals):,} of its {len(chunks):,} chunks" if seals else "its chunks")
+                # Seals are verified even where the setting doesn't ask for them.
+                is_needed = must_have_seals(self._seal or bool(seals), chunks, seals)
+            else:
+                error = _get_error(self._entry.make_sealer().check_chunks, chunks, seals)
+                hint = ", or FASTBLETS_SEAL_KEY was another one" if main.decrypted is None else ""
+                errors.append(f"{error}{hint}" if error else "")
+
+        if any(errors):
+            self._set(seal="not valid")
+            self._add_problem("; ".join(filter(None, errors)))
+        elif is_complete:
+            self._set(seal="none" if not (has_seal or seals) else "partial" if lacking else "valid")
+
+        if lacking and is_needed:
+            self._add_problem(f"there is no seal on {' and '.join(lacking)}")
+        elif lacking and self._report.seal == "partial":
+            self._add_note(f"there is no seal on {' and '.join(lacking)}")
+
+        if self._report.seal == "valid" and main.decrypted is None and get_seal_key(get_settings()) is None:
+            self._add_note("its seals were made without a secret: they notice accidents only")
+
+    def _check_seal(self, decrypted: bytes, *, is_count: bool) -> str:
+        """Return why this is not a count, or a value, with a valid seal; empty if it is."""
+        return _get_error(_native.open_pickle, decrypted, is_count, self._entry.make_sealer(), True)
+
+    def _read(self, chunks: list[bytes]) -> None:
+        """Look through the stream of pickles."""
+        found = _native.inspect_chunks(chunks, self._compressed, self._entry.encryption_key, self._show)
+        self._report = replace(_with_contents(self._report, found), compressed=found.compressed if chunks else None)
+
+        # If chunks are missing, the stream ends too early for a known reason.
+        if found.damage and None not in self._report.chunk_sizes:
+            what, number = found.damage
+            is_noise = found.count == 0 and not found.compressed and self._entry.encryption_key is not None
+            hint = ", or it was encrypted with another key" if is_noise else ""
+            self._add_problem(
+                f"{_plain(what)}{hint} (noticed in chunk {number}, behind {found.pickled:,} bytes of pickles)"
+            )
+
+        if not found.compressed and chunks and self._report.state == "whole" and self._report.seal != "valid":
+            self._add_note("it is not compressed, so it has no checksum")
+
+    @contextmanager
+    def _timing(self, name: Literal["fetch_seconds", "read_seconds"]) -> Iterator[None]:
+        start = time.perf_counter()
+
+        try:
+            yield
+        finally:
+            self._set(**{name: getattr(self._report, name) + time.perf_counter() - start})
+
+    def _add_note(self, note: str) -> None:
+        self._set(notes=(*self._report.notes, note))
+
+    def _add_problem(self, problem: str) -> None:
+        self._set(state="damaged", problems=(*self._report.problems, problem))
+
+    def _set(self, **changes: Any) -> None:
+        self._report = replace(self._report, **changes)
+
+
+def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryReport:
+    return replace(
+        report,
+        pickled_bytes=found.pickled,
+        item_count=found.count,
+        items=tuple(ItemReport(size, text) for size, text in found.items),
+        names=tuple(found.names),
+        more_names=found.more_names,
+    )
+
+
+def _parse_count(content: object) -> int | None:
+    try:
+        return parse_count(content)
+    except ForeignValueError:
+        return None
+
+
+def _get_error(check: Callable[..., object], *args: object) -> str:
+    """Return the error that a check raises, as a part of a sentence; empty if it raises none."""
+    try:
+        check(*args)
+    except ValueError as e:
+        return _plain(str(e))
+
+    return ""
+
+
+def _chunks_are(numbers: list[int], what: str) -> str:
+    if len(numbers) == 1:
+        return f"chunk {numbers[0]} is {what}"
+
+    named = ", ".join(str(number) for number in numbers[:_MOST_NAMED])
+    more = f" and {len(numbers) - _MOST_NAMED:,} more" if len(numbers) > _MOST_NAMED else ""
+
+    return f"chunks {named}{more} are {what}"
+
+
+def _safe_repr(value: object) -> str:
+    try:
+        text = _repr.repr(value)
+    except Exception as e:
+        # Raised by the object's own __repr__().
+        text = f"<{type(value).__module__}.{type(value).__qualname__}, whose repr() fails: {type(e).__name__}>"
+
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def _describe(error: Exception) -> str:
+    text = _plain(str(error))
+
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _plain(text: str) -> str:
+    """Return a sentence as a part of another one."""
+    return text.rstrip(".")
