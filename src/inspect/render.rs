@@ -220,10 +220,11 @@ impl<'a> Renderer<'a> {
                 callable, arguments, ..
             } => {
                 let text = self.encoded_bytes(*callable, arguments)?;
-                if text.content.len() > MOST_LITERAL {
-                    return None;
+                if text.content.len() <= MOST_LITERAL {
+                    latin1(text)
+                } else {
+                    None
                 }
-                latin1(text)
             }
             _ => None,
         }
@@ -328,17 +329,14 @@ impl<'a> Renderer<'a> {
             opcode::NEWFALSE => self.out.push_str("False"),
             opcode::INT if content == b"01" => self.out.push_str("True"),
             opcode::INT if content == b"00" => self.out.push_str("False"),
-            opcode::UNICODE => self.shortened(literal, |text| {
-                let mut quoted = String::from("'");
-                pieces(text.content, |code| escape(code, &mut quoted))?;
-                Some(quoted + "'")
-            }),
             opcode::STRING => self.undecoded(content),
-            opcode::BINUNICODE | opcode::SHORT_BINUNICODE | opcode::BINUNICODE8 => {
-                self.shortened(literal, |text| utf8(text.content));
-            }
+            opcode::UNICODE
+            | opcode::BINUNICODE
+            | opcode::SHORT_BINUNICODE
+            | opcode::BINUNICODE8
             // Python 2's strings: Python 3 decodes them, too.
-            opcode::BINSTRING | opcode::SHORT_BINSTRING => self.shortened(literal, |text| utf8(text.content)),
+            | opcode::BINSTRING
+            | opcode::SHORT_BINSTRING => self.shortened(literal, text_repr),
             byte if is_bytes(byte) => self.shortened(literal, |bytes| Some(bytes_repr(bytes.content))),
             _ => match number(literal) {
                 Some(number) => self.out.push_str(&number),
@@ -407,9 +405,12 @@ fn without_half_a_character(text: &[u8]) -> &[u8] {
     }
 }
 
-/// The characters of protocol 0's text. None if it is not as a pickler writes it.
-fn pieces(line: &[u8], mut found: impl FnMut(u32)) -> Option<()> {
-    for piece in Text::measure(line)?.pieces() {
+/// The characters of a text. None if it is not as a pickler writes it.
+fn characters(text: Operation<'_>, mut found: impl FnMut(u32)) -> Option<()> {
+    if text.opcode != opcode::UNICODE {
+        return utf8_characters(text.content, found);
+    }
+    for piece in Text::measure(text.content)?.pieces() {
         match piece? {
             Piece::Raw(raw) => raw.iter().for_each(|&byte| found(byte.into())),
             Piece::Character(code) => found(code),
@@ -418,42 +419,36 @@ fn pieces(line: &[u8], mut found: impl FnMut(u32)) -> Option<()> {
     Some(())
 }
 
-/// The bytes that protocol 0's text stands for.
-fn latin1(text: Operation<'_>) -> Option<Vec<u8>> {
-    if text.opcode != opcode::UNICODE {
-        return None;
-    }
-    let mut bytes = Some(Vec::new());
-    pieces(text.content, |code| match (u8::try_from(code), &mut bytes) {
-        (Ok(byte), Some(bytes)) => bytes.push(byte),
-        _ => bytes = None,
-    })?;
-    bytes
-}
-
-/// Text in quotes. None if it is neither UTF-8 nor has lone surrogates.
-fn utf8(text: &[u8]) -> Option<String> {
-    let mut quoted = String::from("'");
-    let mut rest = text;
-    while let Some(chunk) = rest.utf8_chunks().next() {
-        chunk
-            .valid()
-            .chars()
-            .for_each(|character| escape(character.into(), &mut quoted));
-        rest = &rest[chunk.valid().len()..];
-        rest = match rest {
-            [] => rest,
+/// The characters of UTF-8 in which lone surrogates are encoded like all others.
+fn utf8_characters(mut text: &[u8], mut found: impl FnMut(u32)) -> Option<()> {
+    while let Some(chunk) = text.utf8_chunks().next() {
+        chunk.valid().chars().for_each(|character| found(character.into()));
+        text = match &text[chunk.valid().len()..] {
+            [] => &[],
             &[0xed, second @ 0xa0..=0xbf, third @ 0x80..=0xbf, ref behind @ ..] => {
-                escape(
-                    0xd000 | u32::from(second & 0x3f) << 6 | u32::from(third & 0x3f),
-                    &mut quoted,
-                );
+                found(0xd000 | u32::from(second & 0x3f) << 6 | u32::from(third & 0x3f));
                 behind
             }
             _ => return None,
         };
     }
+    Some(())
+}
+
+fn text_repr(text: Operation<'_>) -> Option<String> {
+    let mut quoted = String::from("'");
+    characters(text, |code| escape(code, &mut quoted))?;
     Some(quoted + "'")
+}
+
+/// The bytes of which a text has one character each.
+fn latin1(text: Operation<'_>) -> Option<Vec<u8>> {
+    let mut bytes = Some(Vec::new());
+    characters(text, |code| match (u8::try_from(code), &mut bytes) {
+        (Ok(byte), Some(bytes)) => bytes.push(byte),
+        _ => bytes = None,
+    })?;
+    bytes
 }
 
 fn bytes_repr(bytes: &[u8]) -> String {

@@ -36,6 +36,10 @@ fn plain_values_look_as_in_python() {
             b"c_codecs\nencode\np0\n(V\xff\\u0000\np1\nVlatin1\np2\ntp3\nRp4\n.",
             "b'\\xff\\x00'",
         ),
+        (
+            b"\x80\x02c_codecs\nencode\nX\x03\0\0\0\0\xc3\xbfX\x06\0\0\0latin1\x86R.",
+            "b'\\x00\\xff'",
+        ),
         (b"c__builtin__\nbytes\np0\n(tRp1\n.", "b''"),
         (b"(lp0\n.", "[]"),
         (b"(lp0\nI1\naI2\na.", "[1, 2]"),
