@@ -83,17 +83,19 @@ def get_cache() -> BaseCache:
 
     found = _found.get()
 
-    try:
-        if (
-            found is not None
-            and found[0] is _caches._connections._storage._data.get(None)
-            # Looked up now, since gevent may have put its own in there after the import.
-            and found[1] == threading.get_ident()
-            and type(caches).__getitem__.__code__ is _caches_code
-        ):
-            return found[2]
-    except AttributeError:
-        pass
+    if found is not None:
+        state, thread, cache = found
+
+        try:
+            if (
+                state is _caches._connections._storage._data.get(None)
+                # Looked up now, since gevent may have put its own in there after the import.
+                and thread == threading.get_ident()
+                and _caches.__class__.__getitem__.__code__ is _caches_code
+            ):
+                return cache
+        except AttributeError:
+            pass
 
     cache = caches[DEFAULT_CACHE_ALIAS]
 
