@@ -19,7 +19,7 @@ N ?= 1000
 # What must hold for the fast paths as for CPython's pickle in their place.
 BOTH_WAYS := $(addprefix tests/test_,memoize.py vectors.py differential_options.py differential_values.py parity_small.py)
 
-# What exercises the unsafe code of src/python/raw.rs the most.
+# What exercises the unsafe code of src/python/cpython.rs the most.
 UNSAFE := $(addprefix tests/test_,pickle_codec.py pickle_instances.py pickle_walk.py vectors.py differential_values.py)
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyModule, PyString, PyTuple, PyType};
 
-use super::raw::{self, Characters};
+use super::cpython::{self, Characters};
 use super::walk::Walk;
 
 /// What there is one of in an interpreter.
@@ -65,20 +65,24 @@ impl Rules {
     }
 
     /// Whether the class makes and ends its instances as ordinary ones do. Runs no Python code.
-    pub(super) fn may_hold_for(&self, class: &Bound<'_, PyType>) -> bool {
-        raw::behaves_as(class, self.model.bind(class.py()))
+    pub(super) fn has_default_slots(&self, class: &Bound<'_, PyType>) -> bool {
+        cpython::has_slots_of(class, self.model.bind(class.py()))
     }
 
     /// Whether nothing but the defaults holds for the class's instances.
-    pub(super) fn are_all_for(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
-        Walk::is_none();
+    pub(super) fn uses_default_pickling(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
+        Walk::assert_none();
         let py = class.py();
         let mro = class.mro();
         let classes = mro.len().saturating_sub(1);
         if !mro.get_item(classes).is_ok_and(|root| root.is(py.get_type::<PyAny>())) {
             return Ok(false);
         }
-        if !mro.iter_borrowed().take(classes).all(|base| self.hold_in(&base)) {
+        if !mro
+            .iter_borrowed()
+            .take(classes)
+            .all(|base| self.base_uses_defaults(&base))
+        {
             return Ok(false);
         }
         Ok(!self.is_registered(class)?)
@@ -86,16 +90,16 @@ impl Rules {
 
     /// Whether one of a class's bases, or the class itself, leaves the defaults alone. To go through all that it holds takes less
     /// than to look up each hook, and compares nothing by code of a name's own.
-    fn hold_in(&self, base: &Bound<'_, PyAny>) -> bool {
+    fn base_uses_defaults(&self, base: &Bound<'_, PyAny>) -> bool {
         // A metaclass may answer anything to anybody who asks for an attribute.
-        let Some(base) = raw::exact::<PyType>(base) else {
+        let Some(base) = cpython::exact::<PyType>(base) else {
             return false;
         };
-        self.may_hold_for(base)
-            && raw::class_attributes(base).is_some_and(|attributes| {
-                raw::all_items(&attributes, |name, value| {
-                    match raw::exact(name).and_then(raw::characters) {
-                        Some(Characters::Latin1(name)) => self.leaves_defaults(name, value),
+        self.has_default_slots(base)
+            && cpython::class_attributes(base).is_some_and(|attributes| {
+                cpython::all_items(&attributes, |name, value| {
+                    match cpython::exact(name).and_then(cpython::characters) {
+                        Some(Characters::Latin1(name)) => self.keeps_defaults(name, value),
                         Some(Characters::Ucs2(_) | Characters::Ucs4(_)) => true,
                         None => false,
                     }
@@ -105,13 +109,13 @@ impl Rules {
 
     /// Whether an attribute of a class leaves the defaults alone.
     #[inline]
-    fn leaves_defaults(&self, name: &[u8], value: &Bound<'_, PyAny>) -> bool {
+    fn keeps_defaults(&self, name: &[u8], value: &Bound<'_, PyAny>) -> bool {
         match name {
             b"__reduce_ex__" | b"__reduce__" | b"__getstate__" | b"__setstate__" | b"__slots__" | b"__new__"
             | b"__class__" | b"__del__" => false,
             b"__dict__" => value.get_type().is(&self.descriptor),
             // What `copyreg` leaves on a class that it has looked at.
-            b"__slotnames__" => raw::exact::<PyList>(value).is_some_and(PyListMethods::is_empty),
+            b"__slotnames__" => cpython::exact::<PyList>(value).is_some_and(PyListMethods::is_empty),
             _ => true,
         }
     }
@@ -122,11 +126,11 @@ impl Rules {
         module: &Bound<'py, PyString>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Walk::is_none();
+        Walk::assert_none();
         let Some(module) = self.modules.bind(module.py()).get_item(module)? else {
             return Ok(None);
         };
-        match raw::exact::<PyModule>(&module) {
+        match cpython::exact::<PyModule>(&module) {
             Some(module) => module.dict().get_item(name),
             None => Ok(None),
         }

@@ -6,7 +6,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
-use super::{chunks_of, new_bytes, raw, run};
+use super::{chunks_of, cpython, new_bytes, run};
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
 use crate::error::{Error, Result, collect};
@@ -55,7 +55,7 @@ impl LargeWriter {
     /// Takes the chunks that are full and certainly not the last.
     fn take_full_chunks<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let cutter = self.writer.cutter();
-        let chunks = raw::new_list(py).ok_or(Error::Memory)?;
+        let chunks = cpython::new_list(py).ok_or(Error::Memory)?;
         for chunk in cutter.full_chunks() {
             chunks.append(new_bytes(py, chunk)?)?;
         }
@@ -89,7 +89,7 @@ pub(super) fn read_items<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let chunks = chunks_of(chunks)?;
     // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
-    let items = raw::new_list(py).ok_or(Error::Memory)?;
+    let items = cpython::new_list(py).ok_or(Error::Memory)?;
     let iterator = items.try_iter()?.into_any();
     let key = key.map(Key::new).transpose()?;
     let reader = Reader::new(collect(chunks.iter())?, compressed, key)?;

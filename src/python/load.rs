@@ -5,11 +5,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyNone, PyString, PyTuple, PyType};
 
 use super::classes::Rules;
+use super::cpython::{self, Characters};
 use super::new_bytes;
-use super::raw::{self, Characters};
 use super::walk::Walk;
 use crate::error::{concat, grow, push};
-use crate::pickle::line::{Line, Put};
+use crate::pickle::expected_line::{ExpectedLine, NextPut};
 use crate::pickle::opcode;
 use crate::pickle::read::{Text, Token, Tokens};
 use crate::pickle::scan::{self, Scanner};
@@ -94,7 +94,7 @@ impl Loader {
             py,
             stack: recycled(&mut self.memory.stack),
             memo: recycled(&mut self.memory.memo),
-            next_put: Put::default(),
+            next_put: NextPut::default(),
             marks: std::mem::take(&mut self.memory.marks),
             fence: 0,
             memory: &mut self.memory,
@@ -137,7 +137,7 @@ struct Build<'a, 'py> {
     py: Python<'py>,
     stack: Vec<Bound<'py, PyAny>>,
     memo: Vec<Bound<'py, PyAny>>,
-    next_put: Put,
+    next_put: NextPut,
     /// The stack's heights at the marks below the last.
     marks: Vec<usize>,
     /// The stack's height at the last mark, below which only a token that collects may reach.
@@ -160,7 +160,7 @@ impl<'py> Build<'_, 'py> {
         clear(&mut self.stack);
         clear(&mut self.memo);
         clear(&mut self.marks);
-        self.next_put = Put::default();
+        self.next_put = NextPut::default();
         self.fence = 0;
         self.keys.next_pickle();
         self.globals.look(self.py);
@@ -194,14 +194,14 @@ impl<'py> Build<'_, 'py> {
                     self.key_at_once(tokens)?;
                 }
                 Token::Append => self.append()?,
-                Token::Int(value) => self.push(raw::new_int(py, value)?)?,
+                Token::Int(value) => self.push(cpython::new_int(py, value)?)?,
                 Token::Mark => self.mark()?,
                 Token::List => {
-                    self.collect_nothing(raw::new_list(py)?)?;
+                    self.collect_nothing(cpython::new_list(py)?)?;
                     self.put_at_once(tokens)?;
                 }
                 Token::Dict => {
-                    self.collect_nothing(raw::new_dict(py)?)?;
+                    self.collect_nothing(cpython::new_dict(py)?)?;
                     self.put_at_once(tokens)?;
                     self.key_at_once(tokens)?;
                 }
@@ -211,7 +211,7 @@ impl<'py> Build<'_, 'py> {
                 }
                 Token::Bool(value) => self.push(PyBool::new(py, value).to_owned())?,
                 Token::None => self.push(PyNone::get(py).to_owned())?,
-                Token::Float(value) => self.push(raw::new_float(py, value)?)?,
+                Token::Float(value) => self.push(cpython::new_float(py, value)?)?,
                 Token::Get(number) => self.push(self.memo.get(number)?.clone())?,
                 Token::Long(digits) => self.long(digits)?,
                 Token::Global(module, name) => self.global(module, name)?,
@@ -245,7 +245,7 @@ impl<'py> Build<'_, 'py> {
         let object = self.top()?.clone();
         if number == self.memo.len() {
             push(&mut self.memo, object).ok()?;
-            self.next_put.count_on();
+            self.next_put.increment();
         } else {
             *self.memo.get_mut(number)? = object;
         }
@@ -255,8 +255,8 @@ impl<'py> Build<'_, 'py> {
     /// Takes the PUT that CPython writes behind whatever may come again: to recognize it takes less than to read it.
     #[inline(always)]
     fn put_at_once(&mut self, tokens: &mut Tokens<'_>) -> Option<()> {
-        if tokens.pass(self.next_put.line()) {
-            self.next_put.count_on();
+        if tokens.accept(self.next_put.line()) {
+            self.next_put.increment();
             push(&mut self.memo, self.stack.last()?.clone()).ok()?;
         }
         Some(())
@@ -277,7 +277,7 @@ impl<'py> Build<'_, 'py> {
         if line.len() >= Self::LONG_TEXT && self.stack.is_empty() && self.memo.is_empty() {
             return self.lone_long_text(line);
         }
-        let in_key_place = self.top().is_some_and(|top| raw::exact::<PyDict>(top).is_some());
+        let in_key_place = self.top().is_some_and(|top| cpython::exact::<PyDict>(top).is_some());
         let known = if in_key_place {
             self.keys.find(self.py, line)
         } else {
@@ -287,7 +287,7 @@ impl<'py> Build<'_, 'py> {
             Some(text) => text,
             None => {
                 let measured = Text::measure(line)?;
-                let text = raw::new_str(self.py, &measured)?;
+                let text = cpython::new_str(self.py, &measured)?;
                 if in_key_place && measured.bits <= ASCII && measured.unescaped().is_some() {
                     self.keys.keep(line, &text);
                 }
@@ -302,7 +302,7 @@ impl<'py> Build<'_, 'py> {
     #[cold]
     fn lone_long_text(&mut self, line: &[u8]) -> Option<()> {
         self.walk = None;
-        let text = raw::new_long_str(self.py, line)?;
+        let text = cpython::new_long_str(self.py, line)?;
         self.globals.look(self.py);
         self.walk = Some(Walk::new(self.py));
         self.push(text)
@@ -313,7 +313,7 @@ impl<'py> Build<'_, 'py> {
         if digits.len() > Self::LONGEST_INT {
             return None;
         }
-        let digits = raw::new_latin1(self.py, digits, ASCII)?;
+        let digits = cpython::new_latin1(self.py, digits, ASCII)?;
         let int = self.py.get_type::<PyInt>().call1((digits,)).ok()?;
         self.push(int)
     }
@@ -321,7 +321,7 @@ impl<'py> Build<'_, 'py> {
     #[inline]
     fn append(&mut self) -> Option<()> {
         let item = self.pop()?;
-        raw::exact::<PyList>(self.top()?)?.append(item).ok()
+        cpython::exact::<PyList>(self.top()?)?.append(item).ok()
     }
 
     /// A key is plain, so that its hash and comparison run no Python code.
@@ -329,10 +329,10 @@ impl<'py> Build<'_, 'py> {
     fn set_item(&mut self) -> Option<()> {
         let value = self.pop()?;
         let key = self.pop()?;
-        if raw::exact::<PyString>(&key).is_none() && !is_plain_key(&key, Self::DEEPEST_KEY) {
+        if cpython::exact::<PyString>(&key).is_none() && !is_plain_key(&key, Self::DEEPEST_KEY) {
             return None;
         }
-        raw::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
+        cpython::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
     }
 
     #[inline]
@@ -360,7 +360,7 @@ impl<'py> Build<'_, 'py> {
 
     fn tuple(&mut self) -> Option<()> {
         let height = self.unmark()?;
-        let tuple = raw::new_tuple(self.py, self.stack.drain(height..))?;
+        let tuple = cpython::new_tuple(self.py, self.stack.drain(height..))?;
         self.push(tuple)
     }
 
@@ -386,12 +386,12 @@ impl<'py> Build<'_, 'py> {
 
     fn reduce(&mut self) -> Option<()> {
         let arguments = self.pop()?;
-        let arguments = raw::exact::<PyTuple>(&arguments)?;
+        let arguments = cpython::exact::<PyTuple>(&arguments)?;
         let function = self.pop()?;
         let object = if function.is(self.encode) {
             latin1_encoded(arguments)?.into_any()
         } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
-            raw::new_bytes(self.py, b"")?.into_any()
+            cpython::new_bytes(self.py, b"")?.into_any()
         } else if function.is(&self.globals.rules.reconstructor) {
             reconstructed(arguments)?
         } else {
@@ -403,11 +403,11 @@ impl<'py> Build<'_, 'py> {
     /// The instance is of an ordinary class, as no other is ever made here.
     fn give_attributes(&mut self) -> Option<()> {
         let state = self.pop()?;
-        let state = raw::exact::<PyDict>(&state)?;
-        let instance = self.top().filter(|top| raw::has_made_class(top))?;
-        let attributes = raw::attributes(instance)?;
+        let state = cpython::exact::<PyDict>(&state)?;
+        let instance = self.top().filter(|top| cpython::has_heap_type(top))?;
+        let attributes = cpython::attributes(instance)?;
         for (name, value) in state {
-            let name = match raw::exact::<PyString>(&name) {
+            let name = match cpython::exact::<PyString>(&name) {
                 // It may be a hook.
                 Some(name) if starts_with_underscores(name)? => return None,
                 Some(name) => self.keys.interned(name)?.into_any(),
@@ -427,9 +427,9 @@ impl<'py> Build<'_, 'py> {
 /// Whether a key can be hashed in safety: an instance's hash is Python code, and CPython hashes tuples in tuples without an eye on the stack.
 #[inline]
 fn is_plain_key(key: &Bound<'_, PyAny>, depth: usize) -> bool {
-    match raw::exact::<PyTuple>(key) {
+    match cpython::exact::<PyTuple>(key) {
         Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_plain_key(&item, depth - 1)),
-        None => !raw::has_made_class(key),
+        None => !cpython::has_heap_type(key),
     }
 }
 
@@ -441,18 +441,18 @@ fn reconstructed<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyAn
     if arguments.len() != 3 || !base.is(py.get_type::<PyAny>()) || !arguments.get_item(2).ok()?.is_none() {
         return None;
     }
-    raw::new_instance(raw::exact::<PyType>(&class)?)
+    cpython::new_instance(cpython::exact::<PyType>(&class)?)
 }
 
 /// What `_codecs.encode(text, 'latin1')` gives.
 fn latin1_encoded<'py>(arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyBytes>> {
     let text = arguments.get_item(0).ok()?;
     let encoding = arguments.get_item(1).ok()?;
-    if arguments.len() != 2 || raw::exact::<PyString>(&encoding)? != "latin1" {
+    if arguments.len() != 2 || cpython::exact::<PyString>(&encoding)? != "latin1" {
         return None;
     }
-    match raw::characters(raw::exact::<PyString>(&text)?)? {
-        Characters::Latin1(bytes) => raw::new_bytes(arguments.py(), bytes),
+    match cpython::characters(cpython::exact::<PyString>(&text)?)? {
+        Characters::Latin1(bytes) => cpython::new_bytes(arguments.py(), bytes),
         Characters::Ucs2(_) | Characters::Ucs4(_) => None,
     }
 }
@@ -583,8 +583,8 @@ fn is_of_use(object: &Bound<'_, PyAny>, rules: &Rules) -> PyResult<bool> {
     if object.is(object.py().get_type::<PyAny>()) || object.is(&rules.reconstructor) {
         return Ok(true);
     }
-    match raw::exact::<PyType>(object) {
-        Some(class) => rules.are_all_for(class),
+    match cpython::exact::<PyType>(object) {
+        Some(class) => rules.uses_default_pickling(class),
         None => Ok(false),
     }
 }
@@ -596,7 +596,7 @@ pub(super) fn load_global<'py>(
     module: &[u8],
     name: &[u8],
 ) -> PyResult<Bound<'py, PyAny>> {
-    Walk::is_none();
+    Walk::assert_none();
     // A pickle of the mere name, so that the unpickler's own rules hold.
     let pickle = concat(&[b"\x80", &[protocol], b"c", module, b"\n", name, b"\n."])?;
     loads.call1((new_bytes(loads.py(), &pickle)?,))
@@ -617,7 +617,7 @@ struct Keys {
 
 struct Key {
     text: Py<PyString>,
-    line: Line,
+    line: ExpectedLine,
     /// The pickle that has the string. CPython would make a second one if the same pickle spells it out again, and if
     /// the item is pickled again one can tell.
     pickle: u32,
@@ -645,7 +645,7 @@ impl Keys {
     #[inline(always)]
     fn expect<'py>(&mut self, py: Python<'py>, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyString>> {
         let key = self.keys.get_mut(self.expected)?;
-        if key.pickle == self.pickle || !tokens.pass(&key.line) {
+        if key.pickle == self.pickle || !tokens.accept(&key.line) {
             return None;
         }
         key.pickle = self.pickle;
@@ -685,7 +685,7 @@ impl Keys {
         let place = &mut self.places[hash(ascii)];
         let key = Key {
             text: text.clone().unbind(),
-            line: Line::new(opcode::UNICODE, ascii),
+            line: ExpectedLine::new(opcode::UNICODE, ascii),
             pickle: self.pickle,
             next: usize::from(*place),
             name: None,
@@ -721,28 +721,28 @@ impl Keys {
     #[inline]
     fn interned<'py>(&mut self, text: &Bound<'py, PyString>) -> Option<Bound<'py, PyString>> {
         let py = text.py();
-        if let Characters::Latin1(ascii) = raw::characters(text)?
+        if let Characters::Latin1(ascii) = cpython::characters(text)?
             && let Some(place) = self.places.get(hash(ascii))
             && let Some(key) = self.keys.get_mut(usize::from(*place))
             && key.text.is(text)
         {
             if key.name.is_none() {
-                key.name = Some(raw::interned(raw::new_latin1(py, ascii, ASCII)?).unbind());
+                key.name = Some(cpython::interned(cpython::new_latin1(py, ascii, ASCII)?).unbind());
             }
             return key.name.as_ref().map(|name| name.bind(py).clone());
         }
-        Some(raw::interned(text.clone()))
+        Some(cpython::interned(text.clone()))
     }
 }
 
 #[inline]
 fn starts_with_underscores(name: &Bound<'_, PyString>) -> Option<bool> {
-    Some(matches!(raw::characters(name)?, Characters::Latin1(name) if name.starts_with(b"__")))
+    Some(matches!(cpython::characters(name)?, Characters::Latin1(name) if name.starts_with(b"__")))
 }
 
 #[inline]
 fn same(text: &Bound<'_, PyString>, ascii: &[u8]) -> bool {
-    matches!(raw::characters(text), Some(Characters::Latin1(characters)) if characters == ascii)
+    matches!(cpython::characters(text), Some(Characters::Latin1(characters)) if characters == ascii)
 }
 
 /// Below `Keys::MOST`. Every byte of the longest key counts, and the length. The product's highest bits are those on which

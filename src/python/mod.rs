@@ -1,6 +1,8 @@
 //! What Python sees of the codec: a table. No logic of caching is here, and nothing of Django.
 
 mod classes;
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
+mod cpython;
 mod crypto;
 mod dump;
 mod error;
@@ -10,8 +12,6 @@ mod key;
 mod large;
 mod load;
 mod pickle;
-#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "dumping is left to CPython there"))]
-mod raw;
 mod reduce;
 mod seal;
 mod value;
@@ -76,7 +76,7 @@ mod native {
 fn let_in(py: Python<'_>) -> PyResult<()> {
     static OWNER: AtomicI64 = AtomicI64::new(NONE);
     const NONE: i64 = -1;
-    let current = raw::interpreter_id(py)?;
+    let current = cpython::interpreter_id(py)?;
     match OWNER.compare_exchange(NONE, current, Ordering::Relaxed, Ordering::Relaxed) {
         Err(owner) if owner != current => Err(PyImportError::new_err(
             "Another Python interpreter in this process uses fastblets already, and only one can. Under mod_wsgi, let the \
@@ -102,7 +102,7 @@ fn run<T: Send>(py: Python<'_>, size: usize, work: impl FnOnce() -> T + Send) ->
 
 /// New bytes. If memory is short that is an error, where PyO3's own way would be to panic.
 fn new_bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
-    Ok(raw::new_bytes(py, bytes).ok_or(Error::Memory)?)
+    Ok(cpython::new_bytes(py, bytes).ok_or(Error::Memory)?)
 }
 
 /// The chunks of an entry, or their seals, out of a list of bytes.

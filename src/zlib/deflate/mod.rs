@@ -7,10 +7,12 @@
 mod bits;
 mod block;
 mod huffman;
-mod lanes;
+
 mod matcher;
+mod multiversion;
 mod stream;
-mod wide;
+mod u16x4;
+
 mod window;
 
 use std::sync::Mutex;
@@ -49,12 +51,12 @@ impl Deflate {
     /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
     /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
     pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        wide::write(self.stream()?, piece, output)
+        multiversion::write(self.stream()?, piece, output)
     }
 
     /// Ends the stream.
     pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
-        wide::finish(self.stream()?, output)
+        multiversion::finish(self.stream()?, output)
     }
 
     fn stream(&mut self) -> Result<&mut Stream> {

@@ -51,7 +51,7 @@ pub(super) struct Stream {
     literal_deferred: bool,
 }
 
-// What `wide` compiles for newer processors has to be inlined there.
+// What `multiversion` compiles for newer processors has to be inlined there.
 impl Stream {
     pub(super) fn new() -> Result<Self> {
         Ok(Self::begin(Window::new()?, Matcher::new()?, Block::new()?))

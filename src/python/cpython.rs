@@ -118,27 +118,27 @@ pub(super) fn shares_keys(dict: &Bound<'_, PyDict>) -> bool {
 
 /// Whether a class was made while Python ran, as by a class statement. No built-in type is.
 #[inline]
-fn is_made(class: &Bound<'_, PyType>) -> bool {
+fn is_heap_type(class: &Bound<'_, PyType>) -> bool {
     // SAFETY: a class.
     unsafe { ffi::PyType_HasFeature(class.as_type_ptr(), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
 }
 
 /// Whether the object's class was made so.
 #[inline]
-pub(super) fn has_made_class(object: &Bound<'_, PyAny>) -> bool {
+pub(super) fn has_heap_type(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: an object has a type, which lives at least as long.
     unsafe { ffi::PyType_HasFeature(ffi::Py_TYPE(object.as_ptr()), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
 }
 
 /// The object's class, if it was made so.
 #[inline]
-pub(super) fn made_class<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
-    has_made_class(object).then(|| object.get_type())
+pub(super) fn heap_type<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
+    has_heap_type(object).then(|| object.get_type())
 }
 
 /// What the class itself holds, its bases not included. `None` for a built-in type.
 pub(super) fn class_attributes<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyDict>> {
-    if !is_made(class) {
+    if !is_heap_type(class) {
         return None;
     }
     // SAFETY: a class, whose dict is where it says as it is not a built-in type: of those each interpreter has its own from
@@ -151,7 +151,7 @@ pub(super) fn class_attributes<'py>(class: &Bound<'py, PyType>) -> Option<Bound<
 
 /// Whether the class makes and ends its instances as the other one does, finds their attributes so, and runs no code of its
 /// own when they end. Both are classes that were made while Python ran.
-pub(super) fn behaves_as(class: &Bound<'_, PyType>, model: &Bound<'_, PyType>) -> bool {
+pub(super) fn has_slots_of(class: &Bound<'_, PyType>, model: &Bound<'_, PyType>) -> bool {
     fn slots(class: &ffi::PyTypeObject) -> [Option<usize>; 6] {
         [
             class.tp_new.map(|slot| slot as usize),

@@ -14,9 +14,9 @@ use crate::error::Result;
 /// [`Stream::write`].
 pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
-    if newer::is_here() {
+    if x86_64_v3::is_supported() {
         // SAFETY: the processor has just been asked.
-        return unsafe { newer::write(stream, piece, output) };
+        return unsafe { x86_64_v3::write(stream, piece, output) };
     }
     stream.write(piece, output)
 }
@@ -24,21 +24,21 @@ pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) -> 
 /// [`Stream::finish`].
 pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
-    if newer::is_here() {
+    if x86_64_v3::is_supported() {
         // SAFETY: the processor has just been asked.
-        return unsafe { newer::finish(stream, output) };
+        return unsafe { x86_64_v3::finish(stream, output) };
     }
     stream.finish(output)
 }
 
 /// What is inlined here is compiled for x86-64-v3, which is every server's processor since about 2015.
 #[cfg(target_arch = "x86_64")]
-mod newer {
+mod x86_64_v3 {
     use std::arch::is_x86_feature_detected;
 
     use super::{Result, Stream};
 
-    pub(super) fn is_here() -> bool {
+    pub(super) fn is_supported() -> bool {
         is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("bmi1")
             && is_x86_feature_detected!("bmi2")
