@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cipher::Key;
-use crate::error::{Error, Result, collect, grow, push};
+use crate::error::{Error, Result};
 use crate::large::Reader;
+use crate::memory::{collect, grow, push};
 use crate::pickle::scan::{Global, Scanner};
 
 /// The most names of classes and functions that are collected of one stream.

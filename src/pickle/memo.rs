@@ -1,6 +1,7 @@
 //! Which objects the pickle being written already holds, by address.
 
-use crate::error::{Result, grow};
+use crate::error::Result;
+use crate::memory::grow;
 
 /// Where an address stands in the table, or where it would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

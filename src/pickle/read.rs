@@ -12,6 +12,9 @@ use super::find::{ONES, find, zero_bytes};
 use super::opcode;
 use super::scan::line_end;
 
+/// The bits of ASCII characters.
+pub const ASCII: u32 = 0x7f;
+
 /// One opcode of protocol 0 with its argument.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Token<'a> {
@@ -357,7 +360,7 @@ impl Character for u32 {
 /// The bits that the characters of a line may have, escapes aside: those of ASCII, or of one byte.
 #[inline]
 pub fn raw_bits(line: &[u8]) -> u32 {
-    if line.is_ascii() { 0x7f } else { 0xff }
+    if line.is_ascii() { ASCII } else { 0xff }
 }
 
 /// The same, and whether the line has escapes, at one go where it is short.
@@ -375,7 +378,7 @@ fn look_at(line: &[u8]) -> (u32, bool) {
         bits |= word;
         found |= zero_bytes(word ^ (ONES * u64::from(b'\\')));
     }
-    (if bits & TOP == 0 { 0x7f } else { 0xff }, found != 0)
+    (if bits & TOP == 0 { ASCII } else { 0xff }, found != 0)
 }
 
 /// What has become of a str's line.

@@ -11,7 +11,8 @@ use std::ops::Range;
 
 use super::find::find;
 use super::opcode;
-use crate::error::{Error, Result, push};
+use crate::error::{Error, Result};
+use crate::memory::push;
 
 const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
 const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");

@@ -4,7 +4,8 @@ use super::byte_mask;
 use super::decimal;
 use super::expected_line::{self, NextPut};
 use super::opcode;
-use crate::error::{Result, append, grow};
+use crate::error::Result;
+use crate::memory::{append, grow};
 
 /// The decimal digits of 00 to 99.
 static PAIRS: [[u8; 2]; 100] = {

@@ -7,7 +7,7 @@ use pyo3::types::{PyBytes, PyString, PyType};
 use super::classes::Rules;
 use super::cpython;
 use super::walk::Walk;
-use crate::error::{concat, push};
+use crate::memory::{concat, push};
 use crate::pickle::memo::Memo;
 use crate::pickle::read::{Token, Tokens};
 

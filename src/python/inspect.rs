@@ -3,7 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList, PyString, PyTuple};
 
-use super::{chunks_of, cpython, run};
+use super::bytes::chunks_of;
+use super::cpython;
+use super::gil::detach_if_large;
 use crate::cipher::Key;
 use crate::error::Error;
 use crate::inspect;
@@ -38,7 +40,7 @@ pub(super) fn inspect_chunks(
     let chunks = chunks_of(chunks)?;
     let key = key.map(Key::new).transpose()?;
     let stored = chunks.iter().map(|chunk| chunk.len()).sum();
-    let stream = run(py, stored, || inspect::inspect(&chunks, compressed, key, show))?;
+    let stream = detach_if_large(py, stored, || inspect::inspect(&chunks, compressed, key, show))?;
     let items = cpython::new_list(py).ok_or(Error::Memory)?;
     for item in stream.items {
         items.append(pair(py, int(py, item.size)?, text(py, &item.text)?)?)?;

@@ -5,12 +5,15 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
+use super::bytes::{chunks_of, new_bytes};
+use super::cpython;
+use super::gil::detach_if_large;
 use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
-use super::{chunks_of, cpython, new_bytes, run};
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
-use crate::error::{Error, Result, collect};
+use crate::error::{Error, Result};
 use crate::large::{Reader, Writer};
+use crate::memory::collect;
 
 /// Up to this many bytes of pickles are unpickled before the first item is given out. Of a longer stream it is made sure
 /// that it is whole, and then it is read again, item by item.
@@ -48,7 +51,7 @@ impl LargeWriter {
         let start = output.len();
         self.pickler.write(item, output)?;
         let size = output.len() - start;
-        run(item.py(), size, || self.writer.end_pickle())?;
+        detach_if_large(item.py(), size, || self.writer.end_pickle())?;
         Ok(self.writer.cutter().full_chunks().len() > 0)
     }
 
@@ -65,7 +68,7 @@ impl LargeWriter {
 
     /// Ends the stream; what is left of it is in the full chunks and the last one.
     fn finish(&mut self, py: Python<'_>) -> PyResult<()> {
-        Ok(run(py, CHUNK_SIZE, || self.writer.finish())?)
+        Ok(detach_if_large(py, CHUNK_SIZE, || self.writer.finish())?)
     }
 
     /// The last chunk, once the full ones have been taken. None where the stream is empty.
@@ -164,7 +167,7 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         let mut step = Self::FIRST_STEP;
         let mut ended = false;
         while !ended {
-            ended = !run(py, stored, || self.reader.read(&mut self.data, step))?;
+            ended = !detach_if_large(py, stored, || self.reader.read(&mut self.data, step))?;
             let is_long = self.expected_size(stored) > READ_AHEAD as f64;
             if is_long || self.unpickle_plain(items)? < Self::FEWEST {
                 break;
@@ -174,7 +177,7 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         // All at once, as other threads may run meanwhile; and into memory that is had at once, as to grow it step by step may
         // be to copy it.
         let room = self.expected_size(stored).min(READ_AHEAD as f64) as usize;
-        let whole = run(py, stored, || -> Result<bool> {
+        let whole = detach_if_large(py, stored, || -> Result<bool> {
             let more = room.saturating_sub(self.done + self.data.len());
             // A small entry has all that it needs.
             if !ended && more > 0 {

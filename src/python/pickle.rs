@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::PyString;
 
+use super::bytes::new_bytes;
 use super::dump::Dumper;
 use super::load::{Loader, load_global};
-use super::new_bytes;
 use super::reduce::CPickler;
-use crate::error::{Error, Result, concat, push};
+use crate::error::{Error, Result};
+use crate::memory::concat;
 use crate::pickle::scan::{Global, Scanner};
 
 /// Off only in tests, so that both ways are tested.
-static FAST_PATHS: AtomicBool = AtomicBool::new(true);
+pub(super) static FAST_PATHS: AtomicBool = AtomicBool::new(true);
 
 /// A stream of pickles that ends in the middle of one.
 pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
@@ -25,7 +26,7 @@ const NOT_A_NAME: Error = Error::Pickle("a name of several lines");
 
 /// Writes items as pickles.
 pub(super) struct Pickler {
-    dumper: Dumper,
+    pub(super) dumper: Dumper,
     others: CPickler,
 }
 
@@ -57,7 +58,7 @@ impl Pickler {
 
 /// Reads items from a stream of pickles.
 pub(super) struct Unpickler {
-    loader: Loader,
+    pub(super) loader: Loader,
     scanner: Scanner,
     loads: Py<PyAny>,
     /// Whether the data ended before the next item did when it was last looked at. Then only the scanner looks on, which
@@ -174,74 +175,4 @@ fn pickle_function(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Py<Py
     static PICKLE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let pickle = PICKLE.get_or_try_init(py, || py.import("pickle").map(Bound::unbind))?;
     Ok(pickle.bind(py).getattr(name)?.unbind())
-}
-
-/// Lets plain items be pickled here (the default), or everything by `pickle`. For tests. Returns how it was.
-#[pyfunction]
-#[pyo3(signature = (enabled, /))]
-pub(super) fn use_fast_paths(enabled: bool) -> bool {
-    FAST_PATHS.swap(enabled, Ordering::Relaxed)
-}
-
-/// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.
-#[pyfunction]
-#[pyo3(signature = (item, /))]
-pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    pickle_dumps_all(item.py(), vec![item.clone()])
-}
-
-/// The pickles of several items in a row, or None if one is for `pickle.dumps`. For tests.
-#[pyfunction]
-#[pyo3(signature = (items, /))]
-pub(super) fn pickle_dumps_all<'py>(
-    py: Python<'py>,
-    items: Vec<Bound<'py, PyAny>>,
-) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let mut output = Vec::new();
-    let mut dumper = Pickler::new(py)?.dumper;
-    for item in &items {
-        if !dumper.dump(item, &mut output)? {
-            return Ok(None);
-        }
-    }
-    Ok(Some(new_bytes(py, &output)?))
-}
-
-/// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
-#[pyfunction]
-#[pyo3(signature = (data, /))]
-pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
-    let mut items = Vec::new();
-    let mut loader = Unpickler::new(py, None)?.loader;
-    while !data.is_empty() {
-        let Some((item, size)) = loader.load(py, data)? else {
-            return Ok(None);
-        };
-        push(&mut items, item)?;
-        data = &data[size..];
-    }
-    Ok(Some(items))
-}
-
-/// The item that a pickle holds, in a tuple, or None if it is one for `pickle.loads`. For tests.
-#[pyfunction]
-#[pyo3(signature = (pickle, /))]
-pub(super) fn pickle_loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
-    let found = Unpickler::new(py, None)?.loader.load(py, pickle)?;
-    Ok(found.map(|(item, _)| (item,)))
-}
-
-/// Where each pickle of a stream ends, up to the first that is incomplete. For tests.
-#[pyfunction]
-#[pyo3(signature = (data, /))]
-pub(super) fn pickle_scan(data: &[u8]) -> PyResult<Vec<usize>> {
-    let mut ends = Vec::new();
-    let mut scanner = Scanner::new();
-    let mut start = 0;
-    while let Some(size) = scanner.scan(&data[start..])? {
-        scanner.reset();
-        start += size;
-        push(&mut ends, start)?;
-    }
-    Ok(ends)
 }

@@ -24,7 +24,8 @@ use pyo3::types::{
 
 use super::classes::Rules;
 use super::cpython;
-use crate::error::{Result, grow, push};
+use crate::error::Result;
+use crate::memory::{grow, push};
 use crate::pickle::memo::{Entry, Memo};
 
 /// The protocol in which Djblets writes.

@@ -4,8 +4,9 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use super::bytes::{chunks_of, new_bytes};
+use super::gil::detach_if_large;
 use super::pickle::CUT_OFF;
-use super::{chunks_of, new_bytes, run};
 use crate::error::{Error, Result};
 use crate::pickle::scan::Scanner;
 use crate::seal::{self, Kind, WRITE_ID_SIZE};
@@ -36,7 +37,7 @@ impl Sealer {
         last: bool,
         chunk: PyBackedBytes,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let seal = run(py, chunk.len(), || self.0.chunk(write_id, index, last, &chunk));
+        let seal = detach_if_large(py, chunk.len(), || self.0.chunk(write_id, index, last, &chunk));
         new_bytes(py, &seal)
     }
 
@@ -45,7 +46,7 @@ impl Sealer {
     fn check_chunks(&self, py: Python<'_>, chunks: &Bound<'_, PyAny>, seals: &Bound<'_, PyAny>) -> PyResult<()> {
         let (chunks, seals) = (chunks_of(chunks)?, chunks_of(seals)?);
         let size = chunks.iter().map(|chunk| chunk.len()).sum();
-        Ok(run(py, size, || self.0.check_chunks(&chunks, &seals))?)
+        Ok(detach_if_large(py, size, || self.0.check_chunks(&chunks, &seals))?)
     }
 
     /// The pickle of a value, or of a count, with its seal behind it.

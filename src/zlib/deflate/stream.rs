@@ -7,7 +7,8 @@ use super::block::Block;
 use super::matcher::{Match, Matcher};
 use super::window::Window;
 use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE};
-use crate::error::{Result, append, grow};
+use crate::error::Result;
+use crate::memory::{append, grow};
 
 /// Deflate with a window of 32 KiB at zlib's default level (RFC 1950, section 2.2).
 const HEADER: [u8; 2] = [0x78, 0x9c];
