@@ -14,12 +14,12 @@ use super::opcode;
 use crate::error::{Error, Result};
 use crate::memory::push;
 
-const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
-const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");
-const NO_MARK: Error = Error::Pickle("an opcode finds no mark");
-const NO_SUCH_MEMO: Error = Error::Pickle("a memo number beyond any pickle of its size");
-const NOT_WRITTEN_SO: Error = Error::Pickle("pickles are not written like this");
-const TOO_LONG: Error = Error::Pickle("a length beyond any memory");
+const UNKNOWN_OPCODE: Error = Error::pickle("an unknown opcode");
+const UNDERFLOW: Error = Error::pickle("an opcode finds too little on the stack");
+const NO_MARK: Error = Error::pickle("an opcode finds no mark");
+const NO_SUCH_MEMO: Error = Error::pickle("a memo number beyond any pickle of its size");
+const NOT_WRITTEN_SO: Error = Error::pickle("pickles are not written like this");
+const TOO_LONG: Error = Error::pickle("a length beyond any memory");
 
 /// How the bytes behind an opcode are laid out.
 #[derive(Debug, Clone, Copy)]
@@ -433,10 +433,17 @@ impl Scanner {
     }
 
     /// As [`scan`](Self::scan), reporting each global on the way. An error of `found` ends it.
+    ///
+    /// A pickle's error has the offset of the opcode where it was noticed, from the pickle's first byte.
     pub fn scan_with(&mut self, data: &[u8], mut found: impl FnMut(Global<'_>) -> Result<()>) -> Result<Option<usize>> {
+        self.run(data, &mut found)
+            .map_err(|error| error.moved_by(self.at as u64))
+    }
+
+    fn run(&mut self, data: &[u8], found: &mut impl FnMut(Global<'_>) -> Result<()>) -> Result<Option<usize>> {
         // One step first: it alone remembers how far an incomplete opcode has been searched.
         loop {
-            match self.step(data, &mut found)? {
+            match self.step(data, found)? {
                 Step::Whole(end) => self.at = end,
                 Step::Stop(end) => return Ok(Some(end)),
                 Step::Partial => return Ok(None),
@@ -452,16 +459,27 @@ impl Scanner {
             return Ok(());
         }
         let mut at = self.at;
+        let result = self.pass_frequent(data, &mut at);
+        if at > self.at {
+            self.at = at;
+            self.strings.top = [None, None];
+        }
+        result
+    }
+
+    /// Moves `at` behind each opcode that is done.
+    #[inline(always)]
+    fn pass_frequent(&mut self, data: &[u8], at: &mut usize) -> Result<()> {
         let depth = &mut self.depth;
-        while let Some(&byte) = data.get(at) {
+        while let Some(&byte) = data.get(*at) {
             match byte {
                 opcode::PUT | opcode::UNICODE | opcode::INT | opcode::GET | opcode::FLOAT => {
-                    let Some(end) = line_end(data, at + 1) else { break };
+                    let Some(end) = line_end(data, *at + 1) else { break };
                     if byte == opcode::UNICODE && self.as_written {
                         check_memoized(data, end)?;
                     }
                     if byte == opcode::PUT {
-                        if end - at - 1 > LONGEST_NUMBER {
+                        if end - *at - 1 > LONGEST_NUMBER {
                             break;
                         }
                         depth.replace(1, 1)?;
@@ -469,7 +487,7 @@ impl Scanner {
                     } else {
                         depth.replace(0, 1)?;
                     }
-                    at = end;
+                    *at = end;
                     continue;
                 }
                 opcode::SETITEM => depth.replace(3, 1)?,
@@ -479,11 +497,7 @@ impl Scanner {
                 opcode::NONE => depth.replace(0, 1)?,
                 _ => break,
             }
-            at += 1;
-        }
-        if at > self.at {
-            self.at = at;
-            self.strings.top = [None, None];
+            *at += 1;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyList};
 use super::bytes::{chunks_of, new_bytes};
 use super::cpython;
 use super::gil::detach_if_large;
-use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
+use super::pickle::{Checker, Pickler, Unpickler};
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
 use crate::error::{Error, Result};
@@ -118,7 +118,7 @@ pub(super) fn read_items<'py>(
                 break;
             }
         }
-        if data.is_empty() { Ok(()) } else { Err(CUT_OFF) }
+        checker.finish(&data)
     })?;
     checker.import_globals(py, loads)?;
     let stream = ItemStream {
@@ -197,7 +197,9 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         }
         let mut at = 0;
         while at < self.data.len() {
-            let (item, size) = self.unpickler.read(py, &self.data[at..])?.ok_or(CUT_OFF)?;
+            let unread = &self.data[at..];
+            let found = self.unpickler.read(py, unread)?;
+            let (item, size) = found.ok_or_else(|| self.unpickler.cut_off(unread.len()))?;
             items.append(item)?;
             at += size;
         }
@@ -257,7 +259,7 @@ impl ItemStream {
                 return if self.data.is_empty() {
                     Ok(None)
                 } else {
-                    Err(CUT_OFF.into())
+                    Err(self.unpickler.cut_off(self.data.len()).into())
                 };
             }
         }

@@ -19,10 +19,14 @@ use crate::pickle::scan::{Global, Scanner};
 /// Off only in tests, so that both ways are tested.
 pub(super) static FAST_PATHS: AtomicBool = AtomicBool::new(true);
 
-/// A stream of pickles that ends in the middle of one.
-pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
+const CUT_OFF: Error = Error::pickle("it ends too early");
 
-const NOT_A_NAME: Error = Error::Pickle("a name of several lines");
+/// The error of a stream of this many bytes that ends in the middle of a pickle.
+pub(super) fn cut_off(size: usize) -> Error {
+    CUT_OFF.moved_by(size as u64)
+}
+
+const NOT_A_NAME: Error = Error::pickle("a name of several lines");
 
 /// Writes items as pickles.
 pub(super) struct Pickler {
@@ -61,9 +65,11 @@ pub(super) struct Unpickler {
     pub(super) loader: Loader,
     scanner: Scanner,
     loads: Py<PyAny>,
-    /// Whether the data ended before the next item did when it was last looked at. Then only the scanner looks on, which
-    /// goes on where it stopped.
+    /// Whether the data ended before the next item did at the last call. Then only the scanner looks at it, which goes on where
+    /// it stopped.
     incomplete: bool,
+    /// How many bytes of the stream the items so far take.
+    position: u64,
 }
 
 impl Unpickler {
@@ -75,6 +81,7 @@ impl Unpickler {
             scanner: Scanner::new(),
             loads,
             incomplete: false,
+            position: 0,
         })
     }
 
@@ -86,23 +93,38 @@ impl Unpickler {
         data: &[u8],
         take: impl FnMut(Bound<'py, PyAny>) -> PyResult<()>,
     ) -> PyResult<usize> {
-        if fast_paths() {
-            self.loader.load_plain(py, data, take)
-        } else {
-            Ok(0)
+        if !fast_paths() {
+            return Ok(0);
         }
+        let size = self.loader.load_plain(py, data, take)?;
+        self.position += size as u64;
+        Ok(size)
+    }
+
+    /// The error of a stream that ends after `rest` further bytes, in the middle of an item.
+    pub(super) fn cut_off(&self, rest: usize) -> Error {
+        cut_off(rest).moved_by(self.position)
     }
 
     /// The first item in `data` and its size, or `None` if `data` is only the beginning of it. Then `data` must have
     /// grown at the next call.
     pub(super) fn read<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
+        let found = self.read_next(py, data)?;
+        if let Some((_, size)) = &found {
+            self.position += *size as u64;
+        }
+        Ok(found)
+    }
+
+    fn read_next<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
         if !self.incomplete
             && fast_paths()
             && let Some(found) = self.loader.load(py, data)?
         {
             return Ok(Some(found));
         }
-        let Some(size) = self.scanner.scan(data)? else {
+        let scanned = self.scanner.scan(data);
+        let Some(size) = scanned.map_err(|error| error.moved_by(self.position))? else {
             self.incomplete = true;
             return Ok(None);
         };
@@ -125,6 +147,8 @@ pub(super) struct Checker {
     scanner: Scanner,
     /// The classes and functions that the pickles name, with their protocols.
     globals: HashSet<(u8, Vec<u8>, Vec<u8>)>,
+    /// How many bytes of the stream were whole pickles.
+    position: u64,
 }
 
 impl Checker {
@@ -132,18 +156,32 @@ impl Checker {
     pub(super) fn check(&mut self, data: &mut Vec<u8>) -> Result<()> {
         let mut start = 0;
         let globals = &mut self.globals;
-        while let Some(size) = self.scanner.scan_with(&data[start..], |global| {
-            if let Global::Named { protocol, module, name } = global {
-                globals.try_reserve(1).map_err(|_| Error::Memory)?;
-                globals.insert((protocol, concat(&[module])?, concat(&[name])?));
-            }
-            Ok(())
-        })? {
+        loop {
+            let scanned = self.scanner.scan_with(&data[start..], |global| {
+                if let Global::Named { protocol, module, name } = global {
+                    globals.try_reserve(1).map_err(|_| Error::Memory)?;
+                    globals.insert((protocol, concat(&[module])?, concat(&[name])?));
+                }
+                Ok(())
+            });
+            let Some(size) = scanned.map_err(|error| error.moved_by(self.position + start as u64))? else {
+                break;
+            };
             self.scanner.reset();
             start += size;
         }
         data.drain(..start);
+        self.position += start as u64;
         Ok(())
+    }
+
+    /// Fails if the stream ends in `rest`, which is no whole pickle.
+    pub(super) fn finish(&self, rest: &[u8]) -> Result<()> {
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(cut_off(rest.len()).moved_by(self.position))
+        }
     }
 
     /// Imports the classes and functions that the pickles name, as unpickling would.

@@ -6,13 +6,13 @@ use pyo3::types::PyBytes;
 
 use super::bytes::{chunks_of, new_bytes};
 use super::gil::detach_if_large;
-use super::pickle::CUT_OFF;
+use super::pickle::cut_off;
 use crate::error::{Error, Result};
 use crate::pickle::scan::Scanner;
 use crate::seal::{self, Kind, WRITE_ID_SIZE};
 
 /// What an encrypted value has instead of a pickle if it was damaged, or has another key.
-const NOT_ONE_PICKLE: Error = Error::Pickle("it goes on behind its end");
+const NOT_ONE_PICKLE: Error = Error::pickle("it goes on behind its end");
 const NO_SEAL: Error = Error::Seal("there is none");
 
 /// Seals and checks what belongs to the entry with this full key, under a secret if there is one.
@@ -101,8 +101,8 @@ pub(super) fn opened<'a>(data: &'a [u8], is_count: bool, sealer: Option<&Sealer>
     }
     match end? {
         Some(size) if size == pickle.len() => Ok(pickle),
-        Some(_) => Err(NOT_ONE_PICKLE),
-        None => Err(CUT_OFF),
+        Some(size) => Err(NOT_ONE_PICKLE.moved_by(size as u64)),
+        None => Err(cut_off(pickle.len())),
     }
 }
 

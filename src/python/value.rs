@@ -6,7 +6,7 @@ use pyo3::types::PyBytes;
 use super::bytes::new_bytes;
 use super::error::codec_error;
 use super::gil::detach_if_large;
-use super::pickle::{Pickler, Unpickler};
+use super::pickle::{Pickler, Unpickler, cut_off};
 use super::seal::{Sealer, kind, opened};
 use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
 use crate::error::Result;
@@ -60,7 +60,7 @@ pub(super) fn decrypt_value<'py>(
     let Ok(stored) = stored.cast::<PyBytes>() else {
         let class = stored.get_type();
         let text = format!("The data to decrypt must be of type \"bytes\", not \"{class}\"");
-        return Err(codec_error("cipher", text));
+        return Err(codec_error("cipher", None, text));
     };
     let stored = stored.as_bytes();
     let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
@@ -70,6 +70,6 @@ pub(super) fn decrypt_value<'py>(
     let pickle = opened(&data, is_count, sealer, required)?;
     let (item, _) = Unpickler::new(py, loads)?
         .read(py, pickle)?
-        .ok_or(super::pickle::CUT_OFF)?;
+        .ok_or_else(|| cut_off(pickle.len()))?;
     Ok(item)
 }
