@@ -1,11 +1,11 @@
-//! Every way the codec can fail. `Display` is the text a user sees.
+//! The errors of the codec. `Display` is the text a user sees.
 
 use std::fmt;
 
-/// What went wrong. The Python side turns it into an exception in one place, `python::error`.
+/// An error of the codec. `python::error` turns it into an exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// An AES key of a length, in bytes, that AES does not have.
+    /// An AES key of a wrong length, in bytes.
     KeySize(usize),
     /// An initialization vector that is not 16 bytes long: an encrypted entry cut off in its first bytes.
     IvSize(usize),
@@ -18,7 +18,7 @@ pub enum Error {
         /// Where it was noticed, in bytes from the beginning of the stream of pickles, if that is known.
         offset: Option<u64>,
     },
-    /// Data without a seal where there must be one, or with one that is not theirs.
+    /// A seal is missing, or does not fit the data.
     Seal(&'static str),
     /// There is not enough memory.
     Memory,

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 
-/// Makes room for `more` elements, or says that there is none.
+/// Makes room for `more` elements. Fails if memory is short.
 #[inline]
 pub(crate) fn grow<T>(list: &mut Vec<T>, more: usize) -> Result<()> {
     list.try_reserve(more).map_err(|_| Error::Memory)
@@ -26,7 +26,7 @@ pub(crate) fn append<T: Copy>(list: &mut Vec<T>, elements: &[T]) -> Result<()> {
     Ok(())
 }
 
-/// One vector of several pieces.
+/// Joins several pieces.
 pub(crate) fn concat<T: Copy>(pieces: &[&[T]]) -> Result<Vec<T>> {
     let mut whole = Vec::new();
     grow(&mut whole, pieces.iter().map(|piece| piece.len()).sum())?;
@@ -36,7 +36,7 @@ pub(crate) fn concat<T: Copy>(pieces: &[&[T]]) -> Result<Vec<T>> {
     Ok(whole)
 }
 
-/// What an iterator gives.
+/// Collects the elements of an iterator.
 pub(crate) fn collect<T>(elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
     let mut list = Vec::new();
     grow(&mut list, elements.size_hint().0)?;
@@ -46,8 +46,7 @@ pub(crate) fn collect<T>(elements: impl Iterator<Item = T>) -> Result<Vec<T>> {
     Ok(list)
 }
 
-/// Gives room beyond `most` elements back, once it isn't needed any more. It is kept where memory is short: a smaller
-/// one has to be had first.
+/// Frees room beyond `most` elements. If memory is short the room is kept, as a smaller vector has to be allocated first.
 pub(crate) fn shrink<T: Copy>(list: &mut Vec<T>, most: usize) {
     let mut smaller = Vec::new();
     let size = most.max(list.len());
@@ -58,6 +57,10 @@ pub(crate) fn shrink<T: Copy>(list: &mut Vec<T>, most: usize) {
 }
 
 /// Empties a vector and keeps its memory, unless one huge item needed a lot of it.
+#[cfg_attr(
+    not(feature = "python"),
+    allow(dead_code, reason = "only the builder of objects uses it")
+)]
 #[inline]
 pub(crate) fn clear<T>(list: &mut Vec<T>) {
     list.clear();
@@ -67,9 +70,17 @@ pub(crate) fn clear<T>(list: &mut Vec<T>) {
 }
 
 /// The most elements for which [`clear`] keeps memory.
+#[cfg_attr(
+    not(feature = "python"),
+    allow(dead_code, reason = "only the builder of objects uses it")
+)]
 const MAX_KEPT: usize = 1 << 16;
 
 /// An empty vector with the memory of another one, which is left without any.
+#[cfg_attr(
+    not(feature = "python"),
+    allow(dead_code, reason = "only the builder of objects uses it")
+)]
 pub(crate) fn recycle<A, B>(used: &mut Vec<A>) -> Vec<B> {
     let mut used = std::mem::take(used);
     clear(&mut used);

@@ -1,7 +1,7 @@
 //! Lines that are known before they are read or written.
 
-/// The longest line that is worth it, in bytes. It is copied and compared as one number: most lines are too short for a call
-/// of `memcpy`.
+/// The longest line that can be expected, in bytes. A line is copied and compared as one number, as most are too short for a
+/// call of `memcpy`.
 pub(super) const MAX_LENGTH: usize = 16;
 
 /// An opcode and its argument, the newline included.
@@ -9,17 +9,17 @@ pub(super) const MAX_LENGTH: usize = 16;
 pub struct ExpectedLine {
     bytes: [u8; MAX_LENGTH],
     length: usize,
-    /// The bits that count.
+    /// The bits that are compared.
     mask: u128,
 }
 
 impl ExpectedLine {
-    /// The line of an opcode with this argument. If it is too long it is never found.
+    /// The line of an opcode with this argument. A line that is too long matches nothing.
     pub fn new(opcode: u8, argument: &[u8]) -> Self {
         let length = argument.len() + 2;
         let mut bytes = [b' '; MAX_LENGTH];
         let Some(line) = bytes.get_mut(..length) else {
-            // What no line begins with.
+            // No line begins with a newline.
             let bytes = [b'\n'; MAX_LENGTH];
             return Self {
                 bytes,
@@ -37,21 +37,21 @@ impl ExpectedLine {
         }
     }
 
-    /// The line's length, if `data` begins with it. The last lines of all are not looked at.
+    /// The line's length, if `data` begins with it. `None` also if `data` is shorter than [`MAX_LENGTH`].
     #[inline]
     pub(super) fn match_start(&self, data: &[u8]) -> Option<usize> {
         let differing = u128::from_le_bytes(self.bytes) ^ u128::from_le_bytes(*data.first_chunk()?);
         (differing & self.mask == 0).then_some(self.length)
     }
 
-    /// The line and its length. What is behind it means nothing.
+    /// The line, with padding after it, and its length.
     #[inline]
     pub(super) fn padded(&self) -> (&[u8; MAX_LENGTH], usize) {
         (&self.bytes, self.length)
     }
 }
 
-/// The next PUT of a pickle, the commonest opcode of all, of which the numbers count up.
+/// The next PUT of a pickle, the most common opcode. Its numbers count up.
 #[derive(Debug)]
 pub struct NextPut(ExpectedLine);
 
@@ -73,7 +73,7 @@ impl NextPut {
         &self.0
     }
 
-    /// Goes on to the next.
+    /// Adds one to its number.
     #[inline]
     pub fn increment(&mut self) {
         let ExpectedLine { bytes, length, mask } = &mut self.0;

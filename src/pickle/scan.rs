@@ -98,7 +98,7 @@ enum Meaning {
     Put,
     Memoize,
     LinePut,
-    /// Leaves the stack as it is: opcode::PROTO, FRAME.
+    /// PROTO and FRAME, which leave the stack as it is.
     Framing,
 }
 
@@ -179,10 +179,8 @@ const fn describe(byte: u8) -> Option<Opcode> {
         opcode::EXT2 => (Fixed(2), PUSH, Extension),
         opcode::EXT4 => (Fixed(4), PUSH, Extension),
         opcode::STACK_GLOBAL => (NONE, TWO_TO_ONE, StackGlobal),
-        // PROTO opcode::FRAME
         opcode::PROTO => (Fixed(1), Effect::Replace { takes: 0, puts: 0 }, Framing),
         opcode::FRAME => (Fixed(8), Effect::Replace { takes: 0, puts: 0 }, Framing),
-        // SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 LONG1 opcode::LONG4
         opcode::SHORT_BINSTRING | opcode::SHORT_BINBYTES | opcode::LONG1 => (Counted(1), PUSH, Other),
         opcode::BINSTRING | opcode::BINBYTES | opcode::LONG4 => (Counted(4), PUSH, Other),
         opcode::BINBYTES8 | opcode::BYTEARRAY8 => (Counted(8), PUSH, Other),
@@ -228,13 +226,51 @@ const fn is_written_in_protocol_0(byte: u8) -> bool {
 const fn is_written_in_protocol_4(byte: u8) -> bool {
     matches!(
         byte,
-        opcode::MARK | opcode::STOP | opcode::POP | opcode::POP_MARK | opcode::NONE | opcode::REDUCE | opcode::APPEND | opcode::BUILD | opcode::APPENDS | opcode::SETITEM | opcode::TUPLE | opcode::SETITEMS
-            | opcode::BININT | opcode::BININT1 | opcode::BININT2 | opcode::BINFLOAT | opcode::LONG1 | opcode::LONG4 | opcode::NEWTRUE | opcode::NEWFALSE
-            | opcode::SHORT_BINBYTES | opcode::BINBYTES | opcode::BINBYTES8 | opcode::SHORT_BINUNICODE | opcode::BINUNICODE | opcode::BINUNICODE8
-            | opcode::EMPTY_TUPLE | opcode::TUPLE1 | opcode::TUPLE2 | opcode::TUPLE3 | opcode::EMPTY_LIST | opcode::EMPTY_DICT | opcode::EMPTY_SET | opcode::FROZENSET | opcode::ADDITEMS
-            | opcode::STACK_GLOBAL | opcode::EXT1 | opcode::EXT2 | opcode::EXT4 | opcode::NEWOBJ | opcode::NEWOBJ_EX
-            // BINGET LONG_BINGET MEMOIZE opcode::FRAME
-            | opcode::BINGET | opcode::LONG_BINGET | opcode::MEMOIZE | opcode::FRAME
+        opcode::MARK
+            | opcode::STOP
+            | opcode::POP
+            | opcode::POP_MARK
+            | opcode::NONE
+            | opcode::REDUCE
+            | opcode::APPEND
+            | opcode::BUILD
+            | opcode::APPENDS
+            | opcode::SETITEM
+            | opcode::TUPLE
+            | opcode::SETITEMS
+            | opcode::BININT
+            | opcode::BININT1
+            | opcode::BININT2
+            | opcode::BINFLOAT
+            | opcode::LONG1
+            | opcode::LONG4
+            | opcode::NEWTRUE
+            | opcode::NEWFALSE
+            | opcode::SHORT_BINBYTES
+            | opcode::BINBYTES
+            | opcode::BINBYTES8
+            | opcode::SHORT_BINUNICODE
+            | opcode::BINUNICODE
+            | opcode::BINUNICODE8
+            | opcode::EMPTY_TUPLE
+            | opcode::TUPLE1
+            | opcode::TUPLE2
+            | opcode::TUPLE3
+            | opcode::EMPTY_LIST
+            | opcode::EMPTY_DICT
+            | opcode::EMPTY_SET
+            | opcode::FROZENSET
+            | opcode::ADDITEMS
+            | opcode::STACK_GLOBAL
+            | opcode::EXT1
+            | opcode::EXT2
+            | opcode::EXT4
+            | opcode::NEWOBJ
+            | opcode::NEWOBJ_EX
+            | opcode::BINGET
+            | opcode::LONG_BINGET
+            | opcode::MEMOIZE
+            | opcode::FRAME
     )
 }
 
@@ -467,7 +503,7 @@ impl Scanner {
         result
     }
 
-    /// Moves `at` behind each opcode that is done.
+    /// Moves `at` past each opcode that is done.
     #[inline(always)]
     fn pass_frequent(&mut self, data: &[u8], at: &mut usize) -> Result<()> {
         let depth = &mut self.depth;

@@ -7,7 +7,8 @@ use super::opcode;
 use crate::error::Result;
 use crate::memory::{append, grow};
 
-/// The decimal digits of 00 to 99.
+/// The decimal digits of 00 to 99. itoa is 4 to 15 % slower, and 24 to 52 % if its digits go by way of a block as ours do
+/// (`cargo bench -- "pickle ints"`, medians of 25 Nov 2026).
 static PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
     let mut number = 0;
@@ -23,8 +24,8 @@ const LONGEST_LONG: usize = "L-".len() + 20 + "L\n".len();
 
 /// Writes one pickle behind what `out` already holds.
 ///
-/// Each opcode is appended as it comes; that they make sense together is the caller's business. Where memory is short,
-/// opcodes are left out, and [`stop`](Self::stop) says so: to hand an error on at each of them would cost more.
+/// Each opcode is appended as it comes; the caller makes sure that they are a pickle. If memory is short,
+/// opcodes are left out, and [`stop`](Self::stop) returns the error: returning it from each of them would cost more.
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,

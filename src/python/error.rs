@@ -11,7 +11,7 @@ create_exception!(
     fastblets._native,
     CodecError,
     PyValueError,
-    "Stored data that can't be read, or a key that can't be used. `kind` tells which step failed: \"cipher\", \"zlib\", \
+    "Stored data can't be read, or a key can't be used. `kind` tells which step failed: \"cipher\", \"zlib\", \
      \"pickle\" or \"seal\". `offset` is where in the stream of pickles the error was noticed, in bytes, or None."
 );
 
@@ -62,7 +62,7 @@ impl PyErrArguments for NoMemory {
     }
 }
 
-/// An exception goes without its text where there is no memory for that. PyO3's own way would be to panic.
+/// If memory is short the exception has no text. PyO3's own function panics.
 fn text(py: Python<'_>, text: &str) -> Py<PyAny> {
     PyString::from_bytes(py, text.as_bytes()).map_or_else(|_| py.None(), |text| text.into_any().unbind())
 }

@@ -78,9 +78,8 @@ impl LargeWriter {
     }
 }
 
-/// An iterator over the items of a stream that is known to be whole: of a long one, an `ItemStream`, of any other one over
-/// items that are there, and stay until the last has been asked for. What is not plain is unpickled by `loads`, by default
-/// `pickle.loads`.
+/// Returns an iterator over the items of a stream, which has been checked to be whole. For a long stream it is an `ItemStream`,
+/// for any other an iterator over a list. `loads`, by default `pickle.loads`, unpickles items that are not plain.
 #[pyfunction]
 #[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
@@ -91,7 +90,7 @@ pub(super) fn read_items<'py>(
     loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let chunks = chunks_of(chunks)?;
-    // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
+    // Allocated before the items: a tracked allocation after them triggers a full collection.
     let items = cpython::new_list(py).ok_or(Error::Memory)?;
     let iterator = items.try_iter()?.into_any();
     let key = key.map(Key::new).transpose()?;
@@ -101,7 +100,7 @@ pub(super) fn read_items<'py>(
         return Ok(iterator);
     }
 
-    // A long one. What has been unpickled of it comes again.
+    // The stream is long: it is read again from the beginning, item by item.
     drop((items, iterator));
     let Ahead {
         reader: mut beginning,

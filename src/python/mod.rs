@@ -1,4 +1,4 @@
-//! What Python sees of the codec: a table. No logic of caching is here, and nothing of Django.
+//! The table of what Python sees of the codec. There is no logic of caching here, and nothing of Django.
 
 mod bytes;
 mod classes;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::memory::concat;
 use crate::pickle::scan::{Global, Scanner};
 
-/// Off only in tests, so that both ways are tested.
+/// Off only in tests, which test both ways.
 pub(super) static FAST_PATHS: AtomicBool = AtomicBool::new(true);
 
 const CUT_OFF: Error = Error::pickle("it ends too early");
@@ -50,7 +50,7 @@ impl Pickler {
         self.others.write(item, output)
     }
 
-    /// Appends the pickle of an item that comes alone.
+    /// Appends the pickle of a single item.
     pub(super) fn write_one(item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
         let py = item.py();
         let mut pickler = Self::new(py)?;
@@ -73,7 +73,7 @@ pub(super) struct Unpickler {
 }
 
 impl Unpickler {
-    /// What is not plain goes to `loads`, by default `pickle.loads`, and the classes that pickles name come from there.
+    /// `loads`, by default `pickle.loads`, reads items that are not plain, and finds the classes that pickles name.
     pub(super) fn new(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let loads = loads_or_default(py, loads)?;
         Ok(Self {
@@ -85,8 +85,8 @@ impl Unpickler {
         })
     }
 
-    /// Takes plain items from the beginning of `data`, up to the first that is not, or is not whole. Executes nothing. Returns
-    /// how many bytes they take.
+    /// Takes plain items from the beginning of `data`, up to the first that is not plain or not whole. Executes nothing. Returns
+    /// the size of the items in bytes.
     pub(super) fn read_plain<'py>(
         &mut self,
         py: Python<'py>,
@@ -188,7 +188,7 @@ impl Checker {
     pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let loads = loads_or_default(py, loads)?;
         for (protocol, module, name) in &self.globals {
-            // Only a later protocol has these. What follows them would be executed here.
+            // Only later protocols have such names. The text after the newline would be executed here.
             if module.contains(&b'\n') || name.contains(&b'\n') {
                 return Err(NOT_A_NAME.into());
             }

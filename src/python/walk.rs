@@ -57,7 +57,7 @@ impl Walk {
         }
     }
 
-    /// That there is none here, in a debug build. For what may run Python code.
+    /// Asserts that no walk is active, in a debug build. Called before anything that may run Python code.
     pub(super) fn assert_none() {
         #[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
         watch::assert_no_walk();

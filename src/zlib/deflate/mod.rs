@@ -48,10 +48,10 @@ const WINDOW_SIZE: u64 = 1 << 15;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 
-/// The last stream, for the next: two thirds of a megabyte fresh from the system take longer than a few kilobytes of input.
+/// The last stream, kept for the next: allocating two thirds of a megabyte takes longer than a few kilobytes of input.
 static SPARE: Mutex<Option<Stream>> = Mutex::new(None);
 
-/// One zlib stream being written. After an error there is no more to be had of it.
+/// Writes one zlib stream. After an error it must not be used any more.
 pub struct Deflate(Option<Stream>);
 
 impl Default for Deflate {
@@ -91,11 +91,11 @@ impl Deflate {
     }
 }
 
-/// A table of zeros that never was on the stack.
+/// A table of zeros, made on the heap.
 fn zeroed<T: Clone + Default, const SIZE: usize>() -> Result<Box<[T; SIZE]>> {
     let mut table = Vec::new();
     table.try_reserve_exact(SIZE).map_err(|_| Error::Memory)?;
     table.resize(SIZE, T::default());
-    // It has no more room than that, so it stays where it is.
+    // Its capacity is exact, so this does not move it.
     table.into_boxed_slice().try_into().map_err(|_| Error::Memory)
 }

@@ -1,11 +1,11 @@
-//! Four numbers of 16 bits in one of 64.
+//! Vectors of four 16-bit lanes in one `u64`.
 
-/// Adds to each of the four, up to the largest there is.
+/// Adds a number to each lane. Lanes saturate.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[allow(
     unsafe_code,
-    reason = "one instruction, at every position of a stream: the model takes twenty"
+    reason = "one instruction instead of twenty, at every position of a stream"
 )]
 pub(super) fn saturating_add(lanes: u64, number: u16) -> u64 {
     use std::arch::x86_64::{_mm_adds_epu16, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_set1_epi16};
