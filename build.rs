@@ -12,7 +12,7 @@ fn main() {
 mod interpreter {
     use pyo3_build_config::{PythonAbiKind, PythonImplementation};
 
-    /// The minor versions of CPython 3 against whose sources `src/python/raw.rs` and `walk.rs` were read. Before a version is
+    /// The minor versions of CPython 3 against whose sources `src/python/cpython.rs` and `walk.rs` were read. Before a version is
     /// added: read every `SAFETY` text there against it, and run `make sanitize` on it.
     const CHECKED: std::ops::RangeInclusive<u8> = 10..=15;
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
+use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::io::{Read, Write};
 
@@ -14,10 +15,15 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_gr
 use fastblets::chunk::{CHUNK_SIZE, Cutter};
 use fastblets::cipher::{Decryptor, Encryptor, Key};
 use fastblets::large::{Reader, Writer};
+use fastblets::pickle::key_cache::KeyCache;
+use fastblets::pickle::memo::{Entry, Memo};
 use fastblets::pickle::read::{Token, Tokens};
 use fastblets::pickle::scan::Scanner;
+use fastblets::pickle::write::Writer as PickleWriter;
 use fastblets::zlib::{Deflate, Inflate};
 use fastblets::{key, zlib};
+use hashbrown::{DefaultHashBuilder, HashMap, hash_map};
+use rustc_hash::FxBuildHasher;
 
 type Group<'a> = BenchmarkGroup<'a, measurement::WallTime>;
 
@@ -399,5 +405,195 @@ fn pickles(criterion: &mut Criterion) {
     );
 }
 
-criterion_group!(rooms, cipher, zlib_streams, keys, chunks, large, pickles);
+fn write_ints(numbers: &[i64]) -> Vec<u8> {
+    let mut output = Vec::new();
+    let mut writer = PickleWriter::new(&mut output);
+    for &number in numbers {
+        writer.int(number);
+    }
+    output
+}
+
+fn write_ints_with_itoa(numbers: &[i64]) -> Vec<u8> {
+    let mut output = Vec::new();
+    let mut digits = itoa::Buffer::new();
+    for &number in numbers {
+        let (opcode, end): (_, &[u8]) = match i32::try_from(number) {
+            Ok(_) => (b'I', b"\n"),
+            Err(_) => (b'L', b"L\n"),
+        };
+        output.push(opcode);
+        output.extend_from_slice(digits.format(number).as_bytes());
+        output.extend_from_slice(end);
+    }
+    output
+}
+
+fn ints(criterion: &mut Criterion) {
+    let random = |number: i64| number.wrapping_mul(0x1e37_79b9_7f4a_7c15);
+    let of_bits = |bits: i64| (0..10_000).map(move |number| random(number) >> (64 - bits)).collect();
+    let inputs: [(_, Vec<i64>); 4] = [
+        ("counting", (0..10_000).collect()),
+        ("16 bits", of_bits(16)),
+        ("32 bits", of_bits(32)),
+        ("64 bits", of_bits(64)),
+    ];
+    for (input, numbers) in &inputs {
+        compare(
+            &mut group(criterion, "pickle ints", 8 * numbers.len()),
+            input,
+            [
+                ("fastblets", &|| write_ints(black_box(numbers))),
+                ("itoa", &|| write_ints_with_itoa(black_box(numbers))),
+            ],
+        );
+    }
+}
+
+/// Looks addresses up in the memo of one pickle after the other, and puts those in that are new. Returns the sum of the memo
+/// numbers.
+fn memoize(pickles: &[Vec<usize>]) -> u64 {
+    let mut memo = Memo::default();
+    let mut sum = 0;
+    for addresses in pickles {
+        memo.clear().unwrap();
+        let mut next = 0;
+        for &address in addresses {
+            match memo.entry(address) {
+                Entry::Number(number) => sum += u64::from(number),
+                Entry::Vacant(vacant) => {
+                    memo.put(vacant, address, next).unwrap();
+                    next += 1;
+                }
+            }
+        }
+    }
+    sum
+}
+
+fn memoize_with<S: Default + BuildHasher>(pickles: &[Vec<usize>]) -> u64 {
+    let mut memo = HashMap::<usize, u32, S>::default();
+    let mut sum = 0;
+    for addresses in pickles {
+        memo.clear();
+        for &address in addresses {
+            let next = memo.len() as u32;
+            match memo.entry(address) {
+                hash_map::Entry::Occupied(number) => sum += u64::from(*number.get()),
+                hash_map::Entry::Vacant(vacant) => {
+                    vacant.insert(next);
+                }
+            }
+        }
+    }
+    sum
+}
+
+fn memo(criterion: &mut Criterion) {
+    // Objects that were made one after the other, of 48 to 112 bytes; every fourth one comes again.
+    let addresses = |count: usize| {
+        (0..count)
+            .map(|number| 0x7f00_0000_0000 + if number % 4 == 3 { number / 2 } else { number } * 80 / 16 * 16)
+            .collect::<Vec<_>>()
+    };
+    for (input, pickles) in [
+        ("1,000 pickles of 20 objects", vec![addresses(20); 1000]),
+        ("a pickle of 100,000 objects", vec![addresses(100_000)]),
+    ] {
+        compare(
+            &mut group(criterion, "pickle memo", pickles.len() * pickles[0].len() * 8),
+            input,
+            [
+                ("fastblets", &|| memoize(black_box(&pickles))),
+                ("hashbrown, foldhash", &|| {
+                    memoize_with::<DefaultHashBuilder>(black_box(&pickles))
+                }),
+                ("hashbrown, rustc-hash", &|| {
+                    memoize_with::<FxBuildHasher>(black_box(&pickles))
+                }),
+            ],
+        );
+    }
+}
+
+/// Looks all keys up, once in each of many pickles. Returns the sum of the places where they are.
+fn find_keys(keys: &[&[u8]]) -> usize {
+    let mut cache = KeyCache::<usize>::default();
+    let mut sum = 0;
+    for _ in 0..500 {
+        cache.next_pickle();
+        for (place, &key) in keys.iter().enumerate() {
+            match cache.find(key, |&place| keys[place] == key) {
+                Some(place) => sum += place,
+                None => cache.insert(key, || place, |&place| keys[place] == key),
+            }
+        }
+    }
+    sum
+}
+
+fn find_keys_with<S: Default + BuildHasher>(keys: &[&[u8]]) -> usize {
+    let mut cache = HashMap::<&[u8], (usize, u32), S>::default();
+    let mut sum = 0;
+    for pickle in 0..500 {
+        for (place, &key) in keys.iter().enumerate() {
+            match cache.get_mut(key) {
+                Some((place, last)) if *last != pickle => {
+                    *last = pickle;
+                    sum += *place;
+                }
+                // The first pickle may be the only one.
+                _ => {
+                    if pickle > 0 {
+                        cache.insert(key, (place, pickle));
+                    }
+                }
+            }
+        }
+    }
+    sum
+}
+
+fn key_cache(criterion: &mut Criterion) {
+    let keys: [&[u8]; 12] = [
+        b"id",
+        b"name",
+        b"email",
+        b"is_active",
+        b"date_joined",
+        b"last_login",
+        b"display_name_html",
+        b"profile_url",
+        b"groups",
+        b"review_requests_count",
+        b"avatar_urls",
+        b"timezone",
+    ];
+    compare(
+        &mut group(criterion, "pickle keys", 500 * keys.concat().len()),
+        "of a user",
+        [
+            ("fastblets", &|| find_keys(black_box(&keys))),
+            ("hashbrown, foldhash", &|| {
+                find_keys_with::<DefaultHashBuilder>(black_box(&keys))
+            }),
+            ("hashbrown, rustc-hash", &|| {
+                find_keys_with::<FxBuildHasher>(black_box(&keys))
+            }),
+        ],
+    );
+}
+
+criterion_group!(
+    rooms,
+    cipher,
+    zlib_streams,
+    keys,
+    chunks,
+    large,
+    pickles,
+    ints,
+    memo,
+    key_cache
+);
 criterion_main!(rooms);

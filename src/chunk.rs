@@ -1,6 +1,6 @@
 //! Cutting a stream into chunks that fit into a cache.
 
-use crate::error::shrink;
+use crate::memory::shrink;
 
 /// A chunk's size in bytes: just under the largest item that memcached takes by default.
 pub const CHUNK_SIZE: usize = (1 << 20) - 1024;

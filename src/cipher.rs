@@ -8,7 +8,8 @@ use aes::cipher::{Array, BlockCipherEncrypt, BlockModeEncrypt, InnerIvInit, KeyI
 // Decryption, too, only ever encrypts blocks.
 use aes::{Aes128Enc as Aes128, Aes192Enc as Aes192, Aes256Enc as Aes256};
 
-use crate::error::{Error, Result, grow};
+use crate::error::{Error, Result};
+use crate::memory::grow;
 
 #[cfg(target_arch = "x86_64")]
 mod registers;

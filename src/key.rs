@@ -7,7 +7,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result, append, grow, push};
+use crate::error::{Error, Result};
+use crate::memory::{append, grow, push};
 
 /// The longest full key, in characters: memcached's 250 less a little room.
 pub const MAX_KEY_SIZE: usize = 240;

@@ -4,7 +4,8 @@
 
 use crate::chunk::{CHUNK_SIZE, Cutter};
 use crate::cipher::{BLOCK_SIZE, Decryptor, Encryptor, Key, iv};
-use crate::error::{Error, Result, append, grow, shrink};
+use crate::error::{Error, Result};
+use crate::memory::{append, grow, shrink};
 use crate::zlib::{Deflate, Inflate};
 
 /// How much is given to inflate at a time, and the least room it is given for its output, in bytes.

@@ -10,6 +10,7 @@
 //! - [`seal`]: what tells that an entry is the one that was stored under its key.
 //! - [`large`]: the pipe that joins the rooms, in both directions.
 //! - [`inspect`]: what stands in a stored stream, shown to people. No pickle is executed.
+//! - `memory`: vectors that report a shortage of memory.
 //! - [`error`]: what can go wrong in any of them.
 //! - `python`: the table of what Python sees, and the walk over Python's objects. Feature `python`.
 
@@ -19,6 +20,7 @@ pub mod error;
 pub mod inspect;
 pub mod key;
 pub mod large;
+mod memory;
 pub mod pickle;
 #[cfg(feature = "python")]
 mod python;

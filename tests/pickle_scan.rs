@@ -3,7 +3,7 @@
 
 mod model;
 
-use fastblets::error::Result;
+use fastblets::error::{Error, Result};
 use fastblets::pickle::scan::{Global, Scanner};
 use model::model;
 use proptest::prelude::*;
@@ -302,4 +302,29 @@ proptest! {
             prop_assert!(scanner.scan(b"K\x01.").is_err());
         }
     }
+}
+
+#[test]
+fn an_error_has_the_offset_of_its_opcode() {
+    for (data, offset) in [
+        // The first opcode, one among those that are frequent, and one behind them.
+        (&b"\xff"[..], 0),
+        (b"I1\ns.", 3),
+        (b"(I1\nVtext\np0\na.", 13),
+        (b"I1\nVtext\np0\n\xff", 12),
+        (b"\x80\x04K\x01\x85\x86.", 5),
+        (b"N0.", 2),
+        (b"Nt.", 1),
+        (b"Np99999999999\n.", 1),
+        (b"\x8b\xff\xff\xff\xff.", 0),
+    ] {
+        let Err(Error::Pickle { offset: found, .. }) = Scanner::new().scan(data) else {
+            panic!("{data:?} is not refused");
+        };
+        assert_eq!(found, Some(offset), "{data:?}");
+    }
+    let Err(Error::Pickle { offset, .. }) = Scanner::as_written().scan(b"(I1\nVtext\nt.") else {
+        panic!("no PUT is missing");
+    };
+    assert_eq!(offset, Some(4));
 }

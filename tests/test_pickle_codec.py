@@ -651,6 +651,46 @@ def test_damage() -> None:
     assert read > FUZZ // 100
 
 
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("before", [0, 3, 100_000])
+def test_an_error_has_the_offset_in_the_stream(plain: bool, before: int) -> None:
+    # Read ahead, and by the scanner alone.
+    item = pickle.dumps({"id": 17, "name": "Jos\xe9"} if plain else {1, 2}, protocol=0)
+    stream = item * before
+
+    def offset_of(damaged: bytes) -> int | None:
+        with pytest.raises(_native.CodecError) as caught:
+            list(_native.read_items([damaged], False, None))
+        assert caught.value.kind == "pickle"
+        return caught.value.offset
+
+    assert offset_of(stream + b"(I1\n\xff.") == len(stream) + 4
+    assert offset_of(stream + b"I1\ns.") == len(stream) + 3
+    assert offset_of(stream + b"(I1\n") == len(stream) + 4
+
+
+def test_an_error_of_a_long_stream_has_its_offset() -> None:
+    item = pickle.dumps("x" * 100_000, protocol=0)
+    stream = item * 200
+    for damage, offset in [(b"I1\ns.", 3), (b"I1\n", 3)]:
+        with pytest.raises(_native.CodecError) as caught:
+            _native.read_items([stream, damage, *[b"."] * (damage[-1:] == b".")], False, None)
+        assert caught.value.offset == len(stream) + offset
+
+
+def test_an_error_of_a_small_value_has_its_offset() -> None:
+    for data, offset in [(b"I1\n.rest", 4), (b"I1\n", 3), (b"I1\n\xff", 3)]:
+        with pytest.raises(_native.CodecError) as caught:
+            _native.open_pickle(data, False, None, False)
+        assert (caught.value.kind, caught.value.offset) == ("pickle", offset)
+
+
+def test_other_errors_have_no_offset() -> None:
+    with pytest.raises(_native.CodecError) as caught:
+        list(_native.read_items([b"not compressed"], True, None))
+    assert (caught.value.kind, caught.value.offset) == ("zlib", None)
+
+
 def test_random_opcodes() -> None:
     rng = random.Random(8)
     parts = [

@@ -44,6 +44,7 @@ WRITE_ID_SIZE: Final[int]
 
 class CodecError(ValueError):
     kind: Literal["cipher", "pickle", "seal", "zlib"]
+    offset: int | None
 
 def keep_forever(object: object, /) -> None: ...
 def make_full_key(

@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cipher::Key;
-use crate::error::{Error, Result, collect, grow, push};
+use crate::error::{Error, Result};
 use crate::large::Reader;
+use crate::memory::{collect, grow, push};
 use crate::pickle::scan::{Global, Scanner};
 
 /// The most names of classes and functions that are collected of one stream.
@@ -145,7 +146,7 @@ impl Stream {
         if data.is_empty() {
             Ok(())
         } else {
-            Err(Error::Pickle("it ends in the middle of an item"))
+            Err(Error::pickle("it ends in the middle of an item").moved_by(self.pickled))
         }
     }
 
@@ -153,15 +154,20 @@ impl Stream {
     fn take_items(&mut self, scanner: &mut Scanner, data: &mut Vec<u8>, show: usize) -> Result<()> {
         grow(&mut Vec::<u8>::new(), ROOM_TO_SHOW)?;
         let mut start = 0;
+        let before = self.pickled - data.len() as u64;
         let (globals, more) = (&mut self.globals, &mut self.more_globals);
-        while let Some(size) = scanner.scan_with(&data[start..], |global| {
-            if globals.len() < MOST_GLOBALS {
-                globals.insert(name(global));
-            } else if !*more {
-                *more = !globals.contains(&name(global));
-            }
-            Ok(())
-        })? {
+        loop {
+            let found = scanner.scan_with(&data[start..], |global| {
+                if globals.len() < MOST_GLOBALS {
+                    globals.insert(name(global));
+                } else if !*more {
+                    *more = !globals.contains(&name(global));
+                }
+                Ok(())
+            });
+            let Some(size) = found.map_err(|error| error.moved_by(before + start as u64))? else {
+                break;
+            };
             scanner.reset();
             if self.items.len() < show {
                 let text = show_pickle(&data[start..start + size])?;

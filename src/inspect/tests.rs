@@ -235,11 +235,16 @@ fn a_stream_is_described() {
 fn damage_is_located() {
     let stream = inspect(&[&b"I1\n.I2\n"[..], &b".I3"[..]], None, None, 5).unwrap();
     assert_eq!(stream.count, 2);
-    let error = Error::Pickle("it ends in the middle of an item");
+    let error = Error::pickle("it ends in the middle of an item").moved_by(10);
     assert_eq!(stream.damage, Some(Damage { error, chunk: 1 }));
     let stream = inspect(&[&b"I1\n."[..], &b"\xff"[..], &b"I3\n."[..]], None, None, 5).unwrap();
     assert_eq!((stream.count, stream.items.len()), (1, 1));
-    assert_eq!(stream.damage.unwrap().error, Error::Pickle("an unknown opcode"));
+    let error = Error::pickle("an unknown opcode").moved_by(4);
+    assert_eq!(stream.damage, Some(Damage { error, chunk: 2 }));
+    // Beyond what is read at a time.
+    let stream = inspect(&[&*b"I1\n.".repeat(STEP), &b"I2\n(."[..]], None, None, 1).unwrap();
+    let error = Error::pickle("an opcode finds too little on the stack").moved_by(4 * STEP as u64 + 4);
+    assert_eq!(stream.damage.unwrap().error, error);
 }
 
 #[test]

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, Result, append, concat, push};
+use crate::error::{Error, Result};
+use crate::memory::{append, concat, push};
 use crate::pickle::opcode;
 use crate::pickle::scan::{Operation, operations};
 

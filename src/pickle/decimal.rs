@@ -1,6 +1,7 @@
 //! Decimal digits of ints that are longer than a machine's.
 
-use crate::error::{Result, grow};
+use crate::error::Result;
+use crate::memory::grow;
 
 /// What a limb is worth more than the one below it: as many digits as fit into 32 bits.
 const BASE: u64 = 1_000_000_000;

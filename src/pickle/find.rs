@@ -1,13 +1,13 @@
-//! The first of a byte, where it is likely to be near.
+//! Finds the first occurrence of a byte that is likely to be near.
 
 use memchr::memchr;
 
 pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// So many bytes are looked at before `memchr` is.
+/// This many bytes are searched before `memchr` is called.
 const NEAR: usize = 24;
 
-/// Where the first `needle` is.
+/// The index of the first `needle`.
 ///
 /// Memo numbers, most keys and numbers, and the text between two escapes are shorter than what `memchr` is made for:
 /// looking at eight bytes first made the scanner twice as fast on records.

@@ -6,11 +6,14 @@
 
 use std::mem::MaybeUninit;
 
+use super::byte_mask;
+use super::expected_line::ExpectedLine;
 use super::find::{ONES, find, zero_bytes};
-use super::line::Line;
-use super::mask;
 use super::opcode;
 use super::scan::line_end;
+
+/// The bits of ASCII characters.
+pub const ASCII: u32 = 0x7f;
 
 /// One opcode of protocol 0 with its argument.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,8 +108,8 @@ impl<'a> Tokens<'a> {
 
     /// Passes over the next token if this is its line.
     #[inline(always)]
-    pub fn pass(&mut self, line: &Line) -> bool {
-        let length = self.data.get(self.at..).and_then(|rest| line.find(rest));
+    pub fn accept(&mut self, line: &ExpectedLine) -> bool {
+        let length = self.data.get(self.at..).and_then(|rest| line.match_start(rest));
         self.at += length.unwrap_or(0);
         length.is_some()
     }
@@ -357,7 +360,7 @@ impl Character for u32 {
 /// The bits that the characters of a line may have, escapes aside: those of ASCII, or of one byte.
 #[inline]
 pub fn raw_bits(line: &[u8]) -> u32 {
-    if line.is_ascii() { 0x7f } else { 0xff }
+    if line.is_ascii() { ASCII } else { 0xff }
 }
 
 /// The same, and whether the line has escapes, at one go where it is short.
@@ -375,7 +378,7 @@ fn look_at(line: &[u8]) -> (u32, bool) {
         bits |= word;
         found |= zero_bytes(word ^ (ONES * u64::from(b'\\')));
     }
-    (if bits & TOP == 0 { 0x7f } else { 0xff }, found != 0)
+    (if bits & TOP == 0 { ASCII } else { 0xff }, found != 0)
 }
 
 /// What has become of a str's line.
@@ -424,18 +427,18 @@ pub fn fill<C: Character>(mut line: &[u8], place: &mut [MaybeUninit<C>]) -> Opti
 /// that nobody has to count.
 #[inline]
 fn fill_block<C: Character>(
-    block: &[u8; 2 * mask::BLOCK],
-    place: &mut [MaybeUninit<C>; 2 * mask::BLOCK],
+    block: &[u8; 2 * byte_mask::BLOCK],
+    place: &mut [MaybeUninit<C>; 2 * byte_mask::BLOCK],
     filled: &mut Filled,
 ) -> Option<usize> {
-    let mut escapes = mask::mask(block.first_chunk()?, [b'\\']);
+    let mut escapes = byte_mask::mask(block.first_chunk()?, [b'\\']);
     let (mut from, mut to) = (0, 0);
-    while from < mask::BLOCK {
-        let places = place[to..to + mask::BLOCK].iter_mut();
-        for (place, &byte) in places.zip(&block[from..from + mask::BLOCK]) {
+    while from < byte_mask::BLOCK {
+        let places = place[to..to + byte_mask::BLOCK].iter_mut();
+        for (place, &byte) in places.zip(&block[from..from + byte_mask::BLOCK]) {
             place.write(byte.into());
         }
-        let next = (escapes.trailing_zeros() as usize).min(mask::BLOCK);
+        let next = (escapes.trailing_zeros() as usize).min(byte_mask::BLOCK);
         to += next - from;
         from = next;
         if escapes != 0 {

@@ -11,14 +11,15 @@ use std::ops::Range;
 
 use super::find::find;
 use super::opcode;
-use crate::error::{Error, Result, push};
+use crate::error::{Error, Result};
+use crate::memory::push;
 
-const UNKNOWN_OPCODE: Error = Error::Pickle("an unknown opcode");
-const UNDERFLOW: Error = Error::Pickle("an opcode finds too little on the stack");
-const NO_MARK: Error = Error::Pickle("an opcode finds no mark");
-const NO_SUCH_MEMO: Error = Error::Pickle("a memo number beyond any pickle of its size");
-const NOT_WRITTEN_SO: Error = Error::Pickle("pickles are not written like this");
-const TOO_LONG: Error = Error::Pickle("a length beyond any memory");
+const UNKNOWN_OPCODE: Error = Error::pickle("an unknown opcode");
+const UNDERFLOW: Error = Error::pickle("an opcode finds too little on the stack");
+const NO_MARK: Error = Error::pickle("an opcode finds no mark");
+const NO_SUCH_MEMO: Error = Error::pickle("a memo number beyond any pickle of its size");
+const NOT_WRITTEN_SO: Error = Error::pickle("pickles are not written like this");
+const TOO_LONG: Error = Error::pickle("a length beyond any memory");
 
 /// How the bytes behind an opcode are laid out.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +98,7 @@ enum Meaning {
     Put,
     Memoize,
     LinePut,
-    /// Leaves the stack as it is: opcode::PROTO, FRAME.
+    /// PROTO and FRAME, which leave the stack as it is.
     Framing,
 }
 
@@ -178,10 +179,8 @@ const fn describe(byte: u8) -> Option<Opcode> {
         opcode::EXT2 => (Fixed(2), PUSH, Extension),
         opcode::EXT4 => (Fixed(4), PUSH, Extension),
         opcode::STACK_GLOBAL => (NONE, TWO_TO_ONE, StackGlobal),
-        // PROTO opcode::FRAME
         opcode::PROTO => (Fixed(1), Effect::Replace { takes: 0, puts: 0 }, Framing),
         opcode::FRAME => (Fixed(8), Effect::Replace { takes: 0, puts: 0 }, Framing),
-        // SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 LONG1 opcode::LONG4
         opcode::SHORT_BINSTRING | opcode::SHORT_BINBYTES | opcode::LONG1 => (Counted(1), PUSH, Other),
         opcode::BINSTRING | opcode::BINBYTES | opcode::LONG4 => (Counted(4), PUSH, Other),
         opcode::BINBYTES8 | opcode::BYTEARRAY8 => (Counted(8), PUSH, Other),
@@ -227,13 +226,51 @@ const fn is_written_in_protocol_0(byte: u8) -> bool {
 const fn is_written_in_protocol_4(byte: u8) -> bool {
     matches!(
         byte,
-        opcode::MARK | opcode::STOP | opcode::POP | opcode::POP_MARK | opcode::NONE | opcode::REDUCE | opcode::APPEND | opcode::BUILD | opcode::APPENDS | opcode::SETITEM | opcode::TUPLE | opcode::SETITEMS
-            | opcode::BININT | opcode::BININT1 | opcode::BININT2 | opcode::BINFLOAT | opcode::LONG1 | opcode::LONG4 | opcode::NEWTRUE | opcode::NEWFALSE
-            | opcode::SHORT_BINBYTES | opcode::BINBYTES | opcode::BINBYTES8 | opcode::SHORT_BINUNICODE | opcode::BINUNICODE | opcode::BINUNICODE8
-            | opcode::EMPTY_TUPLE | opcode::TUPLE1 | opcode::TUPLE2 | opcode::TUPLE3 | opcode::EMPTY_LIST | opcode::EMPTY_DICT | opcode::EMPTY_SET | opcode::FROZENSET | opcode::ADDITEMS
-            | opcode::STACK_GLOBAL | opcode::EXT1 | opcode::EXT2 | opcode::EXT4 | opcode::NEWOBJ | opcode::NEWOBJ_EX
-            // BINGET LONG_BINGET MEMOIZE opcode::FRAME
-            | opcode::BINGET | opcode::LONG_BINGET | opcode::MEMOIZE | opcode::FRAME
+        opcode::MARK
+            | opcode::STOP
+            | opcode::POP
+            | opcode::POP_MARK
+            | opcode::NONE
+            | opcode::REDUCE
+            | opcode::APPEND
+            | opcode::BUILD
+            | opcode::APPENDS
+            | opcode::SETITEM
+            | opcode::TUPLE
+            | opcode::SETITEMS
+            | opcode::BININT
+            | opcode::BININT1
+            | opcode::BININT2
+            | opcode::BINFLOAT
+            | opcode::LONG1
+            | opcode::LONG4
+            | opcode::NEWTRUE
+            | opcode::NEWFALSE
+            | opcode::SHORT_BINBYTES
+            | opcode::BINBYTES
+            | opcode::BINBYTES8
+            | opcode::SHORT_BINUNICODE
+            | opcode::BINUNICODE
+            | opcode::BINUNICODE8
+            | opcode::EMPTY_TUPLE
+            | opcode::TUPLE1
+            | opcode::TUPLE2
+            | opcode::TUPLE3
+            | opcode::EMPTY_LIST
+            | opcode::EMPTY_DICT
+            | opcode::EMPTY_SET
+            | opcode::FROZENSET
+            | opcode::ADDITEMS
+            | opcode::STACK_GLOBAL
+            | opcode::EXT1
+            | opcode::EXT2
+            | opcode::EXT4
+            | opcode::NEWOBJ
+            | opcode::NEWOBJ_EX
+            | opcode::BINGET
+            | opcode::LONG_BINGET
+            | opcode::MEMOIZE
+            | opcode::FRAME
     )
 }
 
@@ -432,10 +469,17 @@ impl Scanner {
     }
 
     /// As [`scan`](Self::scan), reporting each global on the way. An error of `found` ends it.
+    ///
+    /// A pickle's error has the offset of the opcode where it was noticed, from the pickle's first byte.
     pub fn scan_with(&mut self, data: &[u8], mut found: impl FnMut(Global<'_>) -> Result<()>) -> Result<Option<usize>> {
+        self.run(data, &mut found)
+            .map_err(|error| error.moved_by(self.at as u64))
+    }
+
+    fn run(&mut self, data: &[u8], found: &mut impl FnMut(Global<'_>) -> Result<()>) -> Result<Option<usize>> {
         // One step first: it alone remembers how far an incomplete opcode has been searched.
         loop {
-            match self.step(data, &mut found)? {
+            match self.step(data, found)? {
                 Step::Whole(end) => self.at = end,
                 Step::Stop(end) => return Ok(Some(end)),
                 Step::Partial => return Ok(None),
@@ -451,16 +495,27 @@ impl Scanner {
             return Ok(());
         }
         let mut at = self.at;
+        let result = self.pass_frequent(data, &mut at);
+        if at > self.at {
+            self.at = at;
+            self.strings.top = [None, None];
+        }
+        result
+    }
+
+    /// Moves `at` past each opcode that is done.
+    #[inline(always)]
+    fn pass_frequent(&mut self, data: &[u8], at: &mut usize) -> Result<()> {
         let depth = &mut self.depth;
-        while let Some(&byte) = data.get(at) {
+        while let Some(&byte) = data.get(*at) {
             match byte {
                 opcode::PUT | opcode::UNICODE | opcode::INT | opcode::GET | opcode::FLOAT => {
-                    let Some(end) = line_end(data, at + 1) else { break };
+                    let Some(end) = line_end(data, *at + 1) else { break };
                     if byte == opcode::UNICODE && self.as_written {
                         check_memoized(data, end)?;
                     }
                     if byte == opcode::PUT {
-                        if end - at - 1 > LONGEST_NUMBER {
+                        if end - *at - 1 > LONGEST_NUMBER {
                             break;
                         }
                         depth.replace(1, 1)?;
@@ -468,7 +523,7 @@ impl Scanner {
                     } else {
                         depth.replace(0, 1)?;
                     }
-                    at = end;
+                    *at = end;
                     continue;
                 }
                 opcode::SETITEM => depth.replace(3, 1)?,
@@ -478,11 +533,7 @@ impl Scanner {
                 opcode::NONE => depth.replace(0, 1)?,
                 _ => break,
             }
-            at += 1;
-        }
-        if at > self.at {
-            self.at = at;
-            self.strings.top = [None, None];
+            *at += 1;
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use super::{new_bytes, run};
+use super::bytes::new_bytes;
+use super::gil::detach_if_large;
 use crate::cipher::{self, BLOCK_SIZE, Key};
 
 /// Encrypts bytes under a key, with the initialization vector in front of the result.
@@ -89,7 +90,7 @@ fn new_iv(iv: &[u8]) -> PyResult<[u8; BLOCK_SIZE]> {
 }
 
 fn update_into(py: Python<'_>, encryptor: &mut cipher::Encryptor, data: &[u8], output: &mut [u8]) {
-    run(py, data.len(), || {
+    detach_if_large(py, data.len(), || {
         output.copy_from_slice(data);
         encryptor.apply(output);
     });
@@ -97,6 +98,6 @@ fn update_into(py: Python<'_>, encryptor: &mut cipher::Encryptor, data: &[u8], o
 
 fn decrypted<'py>(py: Python<'py>, decryptor: &mut cipher::Decryptor, data: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     let mut plain = Vec::new();
-    run(py, data.len(), || decryptor.apply(data, &mut plain))?;
+    detach_if_large(py, data.len(), || decryptor.apply(data, &mut plain))?;
     new_bytes(py, &plain)
 }

@@ -5,9 +5,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyType};
 
 use super::classes::Rules;
-use super::raw;
+use super::cpython;
 use super::walk::Walk;
-use crate::error::{concat, push};
+use crate::memory::{concat, push};
 use crate::pickle::memo::Memo;
 use crate::pickle::read::{Token, Tokens};
 
@@ -117,7 +117,7 @@ impl Classes {
     /// Looks at the classes that the item may hold instances of. Anything may have been changed between two items, or in what
     /// ran before this walk.
     fn look(&mut self, item: &Bound<'_, PyAny>) -> PyResult<()> {
-        let own = raw::made_class(item);
+        let own = cpython::heap_type(item);
         self.unknown.clear();
         for known in &mut self.known {
             known.number = None;
@@ -141,7 +141,7 @@ impl Classes {
         instance: &Bound<'_, PyAny>,
         within_item: bool,
     ) -> Option<Option<(&mut Option<u32>, &Spelling)>> {
-        let class = raw::made_class(instance)?;
+        let class = cpython::heap_type(instance)?;
         let Some(index) = self.known.iter().position(|known| known.class.is(&class)) else {
             return self.note(class);
         };
@@ -197,9 +197,9 @@ impl Classes {
     }
 
     fn spell(&self, class: &Bound<'_, PyType>) -> PyResult<Option<Spelling>> {
-        Walk::is_none();
+        Walk::assert_none();
         let py = class.py();
-        if !self.rules.are_all_for(class)? {
+        if !self.rules.uses_default_pickling(class)? {
             return Ok(None);
         }
         let (Some(module_attribute), Some(qualified_name)) = (module_attribute(class)?, qualified_name(class)?) else {
@@ -240,7 +240,7 @@ impl Spelling {
     fn holds_for(&self, class: &Bound<'_, PyType>, rules: &Rules) -> PyResult<bool> {
         let py = class.py();
         let (module, name) = (self.module_attribute.bind(py), self.qualified_name.bind(py));
-        Ok(rules.are_all_for(class)?
+        Ok(rules.uses_default_pickling(class)?
             && module_attribute(class)?.is_some_and(|now| now.is(module))
             && qualified_name(class)?.is_some_and(|now| now.is(name))
             && rules.find(module, name)?.is_some_and(|found| found.is(class)))
@@ -249,16 +249,16 @@ impl Spelling {
 
 /// `__module__`, if the class itself has it and it is a mere str.
 fn module_attribute<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyString>>> {
-    let Some(attributes) = raw::class_attributes(class) else {
+    let Some(attributes) = cpython::class_attributes(class) else {
         return Ok(None);
     };
     let module = attributes.get_item(intern!(class.py(), "__module__"))?;
-    Ok(module.and_then(|module| raw::exact(&module).cloned()))
+    Ok(module.and_then(|module| cpython::exact(&module).cloned()))
 }
 
 /// `__qualname__`, if it is a mere str.
 fn qualified_name<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyString>>> {
-    Ok(raw::exact(class.qualname()?.as_any()).cloned())
+    Ok(cpython::exact(class.qualname()?.as_any()).cloned())
 }
 
 #[cfg(not(Py_GIL_DISABLED))]
@@ -266,7 +266,7 @@ mod walk {
     use pyo3::prelude::*;
     use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-    use super::super::raw::{self, Characters};
+    use super::super::cpython::{self, Characters};
     use super::Classes;
     use crate::pickle::memo::{Entry, Memo};
     use crate::pickle::write::Writer;
@@ -298,7 +298,7 @@ mod walk {
     /// references, and a walk that runs no Python code. The second reference is the walk's own.
     #[inline]
     fn met_once(object: &Bound<'_, PyAny>) -> bool {
-        raw::references(object) == 2
+        cpython::references(object) == 2
     }
 
     /// Names a class or function, in full if it has no memo number yet.
@@ -315,8 +315,8 @@ mod walk {
     /// Whether an instance has attributes that `pickle` may take for its class's hooks.
     fn has_hook(attributes: &Bound<'_, PyDict>) -> bool {
         let mut position = 0;
-        while let Some((name, _)) = raw::next_item(attributes, &mut position) {
-            let name = raw::exact::<PyString>(&name).and_then(raw::characters);
+        while let Some((name, _)) = cpython::next_item(attributes, &mut position) {
+            let name = cpython::exact::<PyString>(&name).and_then(cpython::characters);
             match name {
                 Some(Characters::Latin1(name)) if !name.starts_with(b"__") => {}
                 Some(Characters::Ucs2(_) | Characters::Ucs4(_)) => {}
@@ -351,27 +351,27 @@ mod walk {
 
         /// Saves an object; `None` if the C pickler has to.
         pub(super) fn save(&mut self, object: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
-            if let Some(text) = raw::exact::<PyString>(object) {
+            if let Some(text) = cpython::exact::<PyString>(object) {
                 return self.save_str(text, once);
             }
-            if let Some(int) = raw::exact::<PyInt>(object) {
+            if let Some(int) = cpython::exact::<PyInt>(object) {
                 return self.save_int(int);
             }
-            if let Some(dict) = raw::exact::<PyDict>(object) {
+            if let Some(dict) = cpython::exact::<PyDict>(object) {
                 return self.save_dict(dict, once, depth);
             }
-            if let Some(list) = raw::exact::<PyList>(object) {
+            if let Some(list) = cpython::exact::<PyList>(object) {
                 return self.save_list(list, once, depth);
             }
-            if let Some(value) = raw::exact::<PyBool>(object) {
+            if let Some(value) = cpython::exact::<PyBool>(object) {
                 self.writer.bool(value.is_true());
             } else if object.is_none() {
                 self.writer.none();
-            } else if let Some(float) = raw::exact::<PyFloat>(object) {
+            } else if let Some(float) = cpython::exact::<PyFloat>(object) {
                 self.writer.float(float.value());
-            } else if let Some(tuple) = raw::exact::<PyTuple>(object) {
+            } else if let Some(tuple) = cpython::exact::<PyTuple>(object) {
                 return self.save_tuple(tuple, once, depth);
-            } else if let Some(bytes) = raw::exact::<PyBytes>(object) {
+            } else if let Some(bytes) = cpython::exact::<PyBytes>(object) {
                 return self.save_bytes(bytes, once);
             } else {
                 return self.save_instance(object, once, depth);
@@ -390,7 +390,7 @@ mod walk {
                 Entry::Number(number) => return self.get(number),
                 Entry::Vacant(vacant) => vacant,
             };
-            match raw::characters(text)? {
+            match cpython::characters(text)? {
                 Characters::Latin1(text) => self.writer.latin1(text),
                 Characters::Ucs2(text) => self.writer.ucs2(text),
                 Characters::Ucs4(text) => self.writer.ucs4(text),
@@ -399,7 +399,7 @@ mod walk {
         }
 
         fn save_int(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
-            match raw::int(int) {
+            match cpython::int(int) {
                 Some(value) => self.writer.int(value),
                 None => self.save_long(int)?,
             }
@@ -409,7 +409,7 @@ mod walk {
         /// Not by `repr`, in which CPython looks for signals. Python limits the digits, which is `pickle`'s to say.
         fn save_long(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
             let mut room = [0; LONGEST_INT];
-            let digits = self.writer.long(raw::long_bytes(int, &mut room)?);
+            let digits = self.writer.long(cpython::long_bytes(int, &mut room)?);
             if digits <= NEVER_TOO_MANY_DIGITS {
                 return Some(());
             }
@@ -428,7 +428,7 @@ mod walk {
             self.writer.list();
             self.put(vacant, list, once)?;
             let mut index = 0;
-            while let Some(item) = raw::list_item(list, index) {
+            while let Some(item) = cpython::list_item(list, index) {
                 self.save_item(&item, depth)?;
                 self.writer.append();
                 index += 1;
@@ -446,9 +446,9 @@ mod walk {
             }
             self.writer.dict();
             self.put(vacant, dict, once)?;
-            let own_keys = !raw::shares_keys(dict);
+            let own_keys = !cpython::shares_keys(dict);
             let mut position = 0;
-            while let Some((key, value)) = raw::next_item(dict, &mut position) {
+            while let Some((key, value)) = cpython::next_item(dict, &mut position) {
                 self.save(&key, own_keys && met_once(&key), depth + 1)?;
                 self.save_item(&value, depth)?;
                 self.writer.set_item();
@@ -479,7 +479,7 @@ mod walk {
             self.writer.mark();
             for item in tuple.iter_borrowed() {
                 // The walk holds no reference of its own here.
-                self.save(&item, raw::references(&item) == 1, depth + 1)?;
+                self.save(&item, cpython::references(&item) == 1, depth + 1)?;
             }
             self.writer.tuple();
             let number = self.writer.put();
@@ -519,7 +519,7 @@ mod walk {
         /// The string of a single byte is CPython's own, and may be in the user's data as well.
         fn save_latin1(&mut self, py: Python<'py>, content: &[u8]) -> Option<()> {
             if let [_] = content {
-                return self.save_str(&raw::singleton(py, content)?, false);
+                return self.save_str(&cpython::singleton(py, content)?, false);
             }
             self.writer.latin1(content);
             self.writer.put();
@@ -539,7 +539,7 @@ mod walk {
             let Some((class, spelling)) = self.classes.find(instance, depth > 0)? else {
                 return self.meet(instance, vacant, once, depth);
             };
-            let attributes = raw::attributes(instance).filter(|attributes| !has_hook(attributes))?;
+            let attributes = cpython::attributes(instance).filter(|attributes| !has_hook(attributes))?;
             let writer = &mut self.writer;
             name(writer, &mut self.reconstructor, b"copy_reg", b"_reconstructor");
             writer.mark();
@@ -563,9 +563,12 @@ mod walk {
         #[cold]
         fn meet(&mut self, instance: &Bound<'py, PyAny>, vacant: usize, once: bool, depth: usize) -> Option<()> {
             // Others may have no `__dict__` yet, and be pickled otherwise once they have one: exceptions are.
-            self.classes.rules.may_hold_for(&instance.get_type()).then_some(())?;
+            self.classes
+                .rules
+                .has_default_slots(&instance.get_type())
+                .then_some(())?;
             self.put(vacant, instance, once)?;
-            match raw::attributes(instance) {
+            match cpython::attributes(instance) {
                 Some(attributes) => self.save_item(&attributes, depth),
                 None => Some(()),
             }

@@ -3,7 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyList, PyString, PyTuple};
 
-use super::{chunks_of, raw, run};
+use super::bytes::chunks_of;
+use super::cpython;
+use super::gil::detach_if_large;
 use crate::cipher::Key;
 use crate::error::Error;
 use crate::inspect;
@@ -38,12 +40,12 @@ pub(super) fn inspect_chunks(
     let chunks = chunks_of(chunks)?;
     let key = key.map(Key::new).transpose()?;
     let stored = chunks.iter().map(|chunk| chunk.len()).sum();
-    let stream = run(py, stored, || inspect::inspect(&chunks, compressed, key, show))?;
-    let items = raw::new_list(py).ok_or(Error::Memory)?;
+    let stream = detach_if_large(py, stored, || inspect::inspect(&chunks, compressed, key, show))?;
+    let items = cpython::new_list(py).ok_or(Error::Memory)?;
     for item in stream.items {
         items.append(pair(py, int(py, item.size)?, text(py, &item.text)?)?)?;
     }
-    let names = raw::new_list(py).ok_or(Error::Memory)?;
+    let names = cpython::new_list(py).ok_or(Error::Memory)?;
     for name in stream.globals {
         names.append(text(py, &name)?)?;
     }
@@ -65,7 +67,7 @@ pub(super) fn inspect_chunks(
 fn int(py: Python<'_>, number: impl TryInto<i64>) -> PyResult<Bound<'_, PyAny>> {
     // Nothing that was counted one by one is larger.
     let number = number.try_into().unwrap_or(i64::MAX);
-    Ok(raw::new_int(py, number).ok_or(Error::Memory)?.into_any())
+    Ok(cpython::new_int(py, number).ok_or(Error::Memory)?.into_any())
 }
 
 fn text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -73,5 +75,5 @@ fn text<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn pair<'py>(py: Python<'py>, one: Bound<'py, PyAny>, other: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
-    Ok(raw::new_tuple(py, [one, other].into_iter()).ok_or(Error::Memory)?)
+    Ok(cpython::new_tuple(py, [one, other].into_iter()).ok_or(Error::Memory)?)
 }

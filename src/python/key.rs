@@ -5,8 +5,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString, PyTuple};
 
-use crate::error::{Result, collect, concat, grow, push};
+use crate::error::Result;
 use crate::key;
+use crate::memory::{collect, concat, grow, push};
 
 /// The most characters of a wrong key that an error shows.
 const MAX_SHOWN: usize = 200;

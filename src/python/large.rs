@@ -5,12 +5,15 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
-use super::pickle::{CUT_OFF, Checker, Pickler, Unpickler};
-use super::{chunks_of, new_bytes, raw, run};
+use super::bytes::{chunks_of, new_bytes};
+use super::cpython;
+use super::gil::detach_if_large;
+use super::pickle::{Checker, Pickler, Unpickler};
 use crate::chunk::CHUNK_SIZE;
 use crate::cipher::{self, Key};
-use crate::error::{Error, Result, collect};
+use crate::error::{Error, Result};
 use crate::large::{Reader, Writer};
+use crate::memory::collect;
 
 /// Up to this many bytes of pickles are unpickled before the first item is given out. Of a longer stream it is made sure
 /// that it is whole, and then it is read again, item by item.
@@ -48,14 +51,14 @@ impl LargeWriter {
         let start = output.len();
         self.pickler.write(item, output)?;
         let size = output.len() - start;
-        run(item.py(), size, || self.writer.end_pickle())?;
+        detach_if_large(item.py(), size, || self.writer.end_pickle())?;
         Ok(self.writer.cutter().full_chunks().len() > 0)
     }
 
     /// Takes the chunks that are full and certainly not the last.
     fn take_full_chunks<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let cutter = self.writer.cutter();
-        let chunks = raw::new_list(py).ok_or(Error::Memory)?;
+        let chunks = cpython::new_list(py).ok_or(Error::Memory)?;
         for chunk in cutter.full_chunks() {
             chunks.append(new_bytes(py, chunk)?)?;
         }
@@ -65,7 +68,7 @@ impl LargeWriter {
 
     /// Ends the stream; what is left of it is in the full chunks and the last one.
     fn finish(&mut self, py: Python<'_>) -> PyResult<()> {
-        Ok(run(py, CHUNK_SIZE, || self.writer.finish())?)
+        Ok(detach_if_large(py, CHUNK_SIZE, || self.writer.finish())?)
     }
 
     /// The last chunk, once the full ones have been taken. None where the stream is empty.
@@ -75,9 +78,8 @@ impl LargeWriter {
     }
 }
 
-/// An iterator over the items of a stream that is known to be whole: of a long one, an `ItemStream`, of any other one over
-/// items that are there, and stay until the last has been asked for. What is not plain is unpickled by `loads`, by default
-/// `pickle.loads`.
+/// Returns an iterator over the items of a stream, which has been checked to be whole. For a long stream it is an `ItemStream`,
+/// for any other an iterator over a list. `loads`, by default `pickle.loads`, unpickles items that are not plain.
 #[pyfunction]
 #[pyo3(signature = (chunks, compressed, key, loads=None, /))]
 pub(super) fn read_items<'py>(
@@ -88,8 +90,8 @@ pub(super) fn read_items<'py>(
     loads: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let chunks = chunks_of(chunks)?;
-    // Made before the items: whatever object the collector keeps track of is made behind them has it run over them all.
-    let items = raw::new_list(py).ok_or(Error::Memory)?;
+    // Allocated before the items: a tracked allocation after them triggers a full collection.
+    let items = cpython::new_list(py).ok_or(Error::Memory)?;
     let iterator = items.try_iter()?.into_any();
     let key = key.map(Key::new).transpose()?;
     let reader = Reader::new(collect(chunks.iter())?, compressed, key)?;
@@ -98,7 +100,7 @@ pub(super) fn read_items<'py>(
         return Ok(iterator);
     }
 
-    // A long one. What has been unpickled of it comes again.
+    // The stream is long: it is read again from the beginning, item by item.
     drop((items, iterator));
     let Ahead {
         reader: mut beginning,
@@ -115,7 +117,7 @@ pub(super) fn read_items<'py>(
                 break;
             }
         }
-        if data.is_empty() { Ok(()) } else { Err(CUT_OFF) }
+        checker.finish(&data)
     })?;
     checker.import_globals(py, loads)?;
     let stream = ItemStream {
@@ -164,7 +166,7 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         let mut step = Self::FIRST_STEP;
         let mut ended = false;
         while !ended {
-            ended = !run(py, stored, || self.reader.read(&mut self.data, step))?;
+            ended = !detach_if_large(py, stored, || self.reader.read(&mut self.data, step))?;
             let is_long = self.expected_size(stored) > READ_AHEAD as f64;
             if is_long || self.unpickle_plain(items)? < Self::FEWEST {
                 break;
@@ -174,7 +176,7 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         // All at once, as other threads may run meanwhile; and into memory that is had at once, as to grow it step by step may
         // be to copy it.
         let room = self.expected_size(stored).min(READ_AHEAD as f64) as usize;
-        let whole = run(py, stored, || -> Result<bool> {
+        let whole = detach_if_large(py, stored, || -> Result<bool> {
             let more = room.saturating_sub(self.done + self.data.len());
             // A small entry has all that it needs.
             if !ended && more > 0 {
@@ -194,7 +196,9 @@ impl<Chunk: AsRef<[u8]> + Send> Ahead<Chunk> {
         }
         let mut at = 0;
         while at < self.data.len() {
-            let (item, size) = self.unpickler.read(py, &self.data[at..])?.ok_or(CUT_OFF)?;
+            let unread = &self.data[at..];
+            let found = self.unpickler.read(py, unread)?;
+            let (item, size) = found.ok_or_else(|| self.unpickler.cut_off(unread.len()))?;
             items.append(item)?;
             at += size;
         }
@@ -254,7 +258,7 @@ impl ItemStream {
                 return if self.data.is_empty() {
                     Ok(None)
                 } else {
-                    Err(CUT_OFF.into())
+                    Err(self.unpickler.cut_off(self.data.len()).into())
                 };
             }
         }

@@ -6,26 +6,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::PyString;
 
+use super::bytes::new_bytes;
 use super::dump::Dumper;
 use super::load::{Loader, load_global};
-use super::new_bytes;
 use super::reduce::CPickler;
-use crate::error::{Error, Result, concat, push};
+use crate::error::{Error, Result};
+use crate::memory::concat;
 use crate::pickle::scan::{Global, Scanner};
 
-/// Off only in tests, so that both ways are tested.
-static FAST_PATHS: AtomicBool = AtomicBool::new(true);
+/// Off only in tests, which test both ways.
+pub(super) static FAST_PATHS: AtomicBool = AtomicBool::new(true);
 
-/// A stream of pickles that ends in the middle of one.
-pub(super) const CUT_OFF: Error = Error::Pickle("it ends too early");
+const CUT_OFF: Error = Error::pickle("it ends too early");
 
-const NOT_A_NAME: Error = Error::Pickle("a name of several lines");
+/// The error of a stream of this many bytes that ends in the middle of a pickle.
+pub(super) fn cut_off(size: usize) -> Error {
+    CUT_OFF.moved_by(size as u64)
+}
+
+const NOT_A_NAME: Error = Error::pickle("a name of several lines");
 
 /// Writes items as pickles.
 pub(super) struct Pickler {
-    dumper: Dumper,
+    pub(super) dumper: Dumper,
     others: CPickler,
 }
 
@@ -45,7 +50,7 @@ impl Pickler {
         self.others.write(item, output)
     }
 
-    /// Appends the pickle of an item that comes alone.
+    /// Appends the pickle of a single item.
     pub(super) fn write_one(item: &Bound<'_, PyAny>, output: &mut Vec<u8>) -> PyResult<()> {
         let py = item.py();
         let mut pickler = Self::new(py)?;
@@ -57,16 +62,18 @@ impl Pickler {
 
 /// Reads items from a stream of pickles.
 pub(super) struct Unpickler {
-    loader: Loader,
+    pub(super) loader: Loader,
     scanner: Scanner,
     loads: Py<PyAny>,
-    /// Whether the data ended before the next item did when it was last looked at. Then only the scanner looks on, which
-    /// goes on where it stopped.
+    /// Whether the data ended before the next item did at the last call. Then only the scanner looks at it, which goes on where
+    /// it stopped.
     incomplete: bool,
+    /// How many bytes of the stream the items so far take.
+    position: u64,
 }
 
 impl Unpickler {
-    /// What is not plain goes to `loads`, by default `pickle.loads`, and the classes that pickles name come from there.
+    /// `loads`, by default `pickle.loads`, reads items that are not plain, and finds the classes that pickles name.
     pub(super) fn new(py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let loads = loads_or_default(py, loads)?;
         Ok(Self {
@@ -74,34 +81,50 @@ impl Unpickler {
             scanner: Scanner::new(),
             loads,
             incomplete: false,
+            position: 0,
         })
     }
 
-    /// Takes plain items from the beginning of `data`, up to the first that is not, or is not whole. Executes nothing. Returns
-    /// how many bytes they take.
+    /// Takes plain items from the beginning of `data`, up to the first that is not plain or not whole. Executes nothing. Returns
+    /// the size of the items in bytes.
     pub(super) fn read_plain<'py>(
         &mut self,
         py: Python<'py>,
         data: &[u8],
         take: impl FnMut(Bound<'py, PyAny>) -> PyResult<()>,
     ) -> PyResult<usize> {
-        if fast_paths() {
-            self.loader.load_plain(py, data, take)
-        } else {
-            Ok(0)
+        if !fast_paths() {
+            return Ok(0);
         }
+        let size = self.loader.load_plain(py, data, take)?;
+        self.position += size as u64;
+        Ok(size)
+    }
+
+    /// The error of a stream that ends after `rest` further bytes, in the middle of an item.
+    pub(super) fn cut_off(&self, rest: usize) -> Error {
+        cut_off(rest).moved_by(self.position)
     }
 
     /// The first item in `data` and its size, or `None` if `data` is only the beginning of it. Then `data` must have
     /// grown at the next call.
     pub(super) fn read<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
+        let found = self.read_next(py, data)?;
+        if let Some((_, size)) = &found {
+            self.position += *size as u64;
+        }
+        Ok(found)
+    }
+
+    fn read_next<'py>(&mut self, py: Python<'py>, data: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>, usize)>> {
         if !self.incomplete
             && fast_paths()
             && let Some(found) = self.loader.load(py, data)?
         {
             return Ok(Some(found));
         }
-        let Some(size) = self.scanner.scan(data)? else {
+        let scanned = self.scanner.scan(data);
+        let Some(size) = scanned.map_err(|error| error.moved_by(self.position))? else {
             self.incomplete = true;
             return Ok(None);
         };
@@ -124,6 +147,8 @@ pub(super) struct Checker {
     scanner: Scanner,
     /// The classes and functions that the pickles name, with their protocols.
     globals: HashSet<(u8, Vec<u8>, Vec<u8>)>,
+    /// How many bytes of the stream were whole pickles.
+    position: u64,
 }
 
 impl Checker {
@@ -131,25 +156,39 @@ impl Checker {
     pub(super) fn check(&mut self, data: &mut Vec<u8>) -> Result<()> {
         let mut start = 0;
         let globals = &mut self.globals;
-        while let Some(size) = self.scanner.scan_with(&data[start..], |global| {
-            if let Global::Named { protocol, module, name } = global {
-                globals.try_reserve(1).map_err(|_| Error::Memory)?;
-                globals.insert((protocol, concat(&[module])?, concat(&[name])?));
-            }
-            Ok(())
-        })? {
+        loop {
+            let scanned = self.scanner.scan_with(&data[start..], |global| {
+                if let Global::Named { protocol, module, name } = global {
+                    globals.try_reserve(1).map_err(|_| Error::Memory)?;
+                    globals.insert((protocol, concat(&[module])?, concat(&[name])?));
+                }
+                Ok(())
+            });
+            let Some(size) = scanned.map_err(|error| error.moved_by(self.position + start as u64))? else {
+                break;
+            };
             self.scanner.reset();
             start += size;
         }
         data.drain(..start);
+        self.position += start as u64;
         Ok(())
+    }
+
+    /// Fails if the stream ends in `rest`, which is no whole pickle.
+    pub(super) fn finish(&self, rest: &[u8]) -> Result<()> {
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(cut_off(rest.len()).moved_by(self.position))
+        }
     }
 
     /// Imports the classes and functions that the pickles name, as unpickling would.
     pub(super) fn import_globals(&self, py: Python<'_>, loads: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let loads = loads_or_default(py, loads)?;
         for (protocol, module, name) in &self.globals {
-            // Only a later protocol has these. What follows them would be executed here.
+            // Only later protocols have such names. The text after the newline would be executed here.
             if module.contains(&b'\n') || name.contains(&b'\n') {
                 return Err(NOT_A_NAME.into());
             }
@@ -174,74 +213,4 @@ fn pickle_function(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<Py<Py
     static PICKLE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let pickle = PICKLE.get_or_try_init(py, || py.import("pickle").map(Bound::unbind))?;
     Ok(pickle.bind(py).getattr(name)?.unbind())
-}
-
-/// Lets plain items be pickled here (the default), or everything by `pickle`. For tests. Returns how it was.
-#[pyfunction]
-#[pyo3(signature = (enabled, /))]
-pub(super) fn use_fast_paths(enabled: bool) -> bool {
-    FAST_PATHS.swap(enabled, Ordering::Relaxed)
-}
-
-/// The protocol 0 pickle of an item, or None if it is one for `pickle.dumps`. For tests.
-#[pyfunction]
-#[pyo3(signature = (item, /))]
-pub(super) fn pickle_dumps<'py>(item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    pickle_dumps_all(item.py(), vec![item.clone()])
-}
-
-/// The pickles of several items in a row, or None if one is for `pickle.dumps`. For tests.
-#[pyfunction]
-#[pyo3(signature = (items, /))]
-pub(super) fn pickle_dumps_all<'py>(
-    py: Python<'py>,
-    items: Vec<Bound<'py, PyAny>>,
-) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let mut output = Vec::new();
-    let mut dumper = Pickler::new(py)?.dumper;
-    for item in &items {
-        if !dumper.dump(item, &mut output)? {
-            return Ok(None);
-        }
-    }
-    Ok(Some(new_bytes(py, &output)?))
-}
-
-/// The items that pickles in a row hold, or None if one is for `pickle.loads`. For tests.
-#[pyfunction]
-#[pyo3(signature = (data, /))]
-pub(super) fn pickle_loads_all<'py>(py: Python<'py>, mut data: &[u8]) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
-    let mut items = Vec::new();
-    let mut loader = Unpickler::new(py, None)?.loader;
-    while !data.is_empty() {
-        let Some((item, size)) = loader.load(py, data)? else {
-            return Ok(None);
-        };
-        push(&mut items, item)?;
-        data = &data[size..];
-    }
-    Ok(Some(items))
-}
-
-/// The item that a pickle holds, in a tuple, or None if it is one for `pickle.loads`. For tests.
-#[pyfunction]
-#[pyo3(signature = (pickle, /))]
-pub(super) fn pickle_loads<'py>(py: Python<'py>, pickle: &[u8]) -> PyResult<Option<(Bound<'py, PyAny>,)>> {
-    let found = Unpickler::new(py, None)?.loader.load(py, pickle)?;
-    Ok(found.map(|(item, _)| (item,)))
-}
-
-/// Where each pickle of a stream ends, up to the first that is incomplete. For tests.
-#[pyfunction]
-#[pyo3(signature = (data, /))]
-pub(super) fn pickle_scan(data: &[u8]) -> PyResult<Vec<usize>> {
-    let mut ends = Vec::new();
-    let mut scanner = Scanner::new();
-    let mut start = 0;
-    while let Some(size) = scanner.scan(&data[start..])? {
-        scanner.reset();
-        start += size;
-        push(&mut ends, start)?;
-    }
-    Ok(ends)
 }

@@ -23,8 +23,9 @@ use pyo3::types::{
 };
 
 use super::classes::Rules;
-use super::raw;
-use crate::error::{Result, grow, push};
+use super::cpython;
+use crate::error::Result;
+use crate::memory::{grow, push};
 use crate::pickle::memo::{Entry, Memo};
 
 /// The protocol in which Djblets writes.
@@ -353,7 +354,7 @@ impl Defaults {
         }
         if self.hides_slots || (self.takes_false_state && state.is_none()) {
             let wider = reduce(object, WIDER)?;
-            let state = raw::exact::<PyTuple>(&wider).and_then(|parts| item(parts, 2));
+            let state = cpython::exact::<PyTuple>(&wider).and_then(|parts| item(parts, 2));
             // Slots stand beside the attributes, in a tuple.
             let is_lost = |state: Bound<'_, PyAny>| match self.hides_slots {
                 true => state.is_exact_instance_of::<PyTuple>(),
@@ -369,7 +370,7 @@ impl Defaults {
     /// What Python takes the object apart into, if it does so by `copyreg._reconstructor`.
     fn parts<'py>(self, object: &Bound<'py, PyAny>, reduction: &Bound<'py, PyAny>) -> PyResult<Option<Parts<'py>>> {
         let py = object.py();
-        let Some(reduction) = raw::exact::<PyTuple>(reduction) else {
+        let Some(reduction) = cpython::exact::<PyTuple>(reduction) else {
             return Ok(None);
         };
         let function = item(reduction, 0);
@@ -391,7 +392,7 @@ impl Defaults {
             return Ok(None);
         }
         let reduction = reduce(object, WIDER)?;
-        let Some(parts) = raw::exact::<PyTuple>(&reduction).filter(|parts| parts.len() >= 2) else {
+        let Some(parts) = cpython::exact::<PyTuple>(&reduction).filter(|parts| parts.len() >= 2) else {
             return Ok(Some(reduction));
         };
         let none = || py.None().into_bound(py);
@@ -513,12 +514,12 @@ fn same(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
     if one.is(other) {
         return true;
     }
-    if let (Some(one), Some(other)) = (raw::exact::<PyFloat>(one), raw::exact::<PyFloat>(other)) {
+    if let (Some(one), Some(other)) = (cpython::exact::<PyFloat>(one), cpython::exact::<PyFloat>(other)) {
         return same_float(one.value(), other.value());
     }
-    let plain = raw::exact::<PyString>(one).is_some()
-        || raw::exact::<PyInt>(one).is_some()
-        || raw::exact::<PyBytes>(one).is_some();
+    let plain = cpython::exact::<PyString>(one).is_some()
+        || cpython::exact::<PyInt>(one).is_some()
+        || cpython::exact::<PyBytes>(one).is_some();
     plain && one.get_type().is(other.get_type()) && one.eq(other).is_ok_and(|equal| equal)
 }
 
@@ -547,11 +548,11 @@ fn with_fold<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAn
 /// own.
 fn is_without_fold(reduction: &Bound<'_, PyAny>) -> bool {
     const FOLD: u8 = 0x80;
-    let arguments = raw::exact::<PyTuple>(reduction).and_then(|parts| item(parts, 1));
-    let Some(state) = arguments.and_then(|arguments| item(raw::exact::<PyTuple>(&arguments)?, 0)) else {
+    let arguments = cpython::exact::<PyTuple>(reduction).and_then(|parts| item(parts, 1));
+    let Some(state) = arguments.and_then(|arguments| item(cpython::exact::<PyTuple>(&arguments)?, 0)) else {
         return false;
     };
-    let bit = match raw::exact::<PyBytes>(&state).map(|state| state.as_bytes()) {
+    let bit = match cpython::exact::<PyBytes>(&state).map(|state| state.as_bytes()) {
         Some(&[_, _, month, _, _, _, _, _, _, _]) => month,
         Some(&[hour, _, _, _, _, _]) => hour,
         _ => return false,

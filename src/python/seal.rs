@@ -4,14 +4,15 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-use super::pickle::CUT_OFF;
-use super::{chunks_of, new_bytes, run};
+use super::bytes::{chunks_of, new_bytes};
+use super::gil::detach_if_large;
+use super::pickle::cut_off;
 use crate::error::{Error, Result};
 use crate::pickle::scan::Scanner;
 use crate::seal::{self, Kind, WRITE_ID_SIZE};
 
 /// What an encrypted value has instead of a pickle if it was damaged, or has another key.
-const NOT_ONE_PICKLE: Error = Error::Pickle("it goes on behind its end");
+const NOT_ONE_PICKLE: Error = Error::pickle("it goes on behind its end");
 const NO_SEAL: Error = Error::Seal("there is none");
 
 /// Seals and checks what belongs to the entry with this full key, under a secret if there is one.
@@ -36,7 +37,7 @@ impl Sealer {
         last: bool,
         chunk: PyBackedBytes,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let seal = run(py, chunk.len(), || self.0.chunk(write_id, index, last, &chunk));
+        let seal = detach_if_large(py, chunk.len(), || self.0.chunk(write_id, index, last, &chunk));
         new_bytes(py, &seal)
     }
 
@@ -45,7 +46,7 @@ impl Sealer {
     fn check_chunks(&self, py: Python<'_>, chunks: &Bound<'_, PyAny>, seals: &Bound<'_, PyAny>) -> PyResult<()> {
         let (chunks, seals) = (chunks_of(chunks)?, chunks_of(seals)?);
         let size = chunks.iter().map(|chunk| chunk.len()).sum();
-        Ok(run(py, size, || self.0.check_chunks(&chunks, &seals))?)
+        Ok(detach_if_large(py, size, || self.0.check_chunks(&chunks, &seals))?)
     }
 
     /// The pickle of a value, or of a count, with its seal behind it.
@@ -100,8 +101,8 @@ pub(super) fn opened<'a>(data: &'a [u8], is_count: bool, sealer: Option<&Sealer>
     }
     match end? {
         Some(size) if size == pickle.len() => Ok(pickle),
-        Some(_) => Err(NOT_ONE_PICKLE),
-        None => Err(CUT_OFF),
+        Some(size) => Err(NOT_ONE_PICKLE.moved_by(size as u64)),
+        None => Err(cut_off(pickle.len())),
     }
 }
 

@@ -3,12 +3,14 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::bytes::new_bytes;
 use super::error::codec_error;
-use super::pickle::{Pickler, Unpickler};
+use super::gil::detach_if_large;
+use super::pickle::{Pickler, Unpickler, cut_off};
 use super::seal::{Sealer, kind, opened};
-use super::{new_bytes, run};
 use crate::cipher::{self, BLOCK_SIZE, Decryptor, Encryptor, Key};
-use crate::error::{Result, append, grow};
+use crate::error::Result;
+use crate::memory::{append, grow};
 
 /// Most small values take no more bytes than this, and so no memory twice.
 const SMALL: usize = 512;
@@ -32,7 +34,7 @@ pub(super) fn encrypt_value<'py>(
     Pickler::write_one(value, &mut output)?;
     let mut encryptor = Encryptor::new(Key::new(key)?, iv);
     let size = output.len();
-    run(py, size, || -> Result<()> {
+    detach_if_large(py, size, || -> Result<()> {
         if let Some(sealer) = sealer {
             let trailer = sealer.0.trailer(kind(is_count), &output[BLOCK_SIZE..]);
             append(&mut output, &trailer)?;
@@ -58,16 +60,16 @@ pub(super) fn decrypt_value<'py>(
     let Ok(stored) = stored.cast::<PyBytes>() else {
         let class = stored.get_type();
         let text = format!("The data to decrypt must be of type \"bytes\", not \"{class}\"");
-        return Err(codec_error("cipher", text));
+        return Err(codec_error("cipher", None, text));
     };
     let stored = stored.as_bytes();
     let (iv, encrypted) = stored.split_at(stored.len().min(BLOCK_SIZE));
     let mut decryptor = Decryptor::new(Key::new(key)?, cipher::iv(iv)?);
     let mut data = Vec::new();
-    run(py, encrypted.len(), || decryptor.apply(encrypted, &mut data))?;
+    detach_if_large(py, encrypted.len(), || decryptor.apply(encrypted, &mut data))?;
     let pickle = opened(&data, is_count, sealer, required)?;
     let (item, _) = Unpickler::new(py, loads)?
         .read(py, pickle)?
-        .ok_or(super::pickle::CUT_OFF)?;
+        .ok_or_else(|| cut_off(pickle.len()))?;
     Ok(item)
 }

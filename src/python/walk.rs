@@ -31,7 +31,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 /// How many walks have begun in this process.
-static BEGUN: AtomicUsize = AtomicUsize::new(0);
+pub(super) static BEGUN: AtomicUsize = AtomicUsize::new(0);
 
 /// A walk, for as long as this lives.
 ///
@@ -57,18 +57,11 @@ impl Walk {
         }
     }
 
-    /// That there is none here, in a debug build. For what may run Python code.
-    pub(super) fn is_none() {
+    /// Asserts that no walk is active, in a debug build. Called before anything that may run Python code.
+    pub(super) fn assert_none() {
         #[cfg(all(debug_assertions, not(Py_GIL_DISABLED)))]
         watch::assert_no_walk();
     }
-}
-
-/// How many walks have begun in this process. For tests.
-#[pyfunction]
-#[pyo3(signature = (/))]
-pub(super) fn count_walks() -> usize {
-    BEGUN.load(Ordering::Relaxed)
 }
 
 #[cfg(not(Py_GIL_DISABLED))]

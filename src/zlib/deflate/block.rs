@@ -4,7 +4,8 @@ use super::bits::BitWriter;
 use super::huffman::{Huffman, MAX_BITS, MAX_SYMBOLS, codes};
 use super::matcher::Match;
 use super::{MIN_MATCH, zeroed};
-use crate::error::{Result, grow};
+use crate::error::Result;
+use crate::memory::grow;
 
 /// zlib ends a block after this many literals and matches, at memLevel 8.
 const FULL: usize = (1 << 14) - 1;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::window::Window;
-use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE, lanes, zeroed};
+use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE, u16x4, zeroed};
 use crate::error::Result;
 
 /// zlib's limit, its window less its `MIN_LOOKAHEAD`.
@@ -101,7 +101,7 @@ impl FineHead {
     /// What the next position knows.
     #[inline(always)]
     fn seen_from(self, at: u16) -> Nearest {
-        Nearest(lanes::add(self.0 & !0xffff, at.wrapping_sub(self.0 as u16)))
+        Nearest(u16x4::saturating_add(self.0 & !0xffff, at.wrapping_sub(self.0 as u16)))
     }
 
     #[inline(always)]

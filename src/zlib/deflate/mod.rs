@@ -1,16 +1,42 @@
 //! Deflate with each of stock zlib's decisions: level 6, a window of 32 KiB, memLevel 8, a zlib header.
 //!
-//! The format is RFC 1950 and RFC 1951. What is chosen within it (which match, when to defer it, where a block ends, how
-//! it is stored) is the algorithm of zlib, by Jean-loup Gailly and Mark Adler, written anew. zlib is under the zlib
-//! licence; this is not the original software.
+//! The format is RFC 1950 and RFC 1951. The choices that the format leaves open (which match, when to defer it, where a
+//! block ends, how it is stored) are those of zlib, by Jean-loup Gailly and Mark Adler, in a new implementation. zlib is under
+//! the zlib licence; this is not the original software.
+//!
+//! # How a match is found
+//!
+//! zlib keeps a chain of earlier positions for each hash of three bytes. At a position it walks the chain from the nearest
+//! candidate on, up to 128 steps (32 if the previous position has a match of 8 bytes already). It takes the first of the
+//! longest matches, and stops at one of 128 bytes. The stored bytes depend on that walk: on which candidates are in a chain,
+//! on their order, on how many steps are taken. So the same match has to be found; but it need not be found by the same walk.
+//!
+//! 1. **Who can win?** A candidate that beats a match of three bytes shares at least four bytes with the position. So
+//!    [`matcher`] keeps a second, finer hash of four bytes. Each position stores the distances of the four nearest earlier
+//!    positions with its finer hash (`Nearest`, four 16-bit lanes in one `u64`, see [`u16x4`]). Inserting a position is one
+//!    saturating addition: what the last position with that hash knew, plus the distance to it.
+//! 2. **The search** reads four candidates at a time. It compares the last four bytes that a longer match would need; those
+//!    that differ can't win. The others are measured eight bytes at a time. The farthest of the four leads to the next group.
+//! 3. **Would zlib have come so far?** Every position also stores its *rank* in zlib's own chain of three-byte hashes: how
+//!    many positions were inserted there before it. The difference of two ranks is the number of steps that zlib's walk
+//!    takes, without a walk. A candidate beyond zlib's limit ends the search.
+//! 4. **Where it does not pay**, zlib's plain walk is done instead: if the groups are crowded with positions that only share
+//!    the finer hash by accident, and for matches of exactly three bytes, of which the nearest counts.
+//!
+//! Distances are 16 bits. A distance of 32 KiB or more is only known to be too far; heads that would wrap around are moved
+//! along every 32 KiB (`prune`).
+//!
+//! [`stream`] decides which matches are used, as zlib's lazy evaluation does: a match waits one position for a better one.
+//! [`block`] and [`huffman`] write blocks of 16,383 symbols with zlib's trees. `tests/deflate.rs` compares all of it with
+//! stock zlib.
 
 mod bits;
 mod block;
 mod huffman;
-mod lanes;
 mod matcher;
+mod multiversion;
 mod stream;
-mod wide;
+mod u16x4;
 mod window;
 
 use std::sync::Mutex;
@@ -22,10 +48,10 @@ const WINDOW_SIZE: u64 = 1 << 15;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 
-/// The last stream, for the next: two thirds of a megabyte fresh from the system take longer than a few kilobytes of input.
+/// The last stream, kept for the next: allocating two thirds of a megabyte takes longer than a few kilobytes of input.
 static SPARE: Mutex<Option<Stream>> = Mutex::new(None);
 
-/// One zlib stream being written. After an error there is no more to be had of it.
+/// Writes one zlib stream. After an error it must not be used any more.
 pub struct Deflate(Option<Stream>);
 
 impl Default for Deflate {
@@ -49,12 +75,12 @@ impl Deflate {
     /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
     /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
     pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        wide::write(self.stream()?, piece, output)
+        multiversion::write(self.stream()?, piece, output)
     }
 
     /// Ends the stream.
     pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
-        wide::finish(self.stream()?, output)
+        multiversion::finish(self.stream()?, output)
     }
 
     fn stream(&mut self) -> Result<&mut Stream> {
@@ -65,11 +91,11 @@ impl Deflate {
     }
 }
 
-/// A table of zeros that never was on the stack.
+/// A table of zeros, made on the heap.
 fn zeroed<T: Clone + Default, const SIZE: usize>() -> Result<Box<[T; SIZE]>> {
     let mut table = Vec::new();
     table.try_reserve_exact(SIZE).map_err(|_| Error::Memory)?;
     table.resize(SIZE, T::default());
-    // It has no more room than that, so it stays where it is.
+    // Its capacity is exact, so this does not move it.
     table.into_boxed_slice().try_into().map_err(|_| Error::Memory)
 }

@@ -7,7 +7,8 @@ use super::block::Block;
 use super::matcher::{Match, Matcher};
 use super::window::Window;
 use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE};
-use crate::error::{Result, append, grow};
+use crate::error::Result;
+use crate::memory::{append, grow};
 
 /// Deflate with a window of 32 KiB at zlib's default level (RFC 1950, section 2.2).
 const HEADER: [u8; 2] = [0x78, 0x9c];
@@ -51,7 +52,7 @@ pub(super) struct Stream {
     literal_deferred: bool,
 }
 
-// What `wide` compiles for newer processors has to be inlined there.
+// What `multiversion` compiles for newer processors has to be inlined there.
 impl Stream {
     pub(super) fn new() -> Result<Self> {
         Ok(Self::begin(Window::new()?, Matcher::new()?, Block::new()?))

@@ -1,26 +1,26 @@
 //! Lines that are known before they are read or written.
 
-/// The longest line that is worth it, in bytes. It is copied and compared as one number: most lines are too short for a call
-/// of `memcpy`.
-pub(super) const LONGEST: usize = 16;
+/// The longest line that can be expected, in bytes. A line is copied and compared as one number, as most are too short for a
+/// call of `memcpy`.
+pub(super) const MAX_LENGTH: usize = 16;
 
 /// An opcode and its argument, the newline included.
 #[derive(Debug, Clone, Copy)]
-pub struct Line {
-    bytes: [u8; LONGEST],
+pub struct ExpectedLine {
+    bytes: [u8; MAX_LENGTH],
     length: usize,
-    /// The bits that count.
+    /// The bits that are compared.
     mask: u128,
 }
 
-impl Line {
-    /// The line of an opcode with this argument. If it is too long it is never found.
+impl ExpectedLine {
+    /// The line of an opcode with this argument. A line that is too long matches nothing.
     pub fn new(opcode: u8, argument: &[u8]) -> Self {
         let length = argument.len() + 2;
-        let mut bytes = [b' '; LONGEST];
+        let mut bytes = [b' '; MAX_LENGTH];
         let Some(line) = bytes.get_mut(..length) else {
-            // What no line begins with.
-            let bytes = [b'\n'; LONGEST];
+            // No line begins with a newline.
+            let bytes = [b'\n'; MAX_LENGTH];
             return Self {
                 bytes,
                 length: 0,
@@ -33,32 +33,32 @@ impl Line {
         Self {
             bytes,
             length,
-            mask: u128::MAX >> (8 * (LONGEST - length)),
+            mask: u128::MAX >> (8 * (MAX_LENGTH - length)),
         }
     }
 
-    /// The line's length, if `data` begins with it. The last lines of all are not looked at.
+    /// The line's length, if `data` begins with it. `None` also if `data` is shorter than [`MAX_LENGTH`].
     #[inline]
-    pub(super) fn find(&self, data: &[u8]) -> Option<usize> {
+    pub(super) fn match_start(&self, data: &[u8]) -> Option<usize> {
         let differing = u128::from_le_bytes(self.bytes) ^ u128::from_le_bytes(*data.first_chunk()?);
         (differing & self.mask == 0).then_some(self.length)
     }
 
-    /// The line and its length. What is behind it means nothing.
+    /// The line, with padding after it, and its length.
     #[inline]
-    pub(super) fn padded(&self) -> (&[u8; LONGEST], usize) {
+    pub(super) fn padded(&self) -> (&[u8; MAX_LENGTH], usize) {
         (&self.bytes, self.length)
     }
 }
 
-/// The next PUT of a pickle, the commonest opcode of all, of which the numbers count up.
+/// The next PUT of a pickle, the most common opcode. Its numbers count up.
 #[derive(Debug)]
-pub struct Put(Line);
+pub struct NextPut(ExpectedLine);
 
-impl Default for Put {
+impl Default for NextPut {
     /// The first of a pickle.
     fn default() -> Self {
-        Self(Line {
+        Self(ExpectedLine {
             bytes: *b"p0\n             ",
             length: 3,
             mask: 0xff_ffff,
@@ -66,17 +66,17 @@ impl Default for Put {
     }
 }
 
-impl Put {
+impl NextPut {
     /// Its line.
     #[inline]
-    pub fn line(&self) -> &Line {
+    pub fn line(&self) -> &ExpectedLine {
         &self.0
     }
 
-    /// Goes on to the next.
+    /// Adds one to its number.
     #[inline]
-    pub fn count_on(&mut self) {
-        let Line { bytes, length, mask } = &mut self.0;
+    pub fn increment(&mut self) {
+        let ExpectedLine { bytes, length, mask } = &mut self.0;
         for digit in bytes[1..*length - 1].iter_mut().rev() {
             if *digit != b'9' {
                 *digit += 1;
@@ -101,15 +101,15 @@ mod tests {
 
     #[test]
     fn puts_count_up() {
-        let mut put = Put::default();
+        let mut put = NextPut::default();
         for number in 0..1_200_000 {
             let spelled = format!("p{number}\n");
             let (line, length) = put.line().padded();
             assert_eq!(&line[..length], spelled.as_bytes());
             let spelled = format!("{spelled}sVwhatever follows");
-            assert_eq!(put.line().find(spelled.as_bytes()), Some(length));
-            put.count_on();
-            assert_eq!(put.line().find(spelled.as_bytes()), None);
+            assert_eq!(put.line().match_start(spelled.as_bytes()), Some(length));
+            put.increment();
+            assert_eq!(put.line().match_start(spelled.as_bytes()), None);
         }
     }
 
@@ -119,16 +119,16 @@ mod tests {
             argument in prop::collection::vec(b'a'..=b'b', 0..20),
             other in prop::collection::vec(b'a'..=b'b', 0..20),
         ) {
-            let line = Line::new(b'V', &argument);
+            let line = ExpectedLine::new(b'V', &argument);
             for argument in [&argument, &other] {
                 let whole = [b"V", argument.as_slice(), b"\n"].concat();
                 let data = [&whole, b"more than the line".as_slice()].concat();
                 let (bytes, length) = line.padded();
                 let found = (bytes[..length] == whole).then_some(whole.len());
-                prop_assert_eq!(line.find(&data), found);
-                prop_assert_eq!(line.find(&data[..LONGEST - 1]), None);
+                prop_assert_eq!(line.match_start(&data), found);
+                prop_assert_eq!(line.match_start(&data[..MAX_LENGTH - 1]), None);
             }
-            prop_assert_eq!(line.padded().1 == 0, argument.len() > LONGEST - 2);
+            prop_assert_eq!(line.padded().1 == 0, argument.len() > MAX_LENGTH - 2);
         }
     }
 }

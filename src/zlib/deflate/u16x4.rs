@@ -1,13 +1,13 @@
-//! Four numbers of 16 bits in one of 64.
+//! Vectors of four 16-bit lanes in one `u64`.
 
-/// Adds to each of the four, up to the largest there is.
+/// Adds a number to each lane. Lanes saturate.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[allow(
     unsafe_code,
-    reason = "one instruction, at every position of a stream: the model takes twenty"
+    reason = "one instruction instead of twenty, at every position of a stream"
 )]
-pub(super) fn add(lanes: u64, number: u16) -> u64 {
+pub(super) fn saturating_add(lanes: u64, number: u16) -> u64 {
     use std::arch::x86_64::{_mm_adds_epu16, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_set1_epi16};
     // SAFETY: SSE2, which every processor of this architecture has.
     unsafe {
@@ -17,9 +17,9 @@ pub(super) fn add(lanes: u64, number: u16) -> u64 {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use model as add;
+pub(super) use model as saturating_add;
 
-/// The same, as it is said.
+/// Scalar reference implementation.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 pub(super) fn model(lanes: u64, number: u16) -> u64 {
     let lane = |shift: u32| u64::from(((lanes >> shift) as u16).saturating_add(number)) << shift;
@@ -33,7 +33,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_its_model(lanes: u64, number: u16) {
-            prop_assert_eq!(super::add(lanes, number), super::model(lanes, number));
+            prop_assert_eq!(super::saturating_add(lanes, number), super::model(lanes, number));
         }
     }
 }

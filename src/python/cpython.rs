@@ -1,4 +1,4 @@
-//! CPython's C API, where PyO3's own way is measurably slower or has no name for it.
+//! CPython's C API, for calls that PyO3 lacks or that are measurably slower through it.
 //!
 //! Each block says why it holds. All of them were read against the headers and sources of CPython 3.10 to 3.15, and `build.rs`
 //! lets no other version through. What differs between these, and where it matters:
@@ -39,7 +39,7 @@ pub(super) fn interpreter_id(py: Python<'_>) -> PyResult<i64> {
     if id < 0 { Err(PyErr::fetch(py)) } else { Ok(id) }
 }
 
-/// The object as a `T`, if that is its very type.
+/// The object as a `T`, if its type is `T` itself and not a subclass.
 #[inline]
 pub(super) fn exact<'a, 'py, T: PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, T>> {
     if !object.is_exact_instance_of::<T>() {
@@ -116,29 +116,29 @@ pub(super) fn shares_keys(dict: &Bound<'_, PyDict>) -> bool {
     unsafe { !(*dict.as_ptr().cast::<ffi::PyDictObject>()).ma_values.is_null() }
 }
 
-/// Whether a class was made while Python ran, as by a class statement. No built-in type is.
+/// Whether a class is a heap type: made at run time, as by a class statement. Built-in types are static.
 #[inline]
-fn is_made(class: &Bound<'_, PyType>) -> bool {
+fn is_heap_type(class: &Bound<'_, PyType>) -> bool {
     // SAFETY: a class.
     unsafe { ffi::PyType_HasFeature(class.as_type_ptr(), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
 }
 
-/// Whether the object's class was made so.
+/// Whether the object's class is a heap type.
 #[inline]
-pub(super) fn has_made_class(object: &Bound<'_, PyAny>) -> bool {
+pub(super) fn has_heap_type(object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: an object has a type, which lives at least as long.
     unsafe { ffi::PyType_HasFeature(ffi::Py_TYPE(object.as_ptr()), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
 }
 
-/// The object's class, if it was made so.
+/// The object's class, if it is a heap type.
 #[inline]
-pub(super) fn made_class<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
-    has_made_class(object).then(|| object.get_type())
+pub(super) fn heap_type<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
+    has_heap_type(object).then(|| object.get_type())
 }
 
-/// What the class itself holds, its bases not included. `None` for a built-in type.
+/// The class's own attributes, without those of its bases. `None` for a static type.
 pub(super) fn class_attributes<'py>(class: &Bound<'py, PyType>) -> Option<Bound<'py, PyDict>> {
-    if !is_made(class) {
+    if !is_heap_type(class) {
         return None;
     }
     // SAFETY: a class, whose dict is where it says as it is not a built-in type: of those each interpreter has its own from
@@ -149,9 +149,9 @@ pub(super) fn class_attributes<'py>(class: &Bound<'py, PyType>) -> Option<Bound<
     }
 }
 
-/// Whether the class makes and ends its instances as the other one does, finds their attributes so, and runs no code of its
-/// own when they end. Both are classes that were made while Python ran.
-pub(super) fn behaves_as(class: &Bound<'_, PyType>, model: &Bound<'_, PyType>) -> bool {
+/// Whether the class creates and destroys its instances by the same functions as `model`, and finds their attributes by the
+/// same one. Both are heap types.
+pub(super) fn has_slots_of(class: &Bound<'_, PyType>, model: &Bound<'_, PyType>) -> bool {
     fn slots(class: &ffi::PyTypeObject) -> [Option<usize>; 6] {
         [
             class.tp_new.map(|slot| slot as usize),

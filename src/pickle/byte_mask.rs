@@ -1,12 +1,12 @@
-//! Where in a block certain bytes are.
+//! The places of certain bytes in a block, as a mask of bits.
 
-/// So many bytes are looked at at a time: a bit each.
+/// How many bytes one mask covers, a bit for each.
 pub(super) const BLOCK: usize = 64;
 
-/// A bit for each byte of the block, the first lowest: whether it is one of `needles`.
+/// A bit for each byte of the block, lowest first: set if the byte is one of `needles`.
 ///
-/// One look at a block tells of all that has to be escaped in it, and of all escapes. To look for them one after the
-/// other took twice as long, on source text: the next one is never where the processor guesses.
+/// One mask shows every character of a block that has to be escaped, or every escape. Searching for them one after the other
+/// took twice as long on source text, as the processor mispredicts where the next one is.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[allow(
@@ -36,7 +36,7 @@ pub(super) fn mask<const N: usize>(block: &[u8; BLOCK], needles: [u8; N]) -> u64
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use model as mask;
 
-/// The same, in words of eight bytes.
+/// Scalar reference implementation, in words of eight bytes.
 #[cfg(any(test, not(target_arch = "x86_64")))]
 pub(super) fn model<const N: usize>(block: &[u8; BLOCK], needles: [u8; N]) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
