@@ -310,7 +310,7 @@ fn an_error_has_the_offset_of_its_opcode() {
         // The first opcode, one among those that are frequent, and one behind them.
         (&b"\xff"[..], 0),
         (b"I1\ns.", 3),
-        (b"(I1\nVtext\np0\na.", 13),
+        (b"(Vtext\np0\na.", 10),
         (b"I1\nVtext\np0\n\xff", 12),
         (b"\x80\x04K\x01\x85\x86.", 5),
         (b"N0.", 2),

@@ -91,7 +91,8 @@ impl<Text> KeyCache<Text> {
     }
 
     /// Keeps the string that the current pickle has for an ASCII line without escapes. `is_line` is as for [`find`](Self::find).
-    #[inline]
+    // Out of the way of the reader's loop: most keys are there.
+    #[inline(never)]
     pub fn insert(&mut self, line: &[u8], text: impl FnOnce() -> Text, is_line: impl FnOnce(&Text) -> bool) {
         // The first pickle may be the only one.
         if line.len() > MAX_LENGTH || line.len() < 2 || self.pickle == 1 {
