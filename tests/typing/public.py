@@ -72,6 +72,10 @@ def values() -> None:
         dict[str, list[int]],
     )
 
+    assert_type(cache_memoize("key", report, expiration=datetime.timedelta(hours=1)), dict[str, list[int]])
+    assert_type(cache_memoize("key", report, expiration=lambda found: 60 if found else None), dict[str, list[int]])
+    cache_memoize("key", report, expiration=lambda found: found.nothing)  # type: ignore[attr-defined]
+
     cache_memoize("key", report())  # type: ignore[arg-type]
     cache_memoize(1, report)  # type: ignore[arg-type]
     cache_memoize("key", report, expiration="1")  # type: ignore[arg-type]
@@ -93,6 +97,11 @@ def iterables(rows: list[tuple[int, str]]) -> None:
     assert_type(
         cache_memoize_iter("key", items_or_callable=days(1), expiration=60, lock=CacheLock("lock")),
         Generator[datetime.date, None, None],
+    )
+
+    assert_type(
+        cache_memoize_iter("key", rows, expiration=lambda count: datetime.timedelta(hours=count)),
+        Generator[tuple[int, str], None, None],
     )
 
     cache_memoize_iter("key", 1)  # type: ignore[arg-type]

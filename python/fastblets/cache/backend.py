@@ -22,6 +22,7 @@ from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+    from fastblets.cache.options import Expiration
     from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
 
@@ -52,7 +53,7 @@ def cache_memoize(
     key: str | Sequence[str],
     lookup_callable: Callable[[], _T],
     *,
-    expiration: int | Unset | None = UNSET,
+    expiration: Expiration | Callable[[_T], Expiration] | Unset = UNSET,
     force_overwrite: bool = False,
     large_data: bool = False,
     compress_large_data: bool = True,
@@ -70,8 +71,10 @@ def cache_memoize(
     Args:
         key: The base key, as for :func:`make_cache_key`.
         lookup_callable: Computes the value.
-        expiration: Seconds for which to keep the value, None for ever. Default: ``CACHE_EXPIRATION_TIME``, else
-            :data:`DEFAULT_EXPIRATION_TIME`.
+        expiration: For how long to keep the value: seconds, a :class:`~datetime.timedelta`, None for ever, or a
+            function that is given the computed value and returns one of these. If the function returns 0 or less, or
+            a timedelta is not positive, nothing is stored, and what is there is removed. Default:
+            ``CACHE_EXPIRATION_TIME``, else :data:`DEFAULT_EXPIRATION_TIME`.
         force_overwrite: Whether to compute and store the value even if there is one.
         large_data: Whether to store the value in chunks, since it may be too large for one item of the cache.
         compress_large_data: Whether the chunks are compressed.
@@ -87,7 +90,7 @@ def cache_memoize(
         django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
             setting has a value that makes no sense.
         TypeError: An argument is of a wrong type, or ``lookup_callable`` is asynchronous.
-        Exception: What ``lookup_callable`` raised.
+        Exception: What ``lookup_callable``, or a function given as ``expiration``, raised.
     """
     if use_generator:
         warnings.warn(
@@ -123,7 +126,7 @@ def cache_memoize_iter(
     key: str | Sequence[str],
     items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T],
     *,
-    expiration: int | Unset | None = UNSET,
+    expiration: Expiration | Callable[[int], Expiration] | Unset = UNSET,
     force_overwrite: bool = False,
     compress_large_data: bool = True,
     use_encryption: bool | None = None,
@@ -140,12 +143,15 @@ def cache_memoize_iter(
     Args:
         key: The base key, as for :func:`make_cache_key`.
         items_or_callable: An iterable, or a callable that returns one.
+        expiration: As for :func:`cache_memoize`, but a function is given the number of items, once the last one has
+            been yielded. The entry is not kept longer than ``CACHE_EXPIRATION_TIME`` then.
 
-    The options are those of :func:`cache_memoize`. The data is always stored in chunks.
+    The other options are those of :func:`cache_memoize`. The data is always stored in chunks.
 
     Raises:
         TypeError: What should be an iterable is none, or another argument is of a wrong type.
-        Exception: What the callable or the iterable raised, after the items before it.
+        Exception: What the callable or the iterable raised, after the items before it, or what a function given as
+            ``expiration`` raised, after all items.
     """
     storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
 

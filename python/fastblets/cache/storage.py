@@ -18,13 +18,13 @@ from fastblets.cache.shortcuts import get_cache
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Final
 
     from django.core.cache.backends.base import BaseCache
 
     from fastblets.cache.entry import Kind
-    from fastblets.cache.options import Unset
+    from fastblets.cache.options import Expiration, Unset
     from fastblets.cache.seals import Seal
 
 
@@ -369,7 +369,7 @@ def _delete(key: str) -> None:
 
 def open_entry(
     key: str | Sequence[str],
-    expiration: int | Unset | None,
+    expiration: Expiration | Callable[[Any], Expiration] | Unset,
     compress: bool,
     use_encryption: bool | None,
     encryption_key: bytes | None,
