@@ -76,6 +76,8 @@ def values() -> None:
     assert_type(cache_memoize("key", report, expiration=lambda found: 60 if found else None), dict[str, list[int]])
     cache_memoize("key", report, expiration=lambda found: found.nothing)  # type: ignore[attr-defined]
 
+    assert_type(cache_memoize("key", report, cache="other"), dict[str, list[int]])
+
     cache_memoize("key", report())  # type: ignore[arg-type]
     cache_memoize(1, report)  # type: ignore[arg-type]
     cache_memoize("key", report, expiration="1")  # type: ignore[arg-type]
@@ -117,6 +119,10 @@ def keys_and_locks() -> None:
     assert_type(fastblets.replace_djblets(), None)
     assert_type(fastblets.__version__, str)
     print(fastblets.__versions__)  # type: ignore[attr-defined]
+
+    assert_type(make_cache_key("key", cache="other"), str)
+    assert_type(CacheLock(cache="other").cache_alias, str | None)
+    assert_type(GenerationSynchronizer("key", cache="other").cache_alias, str | None)
 
     timeout: int = DEFAULT_EXPIRATION_TIME
     lock = CacheLock(["a", "b"], blocking=True, lock_expiration_secs=1.5, retry_secs=0.1, timeout_secs=-1)

@@ -7,6 +7,10 @@ from numbers import Number
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING
 
+from django.core.cache import InvalidCacheBackendError
+
+from fastblets.cache.shortcuts import get_named_cache
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, TypeVar
@@ -48,6 +52,25 @@ def to_seconds(name: str, value: object) -> int | None:
         raise TypeError(f"{name} must be a number of seconds, a timedelta or None, not of type {type(value).__name__}.")
 
     return value  # type: ignore[return-value]
+
+
+def check_alias(alias: object) -> None:
+    """Check that an argument is the alias of a cache.
+
+    Raises:
+        InvalidCacheBackendError: CACHES has no such alias, or its backend can't be imported.
+        TypeError: It is not of type ``str``.
+    """
+    if not isinstance(alias, str):
+        raise TypeError(f"cache must be an alias of CACHES, not of type {type(alias).__name__}.")
+
+    try:
+        get_named_cache(alias)
+    except InvalidCacheBackendError as e:
+        raise InvalidCacheBackendError(f'cache must be an alias of CACHES, not "{alias}": {e}') from None
+    except Exception:
+        # As for the default cache: it is raised again where the cache is used.
+        return
 
 
 def check_lock(lock: object) -> None:

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
-from fastblets.cache.arguments import compute, refuse_async
+from fastblets.cache.arguments import check_alias, compute, refuse_async
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
@@ -62,6 +62,7 @@ def cache_memoize(
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
     seal: Seal | None = None,
+    cache: str | None = None,
 ) -> _T:
     """Return a value from the cache, or compute and store it.
 
@@ -85,8 +86,10 @@ def cache_memoize(
         lock: A lock to hold while a missing value is computed and stored, so that of many callers only one does it.
         seal: Whether the entry is sealed: False, True, or ``"require"`` for an entry without a valid seal to be a miss.
             Default: ``FASTBLETS_SEAL``. Small values that are not encrypted have no seal.
+        cache: The alias in ``CACHES`` of the cache to use. Default: the default cache. A lock has a cache of its own.
 
     Raises:
+        django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
         django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
             setting has a value that makes no sense.
         TypeError: An argument is of a wrong type, or ``lookup_callable`` is asynchronous.
@@ -99,7 +102,7 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache)
 
     if storage is None:
         return compute(lookup_callable)
@@ -133,6 +136,7 @@ def cache_memoize_iter(
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
     seal: Seal | None = None,
+    cache: str | None = None,
 ) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
@@ -149,11 +153,12 @@ def cache_memoize_iter(
     The other options are those of :func:`cache_memoize`. The data is always stored in chunks.
 
     Raises:
+        django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
         TypeError: What should be an iterable is none, or another argument is of a wrong type.
         Exception: What the callable or the iterable raised, after the items before it, or what a function given as
             ``expiration`` raised, after all items.
     """
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache)
 
     if storage is None:
         yield from _iterate(items_or_callable)
@@ -191,12 +196,13 @@ def make_cache_key(
     *,
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
+    cache: str | None = None,
 ) -> str:
     """Return the full cache key for a base key.
 
     It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters, spaces
     and lone surrogates are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest. If the
-    default cache is on memcached, so does what goes beyond the bytes that it takes.
+    cache is on memcached, so does what goes beyond the bytes that it takes.
 
     Args:
         key: A string, which is taken as it is, or a sequence of strings. Those may come from users: where there are
@@ -204,11 +210,17 @@ def make_cache_key(
         use_encryption: Whether to return an HMAC of the key, which tells nothing of it. Default:
             ``DJBLETS_CACHE_FORCE_ENCRYPTION``.
         encryption_key: The key to encrypt with. Default: as for :func:`cache_memoize`.
+        cache: The alias in ``CACHES`` of the cache that the key is for. Default: the default cache. Only caches on
+            memcached have keys of their own.
 
     Raises:
         AssertionError: The encryption key is not of type ``bytes``.
+        django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
         SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
         TypeError: The base key is neither a string nor a sequence of strings. Iterators can't be read twice, sets and
             mappings are in no order of their own.
     """
-    return make_full_key(key, use_encryption, encryption_key)
+    if cache is not None:
+        check_alias(cache)
+
+    return make_full_key(key, use_encryption, encryption_key, cache)

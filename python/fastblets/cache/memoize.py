@@ -16,13 +16,14 @@ from fastblets.cache.arguments import check_lock, compute
 from fastblets.cache.entry import COUNT
 from fastblets.cache.errors import ForeignValueError, UnreachableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.keys import find_max_key_bytes
 from fastblets.cache.options import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from typing import Any
 
-    from fastblets.cache.options import Unset
+    from fastblets.cache.options import Options, Unset
     from fastblets.cache.storage import Storage
 
 
@@ -162,7 +163,7 @@ class Memoize:
         self._failure: type[Exception] | None = None
 
         if lock is not None and not lock.full_cache_key:
-            lock.full_cache_key = storage.entry.make_lock_key()
+            lock.full_cache_key = storage.entry.make_lock_key(_find_lock_key_limit(lock, storage.options))
 
     def find(self) -> Generator[Wait, None, Any]:
         """Return the stored value, UNSET on a miss. On a miss, the lock is held if it could be acquired.
@@ -518,6 +519,13 @@ class _LargeWrite:
         if self._chunk_count == 0:
             self._dirty = True
             self._storage.delete()
+
+
+def _find_lock_key_limit(lock: Lock, options: Options) -> int | None:
+    # Djblets' own class knows the default cache only.
+    alias: str | None = getattr(lock, "cache_alias", None)
+
+    return options.max_key_bytes if alias == options.alias else find_max_key_bytes(alias)
 
 
 def _is_held_by_caller(lock: Lock) -> bool:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
-from fastblets.cache.arguments import to_seconds
+from fastblets.cache.arguments import check_alias, to_seconds
 from fastblets.cache.classes import get_loads
 from fastblets.cache.failures import let_pass
 from fastblets.cache.keys import get_encryption_key_fallbacks, get_key_prefix, resolve_encryption_key
 from fastblets.cache.kinds import get_max_key_bytes
 from fastblets.cache.seals import resolve_seal
-from fastblets.cache.shortcuts import get_cache, get_settings
+from fastblets.cache.shortcuts import get_cache, get_named_cache, get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +51,8 @@ class Options:
     """How the entry of one call is stored.
 
     Attributes:
-        cache: The default cache, as the thread has it that made the options. None if it can't be had.
+        alias: The alias of the cache, None for the default cache.
+        cache: The cache, as the thread has it that made the options. None if it can't be had.
         compress: Whether the chunks of a large entry are compressed.
         encryption_key: The AES key, None if the entry is not encrypted.
         expiration: Seconds, None for ever, UNSET for what ``CACHE_EXPIRATION_TIME`` says when the entry is stored.
@@ -65,6 +66,7 @@ class Options:
     """
 
     __slots__ = (
+        "alias",
         "cache",
         "compress",
         "encryption_key",
@@ -77,6 +79,7 @@ class Options:
         "seal",
     )
 
+    alias: str | None
     cache: BaseCache | None
     compress: bool
     encryption_key: bytes | None
@@ -95,6 +98,7 @@ class Options:
         use_encryption: bool | None,
         encryption_key: bytes | None,
         seal: Seal | None,
+        alias: str | None = None,
     ) -> None:
         """Resolve the options.
 
@@ -104,6 +108,7 @@ class Options:
         Raises:
             AssertionError: The encryption key is not of type ``bytes``.
             ImproperlyConfigured: A setting has a value that makes no sense.
+            InvalidCacheBackendError: CACHES has no such alias.
             SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
             TypeError: ``expiration`` is of a wrong type.
             ValueError: ``seal`` has a wrong value.
@@ -131,14 +136,22 @@ class Options:
         # The older keys belong to the default key. They say nothing about a caller's own key.
         self.older_keys = get_encryption_key_fallbacks(settings, key) if key and not encryption_key else ()
         self.prefix = get_key_prefix(settings)
+        self.alias = alias
+
+        if alias is not None:
+            check_alias(alias)
 
         try:
-            self.cache = cache = get_cache()
+            self.cache = cache = get_cache() if alias is None else get_named_cache(alias)
             self.max_key_bytes = get_max_key_bytes(cache)
         except Exception as e:
             # It is raised again, and logged, where the entry is read.
             let_pass(e)
             self.cache = self.max_key_bytes = None
+
+    def get_cache(self) -> BaseCache:
+        """Return the cache, as this thread has it now."""
+        return get_named_cache(self.alias)
 
     def settle_expiration(self, subject: object, *, limited: bool = False) -> bool:
         """Let the function that was given as ``expiration`` decide how long the entry is to be kept.
