@@ -27,6 +27,10 @@ from django.conf import settings
 settings.configure(
     SECRET_KEY="a-key-for-tests-only-of-at-least-32-characters",
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    CACHES={
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        "archive": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "archive"},
+    },
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"],
     TEMPLATES=[

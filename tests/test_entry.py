@@ -66,8 +66,8 @@ def test_the_keys_of_an_entry() -> None:
     assert entry.full_key == "example.com:a%3Ab:c"
     assert entry.chunk_keys(1, 3) == ["example.com:a%3Ab:c-1", "example.com:a%3Ab:c-2"]
     assert entry.chunk_keys(0, 0) == []
-    assert entry.make_lock_key() == "example.com:_lock_:a%3Ab:c"
-    assert make_entry("text").make_lock_key() == "example.com:_lock_:text"
+    assert entry.make_lock_key(None) == "example.com:_lock_:a%3Ab:c"
+    assert make_entry("text").make_lock_key(None) == "example.com:_lock_:text"
     assert list(entry.get_older()) == []
 
 

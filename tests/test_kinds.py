@@ -310,7 +310,7 @@ def test_what_is_no_cache_at_all(make: Callable[[], Any]) -> None:
 def test_a_cache_that_cannot_be_had() -> None:
     with use_cache({"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}):
         before = caches["default"]
-        with patch("fastblets.cache.keys.get_cache", side_effect=OSError):
+        with patch("fastblets.cache.keys.get_named_cache", side_effect=OSError):
             assert make_cache_key("key") == "example.com:key"
         assert caches["default"] is before
 

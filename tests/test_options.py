@@ -45,9 +45,10 @@ def test_what_is_no_lock(memoize: Callable[..., Any], lock: Any, found: str) -> 
 
 
 @functions
-@pytest.mark.parametrize("expiration", ["1 day", "3600", timedelta(days=1), [1], len])
+@pytest.mark.parametrize("expiration", ["1 day", "3600", [1]])
 def test_what_is_no_expiration(memoize: Callable[..., Any], expiration: Any) -> None:
-    with pytest.raises(TypeError, match=r"^expiration must be a number of seconds, not of type \w+\.$"):
+    expected = r"^expiration must be a number of seconds, a timedelta or None, not of type \w+\.$"
+    with pytest.raises(TypeError, match=expected):
         memoize("key", list, expiration=expiration)
 
 

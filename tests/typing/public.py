@@ -72,6 +72,12 @@ def values() -> None:
         dict[str, list[int]],
     )
 
+    assert_type(cache_memoize("key", report, expiration=datetime.timedelta(hours=1)), dict[str, list[int]])
+    assert_type(cache_memoize("key", report, expiration=lambda found: 60 if found else None), dict[str, list[int]])
+    cache_memoize("key", report, expiration=lambda found: found.nothing)  # type: ignore[attr-defined]
+
+    assert_type(cache_memoize("key", report, cache="other"), dict[str, list[int]])
+
     cache_memoize("key", report())  # type: ignore[arg-type]
     cache_memoize(1, report)  # type: ignore[arg-type]
     cache_memoize("key", report, expiration="1")  # type: ignore[arg-type]
@@ -95,6 +101,11 @@ def iterables(rows: list[tuple[int, str]]) -> None:
         Generator[datetime.date, None, None],
     )
 
+    assert_type(
+        cache_memoize_iter("key", rows, expiration=lambda count: datetime.timedelta(hours=count)),
+        Generator[tuple[int, str], None, None],
+    )
+
     cache_memoize_iter("key", 1)  # type: ignore[arg-type]
     cache_memoize_iter("key", lambda: 1)  # type: ignore[arg-type, return-value]
     cache_memoize_iter("key", rows, large_data=True)  # type: ignore[call-arg]
@@ -108,6 +119,10 @@ def keys_and_locks() -> None:
     assert_type(fastblets.replace_djblets(), None)
     assert_type(fastblets.__version__, str)
     print(fastblets.__versions__)  # type: ignore[attr-defined]
+
+    assert_type(make_cache_key("key", cache="other"), str)
+    assert_type(CacheLock(cache="other").cache_alias, str | None)
+    assert_type(GenerationSynchronizer("key", cache="other").cache_alias, str | None)
 
     timeout: int = DEFAULT_EXPIRATION_TIME
     lock = CacheLock(["a", "b"], blocking=True, lock_expiration_secs=1.5, retry_secs=0.1, timeout_secs=-1)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from numbers import Number
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING
 
+from django.core.cache import InvalidCacheBackendError
+
+from fastblets.cache.shortcuts import get_named_cache
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Final, TypeVar
 
     _T = TypeVar("_T")
+
+
+_SECOND: Final = timedelta(seconds=1)
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -25,6 +33,44 @@ def check_seconds(name: str, value: object) -> None:
     """
     if not isinstance(value, Number):
         raise TypeError(f"{name} must be a number of seconds, not of type {type(value).__name__}.")
+
+
+def to_seconds(name: str, value: object) -> int | None:
+    """Return an expiration as the caches take it: a number of seconds, None for ever.
+
+    Args:
+        name: What the expiration is called in an error.
+        value: A number of seconds, a :class:`~datetime.timedelta`, which is rounded up to whole seconds, or None.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    if isinstance(value, timedelta):
+        return -(-value // _SECOND)
+
+    if value is not None and not isinstance(value, Number):
+        raise TypeError(f"{name} must be a number of seconds, a timedelta or None, not of type {type(value).__name__}.")
+
+    return value  # type: ignore[return-value]
+
+
+def check_alias(alias: object) -> None:
+    """Check that an argument is the alias of a cache.
+
+    Raises:
+        InvalidCacheBackendError: CACHES has no such alias, or its backend can't be imported.
+        TypeError: It is not of type ``str``.
+    """
+    if not isinstance(alias, str):
+        raise TypeError(f"cache must be an alias of CACHES, not of type {type(alias).__name__}.")
+
+    try:
+        get_named_cache(alias)
+    except InvalidCacheBackendError as e:
+        raise InvalidCacheBackendError(f'cache must be an alias of CACHES, not "{alias}": {e}') from None
+    except Exception:
+        # As for the default cache: it is raised again where the cache is used.
+        return
 
 
 def check_lock(lock: object) -> None:

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
-from fastblets.cache.arguments import compute, refuse_async
+from fastblets.cache.arguments import check_alias, compute, refuse_async
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
@@ -22,6 +22,7 @@ from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+    from fastblets.cache.options import Expiration
     from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
 
@@ -52,7 +53,7 @@ def cache_memoize(
     key: str | Sequence[str],
     lookup_callable: Callable[[], _T],
     *,
-    expiration: int | Unset | None = UNSET,
+    expiration: Expiration | Callable[[_T], Expiration] | Unset = UNSET,
     force_overwrite: bool = False,
     large_data: bool = False,
     compress_large_data: bool = True,
@@ -61,6 +62,7 @@ def cache_memoize(
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
     seal: Seal | None = None,
+    cache: str | None = None,
 ) -> _T:
     """Return a value from the cache, or compute and store it.
 
@@ -70,8 +72,10 @@ def cache_memoize(
     Args:
         key: The base key, as for :func:`make_cache_key`.
         lookup_callable: Computes the value.
-        expiration: Seconds for which to keep the value, None for ever. Default: ``CACHE_EXPIRATION_TIME``, else
-            :data:`DEFAULT_EXPIRATION_TIME`.
+        expiration: For how long to keep the value: seconds, a :class:`~datetime.timedelta`, None for ever, or a
+            function that is given the computed value and returns one of these. If the function returns 0 or less, or
+            a timedelta is not positive, nothing is stored, and what is there is removed. Default:
+            ``CACHE_EXPIRATION_TIME``, else :data:`DEFAULT_EXPIRATION_TIME`.
         force_overwrite: Whether to compute and store the value even if there is one.
         large_data: Whether to store the value in chunks, since it may be too large for one item of the cache.
         compress_large_data: Whether the chunks are compressed.
@@ -82,12 +86,14 @@ def cache_memoize(
         lock: A lock to hold while a missing value is computed and stored, so that of many callers only one does it.
         seal: Whether the entry is sealed: False, True, or ``"require"`` for an entry without a valid seal to be a miss.
             Default: ``FASTBLETS_SEAL``. Small values that are not encrypted have no seal.
+        cache: The alias in ``CACHES`` of the cache to use. Default: the default cache. A lock has a cache of its own.
 
     Raises:
+        django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
         django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
             setting has a value that makes no sense.
         TypeError: An argument is of a wrong type, or ``lookup_callable`` is asynchronous.
-        Exception: What ``lookup_callable`` raised.
+        Exception: What ``lookup_callable``, or a function given as ``expiration``, raised.
     """
     if use_generator:
         warnings.warn(
@@ -96,7 +102,7 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache)
 
     if storage is None:
         return compute(lookup_callable)
@@ -123,13 +129,14 @@ def cache_memoize_iter(
     key: str | Sequence[str],
     items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T],
     *,
-    expiration: int | Unset | None = UNSET,
+    expiration: Expiration | Callable[[int], Expiration] | Unset = UNSET,
     force_overwrite: bool = False,
     compress_large_data: bool = True,
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
     lock: CacheLock | None = None,
     seal: Seal | None = None,
+    cache: str | None = None,
 ) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
@@ -140,14 +147,18 @@ def cache_memoize_iter(
     Args:
         key: The base key, as for :func:`make_cache_key`.
         items_or_callable: An iterable, or a callable that returns one.
+        expiration: As for :func:`cache_memoize`, but a function is given the number of items, once the last one has
+            been yielded. The entry is not kept longer than ``CACHE_EXPIRATION_TIME`` then.
 
-    The options are those of :func:`cache_memoize`. The data is always stored in chunks.
+    The other options are those of :func:`cache_memoize`. The data is always stored in chunks.
 
     Raises:
+        django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
         TypeError: What should be an iterable is none, or another argument is of a wrong type.
-        Exception: What the callable or the iterable raised, after the items before it.
+        Exception: What the callable or the iterable raised, after the items before it, or what a function given as
+            ``expiration`` raised, after all items.
     """
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache)
 
     if storage is None:
         yield from _iterate(items_or_callable)
@@ -185,12 +196,13 @@ def make_cache_key(
     *,
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
+    cache: str | None = None,
 ) -> str:
     """Return the full cache key for a base key.
 
     It begins with the site's domain and, if set, ``SITE_ROOT``, and is safe for every cache: control characters, spaces
     and lone surrogates are escaped, and what goes beyond :data:`MAX_KEY_SIZE` characters gives way to a digest. If the
-    default cache is on memcached, so does what goes beyond the bytes that it takes.
+    cache is on memcached, so does what goes beyond the bytes that it takes.
 
     Args:
         key: A string, which is taken as it is, or a sequence of strings. Those may come from users: where there are
@@ -198,11 +210,17 @@ def make_cache_key(
         use_encryption: Whether to return an HMAC of the key, which tells nothing of it. Default:
             ``DJBLETS_CACHE_FORCE_ENCRYPTION``.
         encryption_key: The key to encrypt with. Default: as for :func:`cache_memoize`.
+        cache: The alias in ``CACHES`` of the cache that the key is for. Default: the default cache. Only caches on
+            memcached have keys of their own.
 
     Raises:
         AssertionError: The encryption key is not of type ``bytes``.
+        django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
         SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
         TypeError: The base key is neither a string nor a sequence of strings. Iterators can't be read twice, sets and
             mappings are in no order of their own.
     """
-    return make_full_key(key, use_encryption, encryption_key)
+    if cache is not None:
+        check_alias(cache)
+
+    return make_full_key(key, use_encryption, encryption_key, cache)

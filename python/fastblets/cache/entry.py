@@ -73,14 +73,17 @@ class Entry:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
         return (Entry(self._key, self._options, key) for key in self._options.older_keys)
 
-    def make_lock_key(self) -> str:
-        """Return the full key of the lock for computing this entry."""
+    def make_lock_key(self, max_key_bytes: int | None) -> str:
+        """Return the full key of the lock for computing this entry.
+
+        Args:
+            max_key_bytes: The most bytes that it may have in the lock's cache, None if that doesn't count them.
+        """
         key = self._key
         # Joined, since formatting may make other characters of a subclass of str than it holds.
         lock_key = "".join(("_lock_:", key)) if isinstance(key, str) else ("_lock_", *key)
-        options = self._options
 
-        return _native.make_full_key(options.prefix, lock_key, self.encryption_key, options.max_key_bytes)
+        return _native.make_full_key(self._options.prefix, lock_key, self.encryption_key, max_key_bytes)
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
         """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""

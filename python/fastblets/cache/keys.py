@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from fastblets import _native
 from fastblets.cache.failures import let_pass
 from fastblets.cache.kinds import get_max_key_bytes
-from fastblets.cache.shortcuts import get_cache, get_settings
+from fastblets.cache.shortcuts import get_named_cache, get_settings
 from fastblets.cache.sites import get_sites
 from fastblets.secrets.crypto import AES_KEY_SIZES, get_default_aes_encryption_key
 
@@ -23,23 +23,34 @@ _UNSET: Final = object()
 
 
 def make_full_key(
-    key: str | Sequence[str], use_encryption: bool | None = None, encryption_key: bytes | None = None
+    key: str | Sequence[str],
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    alias: str | None = None,
 ) -> str:
-    """Return the full cache key for a base key.
+    """Return the full cache key for a base key, in the default cache or the one with this alias.
 
     For the arguments and errors see :func:`~fastblets.cache.backend.make_cache_key`.
     """
     settings = get_settings()
 
-    try:
-        max_bytes = get_max_key_bytes(get_cache())
-    except Exception:
-        # A cache that can't be had tells nothing of its keys. Its error is raised where it is used.
-        max_bytes = None
-
     return _native.make_full_key(
-        get_key_prefix(settings), key, resolve_encryption_key(settings, use_encryption, encryption_key), max_bytes
+        get_key_prefix(settings),
+        key,
+        resolve_encryption_key(settings, use_encryption, encryption_key),
+        find_max_key_bytes(alias),
     )
+
+
+def find_max_key_bytes(alias: str | None) -> int | None:
+    """Return the most bytes that a full key may have in the cache with this alias, None if it doesn't count bytes."""
+    try:
+        return get_max_key_bytes(get_named_cache(alias))
+    except Exception as e:
+        # A cache that can't be had tells nothing of its keys. Its error is raised where it is used.
+        let_pass(e)
+
+        return None
 
 
 def get_key_prefix(settings: Any) -> str | None:

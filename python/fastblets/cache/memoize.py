@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from fastblets import _native
 from fastblets.cache.arguments import check_lock, compute
 from fastblets.cache.entry import COUNT
 from fastblets.cache.errors import ForeignValueError, UnreachableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.keys import find_max_key_bytes
 from fastblets.cache.options import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from typing import Any, TypeVar
+    from typing import Any
 
-    from fastblets.cache.options import Unset
+    from fastblets.cache.options import Options, Unset
     from fastblets.cache.storage import Storage
 
-    _T = TypeVar("_T")
 
+_T = TypeVar("_T")
 
 logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
@@ -82,8 +83,9 @@ class LargeForm:
 
     def keep(self, call: Memoize, value: _T) -> _T:
         """Store the value and return it."""
-        for _ in call.store_items([value]):
-            pass
+        if call.settle_expiration(value):
+            for _ in call.store_items([value]):
+                pass
 
         return value
 
@@ -161,7 +163,7 @@ class Memoize:
         self._failure: type[Exception] | None = None
 
         if lock is not None and not lock.full_cache_key:
-            lock.full_cache_key = storage.entry.make_lock_key()
+            lock.full_cache_key = storage.entry.make_lock_key(_find_lock_key_limit(lock, storage.options))
 
     def find(self) -> Generator[Wait, None, Any]:
         """Return the stored value, UNSET on a miss. On a miss, the lock is held if it could be acquired.
@@ -209,7 +211,7 @@ class Memoize:
 
     def store_small(self, value: _T) -> _T:
         """Store a small value, if that is possible, and return it."""
-        if not self._is_cut_off:
+        if not self._is_cut_off and self.settle_expiration(value):
             try:
                 self.storage.store(value)
             except Exception as e:
@@ -218,6 +220,22 @@ class Memoize:
 
         return value
 
+    def settle_expiration(self, value: object) -> bool:
+        """Let a function that was given as ``expiration`` decide. Remove the entry if it is not to be kept.
+
+        Returns:
+            Whether the value is to be stored.
+
+        Raises:
+            Exception: As for :meth:`~fastblets.cache.options.Options.settle_expiration`.
+        """
+        is_kept = self._is_cut_off or self.storage.options.settle_expiration(value)
+
+        if not is_kept:
+            self._discard(self.storage)
+
+        return is_kept
+
     def store_items(self, items: Iterable[_T]) -> Iterator[_T]:
         """Yield the items, each before the next one is asked for, and store them on the way.
 
@@ -225,7 +243,7 @@ class Memoize:
         afterwards; the same holds if the generator is not run to its end.
 
         Raises:
-            Exception: What the items raised.
+            Exception: What the items raised, or the function that was given as ``expiration``.
         """
         if self._is_cut_off:
             yield from items
@@ -238,6 +256,11 @@ class Memoize:
             yield from items
             return
 
+        counted = None
+
+        if self.storage.options.get_expiration is not None:
+            items = counted = _Counted(items)
+
         try:
             for item in items:
                 has_full_chunks = write.add(item)
@@ -246,7 +269,8 @@ class Memoize:
                 if has_full_chunks:
                     write.store_full_chunks()
 
-            write.finish()
+            if counted is None or write.settle_expiration(counted.count):
+                write.finish()
         finally:
             write.close()
 
@@ -381,6 +405,23 @@ class Memoize:
                     raise as_cache_error(e) from None
 
 
+class _Counted(Generic[_T]):
+    """An iterator that counts. Most calls don't need the number of items, and don't pay for it."""
+
+    def __init__(self, items: Iterable[_T]) -> None:
+        self._items = iter(items)
+        self.count = 0
+
+    def __iter__(self) -> Iterator[_T]:
+        return self
+
+    def __next__(self) -> _T:
+        item = next(self._items)
+        self.count += 1
+
+        return item
+
+
 class _LargeWrite:
     """One attempt to store a large entry. Its first error ends it and is logged; the items go on.
 
@@ -415,6 +456,23 @@ class _LargeWrite:
     def store_full_chunks(self) -> None:
         """Store the chunks that are full."""
         self._attempt(self._store_full_chunks)
+
+    def settle_expiration(self, count: int) -> bool:
+        """Let the function that was given as ``expiration`` decide by the number of items.
+
+        Returns:
+            Whether the entry is to be finished. If not, :meth:`close` removes it.
+
+        Raises:
+            Exception: As for :meth:`~fastblets.cache.options.Options.settle_expiration`.
+        """
+        if self._failed:
+            return False
+
+        # Even if no chunk was stored yet: the entry must not be kept if this raises.
+        self._dirty = True
+
+        return self._storage.options.settle_expiration(count, limited=True)
 
     def finish(self) -> None:
         """Store the remaining chunks, then the count."""
@@ -461,6 +519,13 @@ class _LargeWrite:
         if self._chunk_count == 0:
             self._dirty = True
             self._storage.delete()
+
+
+def _find_lock_key_limit(lock: Lock, options: Options) -> int | None:
+    # Djblets' own class knows the default cache only.
+    alias: str | None = getattr(lock, "cache_alias", None)
+
+    return options.max_key_bytes if alias == options.alias else find_max_key_bytes(alias)
 
 
 def _is_held_by_caller(lock: Lock) -> bool:
@@ -534,6 +599,10 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T]) -> _T:
     warn_if_big(storage, value)
 
     if is_reachable:
+        if not storage.options.settle_expiration(value):
+            storage.discard()
+            return value
+
         try:
             storage.store(value)
         except Exception as e:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import Enum
 from numbers import Number
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
-from fastblets.cache.arguments import check_seconds
+from fastblets.cache.arguments import check_alias, to_seconds
 from fastblets.cache.classes import get_loads
 from fastblets.cache.failures import let_pass
 from fastblets.cache.keys import get_encryption_key_fallbacks, get_key_prefix, resolve_encryption_key
 from fastblets.cache.kinds import get_max_key_bytes
 from fastblets.cache.seals import resolve_seal
-from fastblets.cache.shortcuts import get_cache, get_settings
+from fastblets.cache.shortcuts import get_cache, get_named_cache, get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Final
+    from typing import Any, Final, TypeAlias
 
     from django.core.cache.backends.base import BaseCache
 
@@ -38,14 +39,25 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+#: For how long an entry is kept: a number of seconds, a ``timedelta``, or None for ever.
+Expiration: TypeAlias = int | timedelta | None
+
+
+def _never_keep(_: object) -> int:
+    return 0
+
+
 class Options:
     """How the entry of one call is stored.
 
     Attributes:
-        cache: The default cache, as the thread has it that made the options. None if it can't be had.
+        alias: The alias of the cache, None for the default cache.
+        cache: The cache, as the thread has it that made the options. None if it can't be had.
         compress: Whether the chunks of a large entry are compressed.
         encryption_key: The AES key, None if the entry is not encrypted.
         expiration: Seconds, None for ever, UNSET for what ``CACHE_EXPIRATION_TIME`` says when the entry is stored.
+        get_expiration: Tells the expiration from the value or the number of items, once these are known. None if
+            ``expiration`` says it.
         loads: Unpickles instead of ``pickle.loads``; None if that does.
         max_key_bytes: The most bytes that a full key may have in the cache, None if the cache doesn't count them.
         older_keys: The older default AES keys under which the entry may still be stored, the latest first.
@@ -54,10 +66,12 @@ class Options:
     """
 
     __slots__ = (
+        "alias",
         "cache",
         "compress",
         "encryption_key",
         "expiration",
+        "get_expiration",
         "loads",
         "max_key_bytes",
         "older_keys",
@@ -65,10 +79,12 @@ class Options:
         "seal",
     )
 
+    alias: str | None
     cache: BaseCache | None
     compress: bool
     encryption_key: bytes | None
     expiration: int | Unset | None
+    get_expiration: Callable[[Any], Expiration] | None
     loads: Callable[[bytes], Any] | None
     max_key_bytes: int | None
     older_keys: Sequence[bytes]
@@ -77,11 +93,12 @@ class Options:
 
     def __init__(
         self,
-        expiration: int | Unset | None,
+        expiration: Expiration | Callable[[Any], Expiration] | Unset,
         compress: bool,
         use_encryption: bool | None,
         encryption_key: bytes | None,
         seal: Seal | None,
+        alias: str | None = None,
     ) -> None:
         """Resolve the options.
 
@@ -91,12 +108,24 @@ class Options:
         Raises:
             AssertionError: The encryption key is not of type ``bytes``.
             ImproperlyConfigured: A setting has a value that makes no sense.
+            InvalidCacheBackendError: CACHES has no such alias.
             SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
-            TypeError: ``expiration`` is no number of seconds.
+            TypeError: ``expiration`` is of a wrong type.
             ValueError: ``seal`` has a wrong value.
         """
-        if expiration is not UNSET and expiration is not None:
-            check_seconds("expiration", expiration)
+        self.get_expiration = None
+
+        # An int is what most calls give, and is ready for use.
+        if expiration is not UNSET and expiration is not None and type(expiration) is not int:
+            if callable(expiration):
+                self.get_expiration = expiration
+                expiration = UNSET
+            else:
+                # A plain 0 is given to the cache, as in Djblets, whose callers can't pass a timedelta.
+                if isinstance(expiration, timedelta) and expiration <= timedelta():
+                    self.get_expiration = _never_keep
+
+                expiration = to_seconds("expiration", expiration)
 
         settings = get_settings()
         self.expiration = expiration
@@ -107,14 +136,58 @@ class Options:
         # The older keys belong to the default key. They say nothing about a caller's own key.
         self.older_keys = get_encryption_key_fallbacks(settings, key) if key and not encryption_key else ()
         self.prefix = get_key_prefix(settings)
+        self.alias = alias
+
+        if alias is not None:
+            check_alias(alias)
 
         try:
-            self.cache = cache = get_cache()
+            self.cache = cache = get_cache() if alias is None else get_named_cache(alias)
             self.max_key_bytes = get_max_key_bytes(cache)
         except Exception as e:
             # It is raised again, and logged, where the entry is read.
             let_pass(e)
             self.cache = self.max_key_bytes = None
+
+    def get_cache(self) -> BaseCache:
+        """Return the cache, as this thread has it now."""
+        return get_named_cache(self.alias)
+
+    def settle_expiration(self, subject: object, *, limited: bool = False) -> bool:
+        """Let the function that was given as ``expiration`` decide how long the entry is to be kept.
+
+        Args:
+            subject: The value, or the number of items.
+            limited: Whether chunks may have been stored already, which are kept for ``CACHE_EXPIRATION_TIME``. The
+                count is not kept longer than that.
+
+        Returns:
+            Whether the entry is to be kept. Always, if no function was given.
+
+        Raises:
+            ImproperlyConfigured: ``CACHE_EXPIRATION_TIME`` is neither a number nor None.
+            TypeError: The function returned something else than an expiration.
+            Exception: The function raised it.
+        """
+        if self.get_expiration is None:
+            return True
+
+        seconds = to_seconds("What the function passed as expiration returns", self.get_expiration(subject))
+        # Not asked again with something else: a large value is stored as the only item of an iterable.
+        self.get_expiration = None
+
+        # Written as `not seconds > 0` so that NaN is rejected too.
+        if seconds is not None and not seconds > 0:
+            return False
+
+        limit = get_expiration_time(get_settings()) if limited else None
+
+        if limit is not None:
+            seconds = limit if seconds is None else min(seconds, limit)
+
+        self.expiration = seconds
+
+        return True
 
     def get_timeout(self) -> int | None:
         """Return for how many seconds the entry is to be stored, None for ever."""

@@ -107,6 +107,17 @@ def get_cache() -> BaseCache:
     return cache
 
 
+def get_named_cache(alias: str | None) -> BaseCache:
+    """Return what ``caches[alias]`` is now, the default cache for None."""
+    if alias is None:
+        return get_cache()
+
+    if not same_process[0]:
+        drop_parents_clients()
+
+    return caches[alias]
+
+
 class _Caches:
     def __getitem__(self, alias: str) -> BaseCache:
         return get_cache()

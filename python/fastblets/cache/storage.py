@@ -14,17 +14,16 @@ from fastblets.cache.errors import MissingChunkError, SiteUnavailableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET, Options
-from fastblets.cache.shortcuts import get_cache
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Final
 
     from django.core.cache.backends.base import BaseCache
 
     from fastblets.cache.entry import Kind
-    from fastblets.cache.options import Unset
+    from fastblets.cache.options import Expiration, Unset
     from fastblets.cache.seals import Seal
 
 
@@ -37,7 +36,7 @@ FETCH_SIZE: Final = 64
 
 
 class Storage:
-    """An entry in the default cache.
+    """An entry in its cache.
 
     Errors of the cache and of the codec are logged where they occur, then raised; :meth:`discard` only logs them. An
     error that means that the cache can't be reached is raised as
@@ -77,7 +76,7 @@ class Storage:
             cache = self._cache
 
             if cache is None:
-                self._cache = cache = get_cache()
+                self._cache = cache = self.options.get_cache()
 
             stored = cache.get(key, UNSET)
         except Exception as e:
@@ -199,7 +198,7 @@ class Storage:
         }
 
         try:
-            failed = get_cache().set_many(values, timeout=self.options.get_timeout())
+            failed = self.options.get_cache().set_many(values, timeout=self.options.get_timeout())
 
             if failed:
                 raise OSError(f"the cache refused {len(failed)} of them")
@@ -230,7 +229,7 @@ class Storage:
 
         if is_full(stored[0]):
             # A chunk that a longer entry left behind would be taken for the end of this one.
-            _delete(next_key)
+            self._delete(next_key)
 
         self._set(key, stored)
 
@@ -256,7 +255,7 @@ class Storage:
         Raises:
             Exception: The cache failed. This alone is not logged here.
         """
-        _delete(self.entry.full_key)
+        self._delete(self.entry.full_key)
 
     def discard(self) -> bool:
         """Remove the entry. An error is logged.
@@ -265,7 +264,7 @@ class Storage:
             Whether the cache can be reached.
         """
         try:
-            get_cache().delete(self.entry.full_key)
+            self.options.get_cache().delete(self.entry.full_key)
         except Exception as e:
             log_failure(logger, e, 'Error deleting cache key "%s": %s', self.entry.full_key, e)
 
@@ -281,7 +280,7 @@ class Storage:
             keys = self.entry.chunk_keys(len(stored), end)
 
             try:
-                found = get_cache().get_many(keys)
+                found = self.options.get_cache().get_many(keys)
             except Exception as e:
                 raise as_cache_error(e) from None
 
@@ -305,7 +304,7 @@ class Storage:
         if chunks and is_full(chunks[-1]):
             (next_key,) = self.entry.chunk_keys(len(chunks), len(chunks) + 1)
 
-            if _contains(next_key):
+            if self._contains(next_key):
                 raise ValueError("it has more chunks than are counted")
 
     def _stream(self, items: _native.ItemStream) -> Iterator[Any]:
@@ -331,11 +330,23 @@ class Storage:
     def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
         try:
             if cache is None:
-                cache = get_cache()
+                cache = self.options.get_cache()
 
             cache.set(key, value, timeout=self.options.get_timeout())
         except Exception as e:
             log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
+
+    def _contains(self, key: str) -> bool:
+        try:
+            return key in self.options.get_cache()
+        except Exception as e:
+            raise as_cache_error(e) from None
+
+    def _delete(self, key: str) -> None:
+        try:
+            self.options.get_cache().delete(key)
+        except Exception as e:
             raise as_cache_error(e) from None
 
     def _log_unreadable(self, error: Exception) -> Exception:
@@ -353,27 +364,14 @@ def _is_about_encryption(error: Exception) -> bool:
     return isinstance(error, _native.CodecError) and error.kind == "cipher"
 
 
-def _contains(key: str) -> bool:
-    try:
-        return key in get_cache()
-    except Exception as e:
-        raise as_cache_error(e) from None
-
-
-def _delete(key: str) -> None:
-    try:
-        get_cache().delete(key)
-    except Exception as e:
-        raise as_cache_error(e) from None
-
-
 def open_entry(
     key: str | Sequence[str],
-    expiration: int | Unset | None,
+    expiration: Expiration | Callable[[Any], Expiration] | Unset,
     compress: bool,
     use_encryption: bool | None,
     encryption_key: bytes | None,
     seal: Seal | None,
+    cache: str | None,
 ) -> Storage | None:
     """Return the entry of one call of a memoize function; None, with an error logged, if its full key can't be made.
 
@@ -383,7 +381,7 @@ def open_entry(
         Exception: As for :class:`~fastblets.cache.options.Options` and :class:`~fastblets.cache.entry.Entry`.
     """
     try:
-        options = Options(expiration, compress, use_encryption, encryption_key, seal)
+        options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
     except SiteUnavailableError as e:
         logger.error(
             'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',

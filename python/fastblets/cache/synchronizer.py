@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from fastblets.cache.arguments import check_seconds
+from fastblets.cache.arguments import check_alias, check_seconds
 from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import log_failure
 from fastblets.cache.keys import make_full_key
-from fastblets.cache.shortcuts import cache
+from fastblets.cache.shortcuts import cache, get_named_cache
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class GenerationSynchronizer:
     read, all state is expired.
 
     Attributes:
+        cache_alias: The alias in ``CACHES`` of the cache that has the number, None for the default cache.
         cache_expiration_secs: Seconds for which the number is kept in the cache.
         cache_key: The full cache key of the number. Empty while the Site's domain can't be looked up.
         sync_gen: The generation number that this instance last saw or made.
@@ -46,6 +47,8 @@ class GenerationSynchronizer:
     cache_key: str
     sync_gen: int | None
 
+    cache_alias: str | None = None
+
     #: The base key while no full key could be made of it.
     _base_key: str | Sequence[str] | None = None
 
@@ -56,6 +59,7 @@ class GenerationSynchronizer:
         *,
         normalize_cache_key: bool = True,
         cache_expiration_secs: int = DEFAULT_EXPIRATION_SECS,
+        cache: str | None = None,
     ) -> None:
         """Fetch the generation number, or make one.
 
@@ -64,8 +68,10 @@ class GenerationSynchronizer:
             normalize_cache_key: Whether to make a full key of the base key. If not, it must be a string, and is the
                 full key.
             cache_expiration_secs: Seconds for which to keep the number in the cache.
+            cache: The alias in ``CACHES`` of the cache that has the number. Default: the default cache.
 
         Raises:
+            InvalidCacheBackendError: ``CACHES`` has no such alias.
             TypeError: The key or the expiration is of a wrong type.
             ValueError: A sequence was given for a key that is not to be normalized.
         """
@@ -74,6 +80,10 @@ class GenerationSynchronizer:
 
         if not (normalize_cache_key or isinstance(cache_key, str)):
             raise ValueError("cache_key must be a string if setting normalize_cache_key=False.")
+
+        if cache is not None:
+            check_alias(cache)
+            self.cache_alias = cache
 
         self.cache_expiration_secs = cache_expiration_secs
         self.sync_gen = None
@@ -117,7 +127,7 @@ class GenerationSynchronizer:
     def clear(self) -> None:
         """Remove the generation number, so that every process finds its state expired."""
         try:
-            cache.delete(self._get_key())
+            self._cache.delete(self._get_key())
         except Exception as e:
             self._log_error('clearing cached synchronization state key "%s"', e)
 
@@ -132,8 +142,12 @@ class GenerationSynchronizer:
         except Exception as e:
             self._log_error('marking cached synchronization state key "%s" as updated', e)
 
+    @property
+    def _cache(self) -> Any:
+        return cache if self.cache_alias is None else get_named_cache(self.cache_alias)
+
     def _increment_sync_gen(self) -> None:
-        self.sync_gen = cache.incr(self._get_key())
+        self.sync_gen = self._cache.incr(self._get_key())
 
     def _fetch_or_create_sync_gen(self) -> None:
         # In microseconds, where Djblets' numbers are in seconds: a number that was lost and made again, or counted up
@@ -143,7 +157,7 @@ class GenerationSynchronizer:
         key = self._get_key()
 
         try:
-            stored = cache.add(key, sync_gen, timeout=self.cache_expiration_secs)
+            stored = self._cache.add(key, sync_gen, timeout=self.cache_expiration_secs)
         except Exception:
             self.sync_gen = sync_gen
             raise
@@ -155,18 +169,18 @@ class GenerationSynchronizer:
                 sync_gen = latest
             else:
                 # Left there, it would keep all state expired for ever.
-                cache.set(key, sync_gen, timeout=self.cache_expiration_secs)
+                self._cache.set(key, sync_gen, timeout=self.cache_expiration_secs)
 
         self.sync_gen = sync_gen
 
     def _get_latest_sync_gen(self) -> int | None:
-        sync_gen: int | None = cache.get(self._get_key())
+        sync_gen: int | None = self._cache.get(self._get_key())
 
         return sync_gen
 
     def _get_key(self) -> str:
         if self._base_key is not None:
-            self.cache_key = make_full_key(self._base_key)
+            self.cache_key = make_full_key(self._base_key, alias=self.cache_alias)
             self._base_key = None
 
         return self.cache_key

@@ -10,14 +10,14 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from fastblets.cache.arguments import check_seconds
+from fastblets.cache.arguments import check_alias, check_seconds
 from fastblets.cache.failures import log_failure
 from fastblets.cache.keys import make_full_key
-from fastblets.cache.shortcuts import cache
+from fastblets.cache.shortcuts import cache, get_named_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from typing_extensions import Self
 
@@ -39,6 +39,7 @@ class CacheLock:
 
     Attributes:
         acquired: Whether this instance holds the lock, in this process.
+        cache_alias: The alias in ``CACHES`` of the cache that has the lock, None for the default cache.
         full_cache_key: The cache key of the lock. If empty, it must be set before the lock is acquired; the memoize
             functions derive it from their own key.
         token: A random text that tells whose the lock in the cache is.
@@ -50,6 +51,8 @@ class CacheLock:
     retry_secs: float
     timeout_secs: float
     token: str
+
+    cache_alias: str | None = None
 
     #: The process that holds the lock, 0 if none does. A forked child gets a copy of this object, but not the lock.
     _owner_pid: int = 0
@@ -77,6 +80,7 @@ class CacheLock:
         lock_expiration_secs: float = 30,
         retry_secs: float = 0.25,
         timeout_secs: float = -1,
+        cache: str | None = None,
     ) -> None:
         """Make a lock, not yet acquired.
 
@@ -87,8 +91,10 @@ class CacheLock:
             retry_secs: Seconds between two attempts. Up to a quarter is added at random, so that waiting processes
                 don't ask in step.
             timeout_secs: Seconds to wait for the lock, -1 for as long as it takes.
+            cache: The alias in ``CACHES`` of the cache that has the lock. Default: the default cache.
 
         Raises:
+            InvalidCacheBackendError: ``CACHES`` has no such alias.
             SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
             TypeError: One of the times is no number: a lock that never ends would stay when its process dies.
             ValueError: One of the times is not positive.
@@ -107,11 +113,15 @@ class CacheLock:
         if not lock_expiration_secs > 0:
             raise ValueError("lock_expiration_secs must be a positive value.")
 
+        if cache is not None:
+            check_alias(cache)
+            self.cache_alias = cache
+
         self.blocking = blocking
         self.lock_expiration_secs = lock_expiration_secs
         self.retry_secs = retry_secs
         self.timeout_secs = timeout_secs
-        self.full_cache_key = make_full_key(key) if key else ""
+        self.full_cache_key = make_full_key(key, alias=cache) if key else ""
         self.token = ""
         self._acquired_time = 0
         self._lock_expires_time = 0
@@ -203,7 +213,7 @@ class CacheLock:
         slept = waited = last_seen = 0.0
         owner = None
 
-        while not cache.add(key, token, self.lock_expiration_secs):
+        while not self._cache.add(key, token, self.lock_expiration_secs):
             if not blocking:
                 return False
 
@@ -214,7 +224,7 @@ class CacheLock:
                 self._time_out(timeout)
 
             if owner is None:
-                owner = cache.get(key)
+                owner = self._cache.get(key)
 
             if owner is not None:
                 last_seen = waited
@@ -223,7 +233,7 @@ class CacheLock:
                 self._time_out(self.lock_expiration_secs)
 
             slept += self._sleep()
-            last_owner, owner = owner, cache.get(key)
+            last_owner, owner = owner, self._cache.get(key)
 
             # What is being waited for is stored before its owner lets go of the lock. So the time to look for it is
             # when the lock has changed hands, and before queueing for it: else all who wait would pass one by one.
@@ -281,7 +291,7 @@ class CacheLock:
         if lock_expiration_secs is None:
             lock_expiration_secs = self.lock_expiration_secs
 
-        if self._is_owner() and cache.touch(self.full_cache_key, lock_expiration_secs):
+        if self._is_owner() and self._cache.touch(self.full_cache_key, lock_expiration_secs):
             self._set_expires_time(
                 lock_expiration_secs,
                 'Extended cache lock "%s" (token "%s") to %s seconds (monotonic expiration = %s, '
@@ -309,16 +319,16 @@ class CacheLock:
         removed = False
 
         if not expired:
-            owner = cache.get(self.full_cache_key)
+            owner = self._cache.get(self.full_cache_key)
             expired = owner is None
 
             if owner == self.token:
                 # The lock may end at any moment. Touching it first makes sure that between the check that it is still
                 # ours and its removal nobody else gets it.
-                expired = not cache.touch(self.full_cache_key, self.lock_expiration_secs)
+                expired = not self._cache.touch(self.full_cache_key, self.lock_expiration_secs)
 
                 if not expired and self._is_owner():
-                    cache.delete(self.full_cache_key)
+                    self._cache.delete(self.full_cache_key)
                     removed = True
 
         self._lost_after = None if removed else now - self._acquired_time
@@ -386,6 +396,10 @@ class CacheLock:
             f" token={self.token!r})>"
         )
 
+    @property
+    def _cache(self) -> Any:
+        return cache if self.cache_alias is None else get_named_cache(self.cache_alias)
+
     def _sleep(self) -> float:
         """Wait for the next attempt, and return the seconds."""
         secs = self.retry_secs + random.uniform(0, self.retry_secs * 0.25)
@@ -402,7 +416,7 @@ class CacheLock:
         )
 
     def _is_owner(self) -> bool:
-        return bool(cache.get(self.full_cache_key) == self.token)
+        return bool(self._cache.get(self.full_cache_key) == self.token)
 
     def _set_expires_time(self, lock_expiration_secs: float, message: str) -> None:
         self._lock_expires_time = time.monotonic() + lock_expiration_secs
