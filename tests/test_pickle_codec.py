@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import math
 import os
@@ -360,6 +361,10 @@ def test_dicts_that_share_their_keys() -> None:
     check([{**vars(instance)} for instance in instances])
 
     combined = {"".join(["k", str(number)]): number for number in range(9)}
+    # Python 3.15's.
+    if frozendict := getattr(builtins, "frozendict", None):
+        check([combined, dict(frozendict(combined)), dict(frozendict(combined))])
+        check([dict(frozendict(vars(instance))) for instance in instances])
     check([combined, combined.copy(), dict(combined), {**combined}, combined | {}, dict.fromkeys(combined)])
     del combined["k3"]
     check([combined, combined.copy()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import gc
 import itertools
+import os
 import pickle
 import random
 import signal
@@ -17,8 +18,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from django.core.cache.backends.base import BaseCache
 
 from fastblets import _native
+from fastblets.cache.backend import cache_memoize_iter
 from tests.test_pickle_codec import check, check_written
 from tests.test_pickle_instances import Child, Plain, check_stream, stream
 
@@ -81,6 +84,7 @@ def test_no_type_is_made_otherwise_than_by_python() -> None:
     assert int(run.stdout.split()[0]) > 50
 
 
+@pytest.mark.linux("the posix module")
 @pytest.mark.parametrize("state", [b"", b"(dVa\nI1\nsb"])
 def test_iterators_that_cannot_be_made(state: bytes) -> None:
     """Protocol 0 writes them, and nobody can read them: what is stored of `os.scandir()` is never found."""
@@ -89,6 +93,13 @@ def test_iterators_that_cannot_be_made(state: bytes) -> None:
         pickle.loads(data)
     with pytest.raises(TypeError, match="not safe"):
         read(data)
+
+
+def test_entries_of_a_folder_are_computed_again(locmem: BaseCache) -> None:
+    for _ in range(3):
+        entries = list(cache_memoize_iter("entries", lambda: os.scandir("/")))
+        assert {entry.name for entry in entries} == set(os.listdir("/"))
+        assert all(entry.stat(follow_symlinks=False) for entry in entries)
 
 
 def test_abstract_classes_run_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
