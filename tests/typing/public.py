@@ -127,7 +127,8 @@ def by_hand(names: list[str], parts: list[tuple[str, str]]) -> None:
     assert_type(cache_add("key", 1, expiration=datetime.timedelta(hours=1), use_encryption=True), bool)
     assert_type(cache_exists("key", large_data=None), bool)
     assert_type(cache_delete("key", encryption_key=b"0123456789abcdef"), bool)
-    assert_type(cache_delete_many(names), list[str])
+    assert_type(cache_delete("key", on_commit=True), bool)
+    assert_type(cache_delete_many(names, on_commit="other"), list[str])
     print(cache_get("key", None).anything, cache_get_many(names)["key"].anything, cache_get_many(parts)["a", "b"])
 
     cache_get_many([["a", "b"]])  # type: ignore[type-var]

@@ -20,6 +20,7 @@ from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, l
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET
 from fastblets.cache.storage import FETCH_SIZE
+from fastblets.cache.transactions import is_pending, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +60,7 @@ def load_batch(storages: Sequence[Storage], *, large: bool) -> dict[int, Any]:
         Exception: A task's time limit.
     """
     values: dict[int, Any] = {}
-    missing = dict(enumerate(storages))
+    missing = {index: storage for index, storage in enumerate(storages) if not _is_pending(storage)}
     older = [storage.get_older() for storage in storages]
 
     try:
@@ -85,6 +86,9 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
     Raises:
         Exception: The cache failed.
     """
+    if _is_pending(storage):
+        return False
+
     for each in (storage, *storage.get_older()):
         head = _fetch(each, [each.entry.full_key]).get(each.entry.full_key, UNSET)
 
@@ -289,6 +293,10 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
                 f"The cache did not delete {len(refused)} of {len(part)} keys, such as {refused[0]!r}. Is one of its "
                 f"servers down? Delete them again once it is back: old entries may be in it."
             )
+
+
+def _is_pending(storage: Storage) -> bool:
+    return bool(pending) and is_pending(storage.options.alias, storage.entry.full_key)
 
 
 def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, Any], list[int]]:

@@ -14,6 +14,7 @@ from fastblets.cache.errors import MissingChunkError, SiteUnavailableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET, Options
+from fastblets.cache.transactions import is_pending, pending
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
@@ -429,7 +430,9 @@ def open_entry(
     seal: Seal | None,
     cache: str | None,
 ) -> Storage | None:
-    """Return the entry of one call of a memoize function; None, with an error logged, if its full key can't be made.
+    """Return the entry of one call of a memoize function; None if it is neither to be read nor stored.
+
+    That is so if its full key can't be made, which is logged, and if this transaction is going to delete the entry.
 
     For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
 
@@ -446,4 +449,6 @@ def open_entry(
         )
         return None
 
-    return Storage(Entry(key, options, options.encryption_key), options)
+    storage = Storage(Entry(key, options, options.encryption_key), options)
+
+    return None if pending and is_pending(cache, storage.entry.full_key) else storage

@@ -23,6 +23,7 @@ from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import log_failure
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.storage import Storage
+from fastblets.cache.transactions import wait_for_commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -265,20 +266,27 @@ def cache_delete(
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
     cache: str | None = None,
+    on_commit: bool | str = False,
 ) -> bool:
     """Remove an entry, with its chunks and its copies under older encryption keys.
 
     A value that is being computed meanwhile may be stored afterwards.
 
+    With ``on_commit`` the entry is removed after the transaction, at once if there is none, and not at all if it is
+    rolled back. Until then, this transaction finds the entry missing, and the memoize functions compute without
+    storing. An error after the transaction is logged.
+
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
         large_data: Whether it is a large entry (True) or a small one (False), which saves a call of the cache. By
             default that is found out: a decimal text with a chunk beside it is the count of a large entry.
+        on_commit: Whether to wait for the end of the transaction; the alias of its database, if that is not the
+            default one.
 
     The other options are described at the top of this module.
 
     Returns:
-        Whether there was something.
+        Whether there was something. False if it is to be removed after the transaction.
 
     Raises:
         CacheRefusedError: The cache did not delete it: a server is down. The entry may still be there.
@@ -290,7 +298,7 @@ def cache_delete(
     """
     storages = _open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
 
-    return batch.delete_batch(storages, large=large_data) == [True]
+    return _delete(storages, large_data, on_commit) == [True]
 
 
 def cache_delete_many(
@@ -300,17 +308,19 @@ def cache_delete_many(
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
     cache: str | None = None,
+    on_commit: bool | str = False,
 ) -> list[_K]:
     """Remove several entries, as :func:`cache_delete` does it.
 
     Args:
         keys: Base keys, each a string or a tuple of strings.
         large_data: As for :func:`cache_delete`, for all entries.
+        on_commit: As for :func:`cache_delete`.
 
     The other options are described at the top of this module.
 
     Returns:
-        The keys of which there was something.
+        The keys of which there was something. None of them if they are to be removed after the transaction.
 
     Raises:
         Exception: As for :func:`cache_delete`.
@@ -318,7 +328,19 @@ def cache_delete_many(
     wanted = _check_keys(keys)
     storages = _open_entries(wanted, UNSET, True, True, use_encryption, encryption_key, False, cache)
 
-    return [key for key, found in zip(wanted, batch.delete_batch(storages, large=large_data), strict=True) if found]
+    return [key for key, found in zip(wanted, _delete(storages, large_data, on_commit), strict=True) if found]
+
+
+def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) -> list[bool]:
+    if storages and on_commit:
+        full_keys = [storage.entry.full_key for storage in storages]
+
+        if wait_for_commit(
+            lambda: batch.delete_batch(storages, large=large), storages[0].options.alias, full_keys, on_commit
+        ):
+            return [False] * len(storages)
+
+    return batch.delete_batch(storages, large=large)
 
 
 def _open_entries(
