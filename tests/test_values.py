@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import threading
 from collections import Counter
@@ -18,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import OperationalError
 from django.test import override_settings
 
-from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.errors import CacheRefusedError, SiteUnavailableError, UnreachableError
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.values import (
@@ -205,6 +206,23 @@ def test_deleting_a_text_that_looks_like_a_count(locmem: BaseCache) -> None:
     cache_set("key", "2")
     assert cache_delete("key")
     assert cache_get_many(["key-0", "key-1"]) == {"key-0": "mine", "key-1": "mine"}
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["", "failing"])
+def test_a_last_chunk_that_is_full(fail: bool, locmem: BaseCache, caplog: pytest.LogCaptureFixture) -> None:
+    plain: dict[str, Any] = {**LARGE, "compress_large_data": False}
+    text = "x" * (2 * CACHE_CHUNK_SIZE - len(pickle.dumps("", 0)))
+    cache_set("key", BIG, **plain)
+    assert make_cache_key("key-2") in locmem
+    if fail:
+        with failing("delete_many", when=lambda keys: keys == [make_cache_key("key-2")]):
+            assert cache_set("key", text, **plain) is False
+        assert "Error deleting cache key" in caplog.text
+        assert cache_get("key", MISSING, **plain) is MISSING
+    assert cache_set("key", text, **plain) is True
+    assert cache_get("key", **plain) == cache_memoize("key", never, **plain) == text
+    assert make_cache_key("key-1") in locmem
+    assert make_cache_key("key-2") not in locmem
 
 
 def test_a_count_that_is_absurd(locmem: BaseCache) -> None:

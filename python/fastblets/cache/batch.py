@@ -107,8 +107,11 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
         if large is None or value is UNSET:
             return value is not UNSET
 
-        # An empty iterable has no chunk, only its count.
-        return large if value == "0" and large else bool(_find_counts({0: (each, value)})) is large
+        # An empty iterable may have no chunk, only its count.
+        if large and value == "0":
+            return True
+
+        return bool(_find_counts({0: (each, value)})) is large
 
     return False
 
@@ -120,7 +123,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
     are removed.
 
     Args:
-        storages: The entries. Only those that share no options may have different expirations.
+        storages: The entries. They must not share their options if a function was given as ``expiration``.
         values: The value of each.
         large: Whether they are stored in chunks.
 
@@ -156,7 +159,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
             except UnreachableError:
                 raise
             except Exception as e:
-                # Those of the cache and of small values have been logged.
+                # It has been logged.
                 let_pass(e)
 
         # By expiration, which a function may have made another one for each.
@@ -347,7 +350,6 @@ class _Chunks:
         self.text = count
         self.count = parse_count(count)
         self.stored: list[Any] = []
-        self.missing: list[str] = []
 
     def take_keys(self, most: int) -> list[str]:
         """Return the keys of the next chunks."""
@@ -467,7 +469,11 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
 
     if is_full(stored[0]):
         # A chunk that a longer entry left behind would be taken for the end of this one.
-        delete_keys(storage, [next_key])
+        try:
+            delete_keys(storage, [next_key])
+        except Exception as e:
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', next_key, e)
+            raise
 
     refused = _set_many(storage, {key: stored}, timeout)
 

@@ -274,7 +274,7 @@ def cache_delete(
 
     With ``on_commit`` the entry is removed after the transaction, at once if there is none, and not at all if it is
     rolled back. Until then, this transaction finds the entry missing, and the memoize functions compute without
-    storing. An error after the transaction is logged.
+    storing. What is stored by hand meanwhile is removed, too. An error after the transaction is logged.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
