@@ -24,6 +24,7 @@ from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
 
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.errors import CacheRefusedError, UnreachableError
 from fastblets.cache.values import (
     cache_add,
     cache_delete,
@@ -169,6 +170,32 @@ def test_keys_are_spread_over_all_servers(client: Any, three: list[Memcached], d
         list(cache_memoize_iter("large", many, compress_large_data=False))
         assert all(figure(server, "curr_items", "stats") >= 1 for server in three)
         assert list(cache_memoize_iter("large", never, compress_large_data=False)) == many
+
+
+@CLIENTS
+def test_deleting_while_a_server_is_down(client: Any, three: list[Memcached], db: None) -> None:
+    names = [f"key {number}" for number in range(60)]
+    with use_cache(patient(client(three))):
+        assert cache_set_many(dict.fromkeys(names, "old")) == []
+        assert cache_delete_many(names) == names
+        assert cache_get_many(names) == {}
+        assert cache_set_many(dict.fromkeys(names, "old")) == []
+        three[0].stop()
+        errors = 0
+
+        def is_done() -> bool:
+            nonlocal errors
+            try:
+                cache_delete_many(names)
+            except (CacheRefusedError, UnreachableError):
+                errors += 1
+                return False
+            return True
+
+        # Until the client takes the server out, and others stand in.
+        eventually(is_done)
+        assert errors >= 1
+        assert cache_get_many(names) == {}
 
 
 class Traffic:
