@@ -24,6 +24,15 @@ from django.core.cache.backends.base import BaseCache
 from django.test import override_settings
 
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.errors import CacheRefusedError, UnreachableError
+from fastblets.cache.values import (
+    cache_add,
+    cache_delete,
+    cache_delete_many,
+    cache_get_many,
+    cache_set,
+    cache_set_many,
+)
 from fastblets.protect.locks import CacheLock
 from tests.backends import Config, use_cache
 from tests.parity import RecordingCache
@@ -161,6 +170,32 @@ def test_keys_are_spread_over_all_servers(client: Any, three: list[Memcached], d
         list(cache_memoize_iter("large", many, compress_large_data=False))
         assert all(figure(server, "curr_items", "stats") >= 1 for server in three)
         assert list(cache_memoize_iter("large", never, compress_large_data=False)) == many
+
+
+@CLIENTS
+def test_deleting_while_a_server_is_down(client: Any, three: list[Memcached], db: None) -> None:
+    names = [f"key {number}" for number in range(60)]
+    with use_cache(patient(client(three))):
+        assert cache_set_many(dict.fromkeys(names, "old")) == []
+        assert cache_delete_many(names) == names
+        assert cache_get_many(names) == {}
+        assert cache_set_many(dict.fromkeys(names, "old")) == []
+        three[0].stop()
+        errors = 0
+
+        def is_done() -> bool:
+            nonlocal errors
+            try:
+                cache_delete_many(names)
+            except (CacheRefusedError, UnreachableError):
+                errors += 1
+                return False
+            return True
+
+        # Until the client takes the server out, and others stand in.
+        eventually(is_done)
+        assert errors >= 1
+        assert cache_get_many(names) == {}
 
 
 class Traffic:
@@ -501,6 +536,11 @@ def test_a_cluster_with_the_pages_client(db: None, monkeypatch: pytest.MonkeyPat
             with CacheLock("lock") as lock:
                 assert not CacheLock("lock").acquire(blocking=False)
             assert not lock.locked()
+            by_hand = {f"by hand {number}": number for number in range(30)}
+            assert cache_set_many(by_hand) == []
+            assert cache_get_many(by_hand) == by_hand
+            assert cache_delete_many(by_hand) == list(by_hand)
+            assert cache_get_many(by_hand) == {}
             assert all(ask(server, "DBSIZE") != ":0\r\n" for server in servers)
 
 
@@ -550,6 +590,31 @@ OPERATIONS: dict[str, tuple[Callable[[], object], ...]] = {
     "small, hit, with a lock": (
         lambda: cache_memoize("key", lambda: 1),
         lambda: cache_memoize("key", never, lock=CacheLock("lock")),
+    ),
+    "`cache_get()`, `cache_exists()` of a small value; `cache_get_many()` of any number": (
+        lambda: cache_set("key", 1),
+        lambda: cache_get_many(["key", *map(str, range(100))]),
+    ),
+    "`cache_get_many()` of large values, up to 64 chunks together": (
+        lambda: cache_set_many({"key": chunks(3), "other": chunks(2)}, large_data=True),
+        lambda: cache_get_many(["key", "other"], large_data=True),
+    ),
+    "`cache_set()` of a small value; `cache_set_many()` of any number": (
+        lambda: cache_set_many({str(number): number for number in range(100)}),
+    ),
+    "`cache_set()` of a large value, three chunks": (lambda: cache_set("key", chunks(3), **PLAIN),),
+    "`cache_add()`": (lambda: cache_add("key", 1),),
+    "`cache_delete()` of a small value; `cache_delete_many()` of up to 64": (
+        lambda: cache_set("0", 1),
+        lambda: cache_delete_many(map(str, range(64))),
+    ),
+    "`cache_delete()` of a large value": (
+        lambda: cache_set("key", chunks(3), **PLAIN),
+        lambda: cache_delete("key"),
+    ),
+    "`cache_delete(large_data=True)`": (
+        lambda: cache_set("key", chunks(3), **PLAIN),
+        lambda: cache_delete("key", large_data=True),
     ),
 }
 

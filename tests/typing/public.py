@@ -22,6 +22,16 @@ from fastblets.cache.backend import (
 )
 from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.synchronizer import GenerationSynchronizer
+from fastblets.cache.values import (
+    cache_add,
+    cache_delete,
+    cache_delete_many,
+    cache_exists,
+    cache_get,
+    cache_get_many,
+    cache_set,
+    cache_set_many,
+)
 from fastblets.protect.locks import CacheLock
 from fastblets.secrets.crypto import (
     AES_BLOCK_SIZE,
@@ -109,6 +119,21 @@ def iterables(rows: list[tuple[int, str]]) -> None:
     cache_memoize_iter("key", 1)  # type: ignore[arg-type]
     cache_memoize_iter("key", lambda: 1)  # type: ignore[arg-type, return-value]
     cache_memoize_iter("key", rows, large_data=True)  # type: ignore[call-arg]
+
+
+def by_hand(names: list[str], parts: list[tuple[str, str]]) -> None:
+    assert_type(cache_set(["a", "b"], 1, expiration=lambda value: value * 60, large_data=True, seal=True), bool)
+    assert_type(cache_set_many({("a", "b"): 1, ("c", "d"): 2}, cache="other"), list[tuple[str, str]])
+    assert_type(cache_add("key", 1, expiration=datetime.timedelta(hours=1), use_encryption=True), bool)
+    assert_type(cache_exists("key", large_data=None), bool)
+    assert_type(cache_delete("key", encryption_key=b"0123456789abcdef"), bool)
+    assert_type(cache_delete("key", on_commit=True), bool)
+    assert_type(cache_delete_many(names, on_commit="other"), list[str])
+    print(cache_get("key", None).anything, cache_get_many(names)["key"].anything, cache_get_many(parts)["a", "b"])
+
+    cache_get_many([["a", "b"]])  # type: ignore[type-var]
+    cache_add("key", 1, large_data=True)  # type: ignore[call-arg]
+    cache_set("key", "text", expiration=lambda value: value)  # type: ignore[arg-type, return-value]
 
 
 def keys_and_locks() -> None:

@@ -148,6 +148,19 @@ class Entry:
             stored, self.encryption_key, kind is COUNT, self.sealer, options.seal == "require", options.loads
         )
 
+    def peek(self, stored: object) -> Any:
+        """Return the value or count that :meth:`encode` made ``stored`` of, whichever it is, without checking its seal.
+
+        For entries that are to be removed: nothing that it returns may reach a caller.
+
+        Raises:
+            _native.CodecError: It can't be decrypted, or is not one whole pickle.
+            Exception: Unpickling it failed.
+        """
+        assert self.encryption_key is not None
+
+        return _native.decrypt_value(stored, self.encryption_key, False, None, False, self._options.loads)
+
     def make_writer(self, iv: bytes | None) -> _native.LargeWriter:
         """Return an object that turns items into chunks.
 

@@ -17,5 +17,9 @@ class UnreachableError(Exception):
     """The cache can't be reached. The call asks nothing more of it."""
 
 
+class CacheRefusedError(Exception):
+    """The cache did not store or delete something, and its client doesn't say why: a server may be down."""
+
+
 class SiteUnavailableError(OperationalError):
     """The domain that full cache keys begin with can't be looked up, so that no key can be made."""

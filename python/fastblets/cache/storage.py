@@ -14,6 +14,7 @@ from fastblets.cache.errors import MissingChunkError, SiteUnavailableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET, Options
+from fastblets.cache.transactions import is_pending, pending
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
@@ -83,11 +84,30 @@ class Storage:
             log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
             raise as_cache_error(e) from None
 
+        if stored is UNSET or (stored is not None and entry.encryption_key is None):
+            return stored
+
+        return self.open(stored, kind, cache)
+
+    def open(self, stored: object, kind: Kind, cache: BaseCache) -> Any:
+        """Return the value or count in what was fetched from the full key, UNSET if it can't be told.
+
+        Args:
+            stored: What is stored.
+            kind: What it should be.
+            cache: The cache that returned it.
+
+        Raises:
+            Exception: The value can't be decrypted or unpickled.
+        """
+        entry = self.entry
+        key = entry.full_key
+
         if stored is None and entry.sealer is not None and kind is VALUE and isinstance(unwrap(cache), PyMemcacheCache):
             # pymemcache returns None for values it cannot unpickle. Nothing tells that None from a stored one.
             return UNSET
 
-        if stored is UNSET or entry.encryption_key is None:
+        if entry.encryption_key is None:
             return stored
 
         try:
@@ -108,24 +128,35 @@ class Storage:
         Raises:
             Exception: The value can't be pickled or encrypted, or the cache failed.
         """
-        entry = self.entry
-
-        if entry.encryption_key is not None:
-            # The backend would pickle the value, but only bytes can be encrypted.
-            try:
-                value = entry.encode(value, kind, os.urandom(AES_BLOCK_SIZE))
-            except Exception as e:
-                let_pass(e)
-
-                if _is_about_encryption(e):
-                    logger.error("Failed to encrypt data for cache for key %s: %s.", entry.full_key, e)
-                else:
-                    logger.error('Failed to serialize data for cache key "%s": %s', entry.full_key, e)
-
-                raise
+        if self.entry.encryption_key is not None:
+            value = self.close(value, kind)
 
         # An iterable may go on in another thread, which has a cache object of its own.
-        self._set(entry.full_key, value, self._cache if kind is VALUE else None)
+        self._set(self.entry.full_key, value, self._cache if kind is VALUE else None)
+
+    def close(self, value: object, kind: Kind) -> object:
+        """Return what is to be stored for a value or count: the reverse of :meth:`open`.
+
+        Raises:
+            Exception: The value can't be pickled or encrypted.
+        """
+        entry = self.entry
+
+        if entry.encryption_key is None:
+            return value
+
+        # The backend would pickle the value, but only bytes can be encrypted.
+        try:
+            return entry.encode(value, kind, os.urandom(AES_BLOCK_SIZE))
+        except Exception as e:
+            let_pass(e)
+
+            if _is_about_encryption(e):
+                logger.error("Failed to encrypt data for cache for key %s: %s.", entry.full_key, e)
+            else:
+                logger.error('Failed to serialize data for cache key "%s": %s', entry.full_key, e)
+
+            raise
 
     def load_items(self) -> Any:
         """Return an iterator over the items of a large entry whose stream is whole, UNSET if there is no entry.
@@ -149,7 +180,27 @@ class Storage:
             return UNSET
 
         try:
-            chunks, is_checked = self.entry.decode_chunks(self._fetch_chunks(parse_count(count)))
+            stored = self._fetch_chunks(parse_count(count))
+        except Exception as e:
+            let_pass(e)
+            self.log_unreadable(e)
+            raise
+
+        return self.open_items(count, stored)
+
+    def open_items(self, count: str, stored: list[Any]) -> Iterator[Any]:
+        """Return an iterator over the items of a large entry whose stream is whole.
+
+        Args:
+            count: The count that was fetched before the chunks.
+            stored: What is stored under the chunks' keys. It is emptied, so that nothing else keeps the chunks alive.
+
+        Raises:
+            Exception: The entry can't be read.
+        """
+        try:
+            chunks, is_checked = self.entry.decode_chunks(stored)
+            stored.clear()
 
             if not is_checked:
                 self._check_count(count, chunks)
@@ -157,7 +208,7 @@ class Storage:
             items = self.entry.read_items(chunks)
         except Exception as e:
             let_pass(e)
-            self._log_unreadable(e)
+            self.log_unreadable(e)
             raise
 
         return self._stream(items) if isinstance(items, _native.ItemStream) else items
@@ -170,13 +221,18 @@ class Storage:
         """
         items = self.load_items()
 
-        if items is UNSET:
-            return UNSET
+        return UNSET if items is UNSET else self.take_only_item(items)
 
+    def take_only_item(self, items: Iterator[Any]) -> Any:
+        """Return the one item of a large entry.
+
+        Raises:
+            Exception: There is another number of items, or it can't be unpickled.
+        """
         item = next(items, UNSET)
 
         if item is UNSET or next(items, UNSET) is not UNSET:
-            raise self._log_unreadable(ValueError(f"it has {'less' if item is UNSET else 'more'} than one item"))
+            raise self.log_unreadable(ValueError(f"it has {'less' if item is UNSET else 'more'} than one item"))
 
         return item
 
@@ -349,7 +405,8 @@ class Storage:
         except Exception as e:
             raise as_cache_error(e) from None
 
-    def _log_unreadable(self, error: Exception) -> Exception:
+    def log_unreadable(self, error: Exception) -> Exception:
+        """Log why a large entry can't be read, and return the error."""
         logger.warning(
             'Failed to fetch large or iterable data from cache for key "%s": %s',
             self.entry.full_key,
@@ -373,7 +430,9 @@ def open_entry(
     seal: Seal | None,
     cache: str | None,
 ) -> Storage | None:
-    """Return the entry of one call of a memoize function; None, with an error logged, if its full key can't be made.
+    """Return the entry of one call of a memoize function; None if it is neither to be read nor stored.
+
+    That is so if its full key can't be made, which is logged, and if this transaction is going to delete the entry.
 
     For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
 
@@ -390,4 +449,6 @@ def open_entry(
         )
         return None
 
-    return Storage(Entry(key, options, options.encryption_key), options)
+    storage = Storage(Entry(key, options, options.encryption_key), options)
+
+    return None if pending and is_pending(cache, storage.entry.full_key) else storage

@@ -1,0 +1,620 @@
+"""The cache calls of many entries at once, in their order: one for all full keys, and one for each 64 chunks.
+
+The entries of a batch are of one call, so they have the same options and the same cache. Errors are logged where they
+occur. An error that means that the cache can't be reached ends the batch: it is raised as
+:class:`~fastblets.cache.errors.UnreachableError`.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from django.core.cache.backends.memcached import BaseMemcachedCache
+
+from fastblets.cache.entry import COUNT, VALUE, is_full, parse_count
+from fastblets.cache.errors import CacheRefusedError, ForeignValueError, MissingChunkError, UnreachableError
+from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.kinds import unwrap
+from fastblets.cache.options import UNSET
+from fastblets.cache.storage import FETCH_SIZE
+from fastblets.cache.transactions import is_pending, pending
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any, Final
+
+    from django.core.cache.backends.base import BaseCache
+
+    from fastblets.cache.storage import Storage
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+
+#: How many chunks of one entry are deleted: 4 GB. The count comes from the cache and may be any number.
+_MOST_CHUNKS: Final = 4096
+
+
+class _Unreadable(Enum):
+    """The type of the sentinel for what the client can't unpickle."""
+
+    UNREADABLE = "UNREADABLE"
+
+
+_UNREADABLE: Final = _Unreadable.UNREADABLE
+
+
+def load_batch(storages: Sequence[Storage], *, large: bool) -> dict[int, Any]:
+    """Return the values of those entries that can be read, by their index.
+
+    What is missing is looked for under the older encryption keys.
+
+    Args:
+        storages: The entries.
+        large: Whether they are large entries. If not, a count of chunks is not taken for a value.
+
+    Raises:
+        Exception: A task's time limit.
+    """
+    values: dict[int, Any] = {}
+    missing = {index: storage for index, storage in enumerate(storages) if not _is_pending(storage)}
+    older = [storage.get_older() for storage in storages]
+
+    try:
+        while missing:
+            loaded, absent = _load_round(missing, large)
+            values.update(loaded)
+            # Without those that are unreadable: they are newer than the entry under an older key.
+            missing = {index: storage for index in absent for storage in islice(older[index], 1)}
+    except UnreachableError:
+        # It has been logged.
+        pass
+
+    return values
+
+
+def contains(storage: Storage, *, large: bool | None) -> bool:
+    """Return whether there is an entry, without reading the chunks of a large one.
+
+    Args:
+        storage: The entry.
+        large: Whether it is to be a large one, None for either.
+
+    Raises:
+        Exception: The cache failed.
+    """
+    if _is_pending(storage):
+        return False
+
+    for each in (storage, *storage.get_older()):
+        head = _fetch(each, [each.entry.full_key]).get(each.entry.full_key, UNSET)
+
+        if head is UNSET:
+            continue
+
+        kind = COUNT if large else VALUE
+
+        try:
+            value = _open(each, head, kind)
+        except Exception as e:
+            # It has been logged. An unreadable entry is newer than those under an older key.
+            let_pass(e)
+            return False
+
+        if large is None or value is UNSET:
+            return value is not UNSET
+
+        # An empty iterable may have no chunk, only its count.
+        if large and value == "0":
+            return True
+
+        return bool(_find_counts({0: (each, value)})) is large
+
+    return False
+
+
+def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large: bool) -> list[bool]:
+    """Store values, and remove those that are not to be kept.
+
+    Of large entries the old count is removed first, and the new one stored last. The copies under older encryption keys
+    are removed.
+
+    Args:
+        storages: The entries. They must not share their options if a function was given as ``expiration``.
+        values: The value of each.
+        large: Whether they are stored in chunks.
+
+    Returns:
+        Of each, whether it was stored.
+
+    Raises:
+        Exception: The function that was given as ``expiration`` raised it, or a task's time limit.
+        ImproperlyConfigured: ``CACHE_EXPIRATION_TIME`` is neither a number nor None.
+    """
+    is_kept = [storage.options.settle_expiration(value) for storage, value in zip(storages, values, strict=True)]
+    timeouts = [storage.options.get_timeout() for storage in storages]
+    dropped = [storage for storage, keep in zip(storages, is_kept, strict=True) if not keep]
+    kept = {index: storages[index] for index, keep in enumerate(is_kept) if keep}
+    heads: dict[int, object] = {}
+    is_stored = [False] * len(storages)
+
+    try:
+        if dropped:
+            delete_batch(dropped, large=None)
+
+        _prepare(kept, values, large)
+    except Exception as e:
+        log_failure(logger, e, 'Error removing what is stored in cache for key "%s": %s', storages[0].entry.full_key, e)
+
+        return is_stored
+
+    try:
+        for index, storage in kept.items():
+            try:
+                value = _store_chunks(storage, values[index], timeouts[index]) if large else values[index]
+                heads[index] = storage.close(value, COUNT if large else VALUE)
+            except UnreachableError:
+                raise
+            except Exception as e:
+                # It has been logged.
+                let_pass(e)
+
+        # By expiration, which a function may have made another one for each.
+        for timeout in dict.fromkeys(timeouts[index] for index in heads):
+            group = [index for index in heads if timeouts[index] == timeout]
+            stored = {storages[index].entry.full_key: heads[index] for index in group}
+            refused = _set_many(storages[group[0]], stored, timeout)
+
+            for index in group:
+                is_stored[index] = storages[index].entry.full_key not in refused
+    except UnreachableError:
+        # It has been logged.
+        pass
+
+    return is_stored
+
+
+def add(storage: Storage, value: object) -> bool:
+    """Store a small value if there is no entry, as atomically as the cache does it.
+
+    Returns:
+        Whether it was stored.
+
+    Raises:
+        CacheRefusedError: The cache neither stored it nor has anything else.
+        Exception: The cache failed, or the value can't be pickled or encrypted.
+    """
+    if not storage.options.settle_expiration(value):
+        return False
+
+    key = storage.entry.full_key
+    older = [each.entry.full_key for each in storage.get_older()]
+
+    if older and _fetch(storage, older):
+        return False
+
+    stored = storage.close(value, VALUE)
+    timeout = storage.options.get_timeout()
+
+    # An entry may expire between the two questions. Then it can be added.
+    for _ in range(2):
+        try:
+            is_added = storage.options.get_cache().add(key, stored, timeout=timeout)
+        except Exception as e:
+            raise as_cache_error(e) from None
+
+        if is_added:
+            # Beside a chunk of an older entry, a decimal text would be taken for its count.
+            delete_keys(storage, [storage.entry.chunk_keys(0, 1)[0] for _ in _find_counts({0: (storage, value)})])
+
+            return True
+
+        if timeout == 0 or key in _fetch(storage, [key]):
+            return False
+
+    raise CacheRefusedError(
+        f'The cache did not store "{key}", and has nothing else for it. A server may be down, or the value too large.'
+    )
+
+
+def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[bool]:
+    """Remove entries with their chunks, and their copies under older encryption keys.
+
+    Args:
+        storages: The entries.
+        large: Whether they are large ones, None for whatever is there.
+
+    Returns:
+        Of each, whether there was something.
+
+    Raises:
+        CacheRefusedError: The cache did not delete a key.
+        Exception: The cache failed.
+    """
+    if not storages:
+        return []
+
+    # Older ones first: a call that misses the entry copies what it finds under an older key.
+    older = [(index, each) for index, storage in enumerate(storages) for each in storage.get_older()]
+    newest = list(enumerate(storages))
+    copies = older + newest
+    found = _fetch(storages[0], [storage.entry.full_key for _, storage in copies])
+
+    for step in (older, newest):
+        delete_keys(storages[0], [storage.entry.full_key for _, storage in step])
+
+    if large is not False:
+        heads: dict[int, tuple[Storage, Any]] = {}
+
+        for number, (_, storage) in enumerate(copies):
+            head = found.get(storage.entry.full_key, UNSET)
+
+            if head is not UNSET and head is not _UNREADABLE:
+                heads[number] = (storage, _decode_quietly(storage, head))
+
+        counts = _parse_counts(heads) if large else _find_counts(heads)
+        delete_keys(
+            storages[0],
+            [
+                key
+                for number, count in counts.items()
+                for key in heads[number][0].entry.chunk_keys(0, min(count, _MOST_CHUNKS))
+            ],
+        )
+
+    was_there = {index for index, storage in copies if storage.entry.full_key in found}
+
+    return [index in was_there for index in range(len(storages))]
+
+
+def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
+    """Delete full keys from an entry's cache.
+
+    Raises:
+        CacheRefusedError: The cache did not delete a key.
+        Exception: The cache failed.
+    """
+    for part in _cut(keys):
+        try:
+            cache = storage.options.get_cache()
+
+            if not isinstance(unwrap(cache), BaseMemcachedCache):
+                cache.delete_many(part)
+                continue
+
+            # With pymemcache, deleting from a server that is down looks like deleting a key that isn't there. Only
+            # set_many() tells. memcached drops at once what is stored with this timeout.
+            refused = cache.set_many(dict.fromkeys(part, ""), timeout=0)
+        except Exception as e:
+            raise as_cache_error(e) from None
+
+        if refused:
+            raise CacheRefusedError(
+                f"The cache did not delete {len(refused)} of {len(part)} keys, such as {refused[0]!r}. Is one of its "
+                f"servers down? Delete them again once it is back: old entries may be in it."
+            )
+
+
+def _is_pending(storage: Storage) -> bool:
+    return bool(pending) and is_pending(storage.options.alias, storage.entry.full_key)
+
+
+def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, Any], list[int]]:
+    """Return the values that are there, and the indices of those entries that are absent."""
+    (first, *_) = storages.values()
+    heads: dict[int, tuple[Storage, Any]] = {}
+    absent = []
+
+    try:
+        found = _fetch(first, [storage.entry.full_key for storage in storages.values()])
+    except Exception as e:
+        raise _log_fetch(first, e) from None
+
+    for index, storage in storages.items():
+        stored = found.get(storage.entry.full_key, UNSET)
+        value: Any = UNSET
+
+        if stored is UNSET:
+            logger.debug('Cache miss for key "%s"', storage.entry.full_key)
+            absent.append(index)
+            continue
+
+        try:
+            value = _open(storage, stored, COUNT if large else VALUE)
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+
+        if value is not UNSET:
+            heads[index] = (storage, value)
+
+    if large:
+        return _load_chunks(heads), absent
+
+    try:
+        counts = _find_counts(heads)
+    except Exception as e:
+        raise _log_fetch(first, e) from None
+
+    return {index: value for index, (_, value) in heads.items() if index not in counts}, absent
+
+
+class _Chunks:
+    """A large entry whose chunks are being fetched."""
+
+    def __init__(self, storage: Storage, count: str) -> None:
+        self.storage = storage
+        self.text = count
+        self.count = parse_count(count)
+        self.stored: list[Any] = []
+
+    def take_keys(self, most: int) -> list[str]:
+        """Return the keys of the next chunks."""
+        start = len(self.stored)
+
+        return self.storage.entry.chunk_keys(start, min(start + most, self.count))
+
+
+def _load_chunks(heads: dict[int, tuple[Storage, Any]]) -> dict[int, Any]:
+    values: dict[int, Any] = {}
+    waiting: list[tuple[int, _Chunks]] = []
+
+    for index, (storage, count) in heads.items():
+        try:
+            waiting.append((index, _Chunks(storage, count)))
+        except ForeignValueError as e:
+            storage.log_unreadable(e)
+
+    while waiting:
+        # As many entries as have their next chunks in one call.
+        parts: list[tuple[int, _Chunks, list[str]]] = []
+        room = FETCH_SIZE
+
+        for index, chunks in waiting:
+            if room == 0:
+                break
+
+            keys = chunks.take_keys(room)
+            room -= len(keys)
+            parts.append((index, chunks, keys))
+
+        del waiting[: len(parts)]
+        wanted = [key for _, _, keys in parts for key in keys]
+
+        try:
+            found = _fetch(parts[0][1].storage, wanted) if wanted else {}
+        except Exception as e:
+            raise _log_fetch(parts[0][1].storage, e) from None
+
+        again: list[tuple[int, _Chunks]] = []
+
+        for index, chunks, keys in parts:
+            missing = [key for key in keys if found.get(key, _UNREADABLE) is _UNREADABLE]
+
+            if missing:
+                logger.debug("Cache miss for key(s): %s.", ", ".join(missing))
+                chunks.storage.log_unreadable(MissingChunkError(f"{len(missing)} of {chunks.count} chunks are missing"))
+                continue
+
+            chunks.stored += map(found.__getitem__, keys)
+
+            if len(chunks.stored) < chunks.count:
+                again.append((index, chunks))
+                continue
+
+            try:
+                items = chunks.storage.open_items(chunks.text, chunks.stored)
+                values[index] = chunks.storage.take_only_item(items)
+            except UnreachableError:
+                raise
+            except Exception as e:
+                # It has been logged.
+                let_pass(e)
+
+        waiting[:0] = again
+
+    return values
+
+
+def _prepare(storages: dict[int, Storage], values: Sequence[object], large: bool) -> None:
+    """Remove what must not be there once the values are stored, or while they are."""
+    if not storages:
+        return
+
+    (first, *_) = storages.values()
+    keys = [older.entry.full_key for storage in storages.values() for older in storage.get_older()]
+
+    if large:
+        # Readers must never see chunks of two writes mixed.
+        keys += [storage.entry.full_key for storage in storages.values()]
+    else:
+        # Beside a chunk of an older entry, a decimal text would be taken for its count.
+        heads = {index: (storage, values[index]) for index, storage in storages.items()}
+        keys += [heads[index][0].entry.chunk_keys(0, 1)[0] for index in _find_counts(heads)]
+
+    delete_keys(first, keys)
+
+
+def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
+    """Store the chunks of a large value. Return their count."""
+    entry = storage.entry
+    write_id = storage.make_write_id()
+    index = 0
+
+    try:
+        writer = storage.make_writer()
+        writer.write(value)
+        writer.finish()
+        full = writer.take_full_chunks()
+        last = writer.last_chunk()
+    except Exception as e:
+        let_pass(e)
+        logger.error('Failed to serialize data for cache key "%s": %s', entry.full_key, e)
+        raise
+
+    while full:
+        part, full = full[:FETCH_SIZE], full[FETCH_SIZE:]
+        storage.store_chunks(index, part, write_id)
+        index += len(part)
+
+    stored = entry.encode_last_chunk(last, index, write_id)
+
+    if stored is None:
+        return str(index)
+
+    key, next_key = entry.chunk_keys(index, index + 2)
+
+    if is_full(stored[0]):
+        # A chunk that a longer entry left behind would be taken for the end of this one.
+        try:
+            delete_keys(storage, [next_key])
+        except Exception as e:
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', next_key, e)
+            raise
+
+    refused = _set_many(storage, {key: stored}, timeout)
+
+    if refused:
+        raise CacheRefusedError("The cache refused the last chunk.")
+
+    return str(index + 1)
+
+
+def _set_many(storage: Storage, stored: dict[str, object], timeout: int | None) -> set[str]:
+    """Store something under each full key. Return the keys for which the cache refused it, which is logged.
+
+    Raises:
+        UnreachableError: The cache can't be reached.
+    """
+    refused: set[str] = set()
+    error: Exception | None = None
+
+    try:
+        refused = set(storage.options.get_cache().set_many(stored, timeout=timeout) or ())
+    except Exception as e:
+        if len(stored) == 1 or is_unreachable(e):
+            log_failure(logger, e, "Error setting data in cache for keys %r: %s", sorted(stored), e)
+
+        error = as_cache_error(e)
+
+    if isinstance(error, UnreachableError):
+        raise error
+
+    if error is not None:
+        if len(stored) == 1:
+            return set(stored)
+
+        # The error doesn't tell which of them it was.
+        return {key for key in stored if _set_many(storage, {key: stored[key]}, timeout)}
+
+    if refused:
+        logger.error(
+            "Error setting data in cache for keys %r: the cache refused them. A server may be down, or a value too "
+            "large.",
+            sorted(refused),
+        )
+
+    return refused
+
+
+def _fetch(storage: Storage, keys: Sequence[str]) -> dict[str, Any]:
+    """Return what is stored under full keys, UNREADABLE where the client can't unpickle it.
+
+    Raises:
+        Exception: The cache failed.
+    """
+    try:
+        cache = storage.options.get_cache()
+
+        try:
+            return cache.get_many(keys)
+        except Exception as e:
+            if is_unreachable(e):
+                raise
+
+            let_pass(e)
+
+        # The error doesn't tell which of them it was.
+        found = {key: _fetch_one(cache, key) for key in dict.fromkeys(keys)}
+    except Exception as e:
+        raise as_cache_error(e) from None
+
+    return {key: stored for key, stored in found.items() if stored is not UNSET}
+
+
+def _fetch_one(cache: BaseCache, key: str) -> Any:
+    try:
+        return cache.get(key, UNSET)
+    except Exception as e:
+        if is_unreachable(e):
+            raise
+
+        log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
+
+        return _UNREADABLE
+
+
+def _log_fetch(storage: Storage, error: Exception) -> Exception:
+    log_failure(logger, error, 'Error fetching data from cache for key "%s": %s', storage.entry.full_key, error)
+
+    return UnreachableError(str(error))
+
+
+def _open(storage: Storage, stored: object, kind: Any) -> Any:
+    # It has been logged.
+    return UNSET if stored is _UNREADABLE else storage.open(stored, kind, storage.options.get_cache())
+
+
+def _decode_quietly(storage: Storage, stored: object) -> object:
+    """Return the value or count, None if it can't be read."""
+    if storage.entry.encryption_key is None:
+        return stored
+
+    try:
+        return storage.entry.peek(stored)
+    except Exception as e:
+        let_pass(e)
+
+        return None
+
+
+def _parse_counts(heads: dict[int, tuple[Storage, Any]]) -> dict[int, int]:
+    """Return the numbers of chunks, where a head can be one."""
+    counts: dict[int, int] = {}
+
+    for index, (_, value) in heads.items():
+        try:
+            counts[index] = parse_count(value)
+        except ForeignValueError:
+            continue
+
+    return counts
+
+
+def _find_counts(heads: dict[int, tuple[Storage, Any]]) -> dict[int, int]:
+    """Return the numbers of chunks, where a head is one: there is a first chunk beside it.
+
+    Raises:
+        Exception: The cache failed.
+    """
+    counts = _parse_counts(heads)
+    first_keys = {index: heads[index][0].entry.chunk_keys(0, 1)[0] for index in counts}
+    found: dict[str, Any] = {}
+
+    for keys in _cut(first_keys.values()):
+        found.update(_fetch(heads[next(iter(counts))][0], keys))
+
+    return {index: count for index, count in counts.items() if _is_chunk(found.get(first_keys[index]))}
+
+
+def _is_chunk(stored: object) -> bool:
+    return isinstance(stored, (list, tuple)) and bool(stored) and isinstance(stored[0], bytes)
+
+
+def _cut(keys: Iterable[str]) -> Iterator[list[str]]:
+    unique = list(dict.fromkeys(keys))
+
+    return (unique[start : start + FETCH_SIZE] for start in range(0, len(unique), FETCH_SIZE))

@@ -1,0 +1,397 @@
+"""Values by hand: looking into the cache, storing and deleting without computing.
+
+The functions take the keys and options of :func:`~fastblets.cache.backend.cache_memoize`, and read and store the same
+entries. A key of the ``_many`` forms is a string or a tuple of strings.
+
+- ``large_data``: whether the value is stored in chunks. An entry must be read as it was stored.
+- ``compress_large_data``: whether the chunks are compressed.
+- ``use_encryption``, ``encryption_key``, ``seal``, ``cache``: as for :func:`~fastblets.cache.backend.cache_memoize`.
+
+A cache that fails is logged, and what is looked for is missing, what was to be stored isn't. Only where that would be
+misleading it is raised: deleting, and adding.
+"""
+
+from __future__ import annotations
+
+import logging
+from copy import copy
+from typing import TYPE_CHECKING, TypeVar
+
+from fastblets.cache import batch
+from fastblets.cache.entry import Entry
+from fastblets.cache.errors import SiteUnavailableError
+from fastblets.cache.failures import log_failure
+from fastblets.cache.options import UNSET, Options
+from fastblets.cache.storage import Storage
+from fastblets.cache.transactions import wait_for_commit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from fastblets.cache.options import Expiration, Unset
+    from fastblets.cache.seals import Seal
+
+
+__all__ = [
+    "cache_add",
+    "cache_delete",
+    "cache_delete_many",
+    "cache_exists",
+    "cache_get",
+    "cache_get_many",
+    "cache_set",
+    "cache_set_many",
+]
+
+
+_K = TypeVar("_K", bound="str | tuple[str, ...]")
+_V = TypeVar("_V")
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+
+
+def cache_get(
+    key: str | Sequence[str],
+    default: Any = None,
+    *,
+    large_data: bool = False,
+    compress_large_data: bool = True,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    seal: Seal | None = None,
+    cache: str | None = None,
+) -> Any:
+    """Return a value from the cache. Nothing is computed or stored.
+
+    An entry that can't be read is missing, and so is the count of a large entry that is read without ``large_data``.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
+        default: Returned if there is no entry.
+
+    The options are described at the top of this module.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
+            setting has a value that makes no sense.
+        TypeError: An argument is of a wrong type.
+    """
+    storages = _open_or_log([key], UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache)
+
+    return batch.load_batch(storages, large=large_data).get(0, default)
+
+
+def cache_get_many(
+    keys: Iterable[_K],
+    *,
+    large_data: bool = False,
+    compress_large_data: bool = True,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    seal: Seal | None = None,
+    cache: str | None = None,
+) -> dict[_K, Any]:
+    """Return the values that are in the cache, by their keys.
+
+    One call of the cache fetches all small values, and one more each 64 chunks of large ones. Under older encryption
+    keys it takes one call more for each.
+
+    Args:
+        keys: Base keys, each a string or a tuple of strings.
+
+    The options are described at the top of this module.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: As for :func:`cache_get`.
+        TypeError: An argument is of a wrong type.
+    """
+    wanted = _check_keys(keys)
+    storages = _open_or_log(wanted, UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache)
+
+    return {wanted[index]: value for index, value in batch.load_batch(storages, large=large_data).items()}
+
+
+def cache_set(
+    key: str | Sequence[str],
+    value: _V,
+    *,
+    expiration: Expiration | Callable[[_V], Expiration] | Unset = UNSET,
+    large_data: bool = False,
+    compress_large_data: bool = True,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    seal: Seal | None = None,
+    cache: str | None = None,
+) -> bool:
+    """Store a value, whatever is there. Copies under older encryption keys are removed.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
+        value: The value.
+        expiration: As for :func:`~fastblets.cache.backend.cache_memoize`.
+
+    The other options are described at the top of this module.
+
+    Returns:
+        Whether it was stored. Not, if the cache failed or refused it, or the expiration is over.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: As for :func:`cache_get`.
+        TypeError: An argument is of a wrong type.
+        Exception: The function given as ``expiration`` raised it.
+    """
+    storages = _open_or_log(
+        [key], expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache
+    )
+
+    return batch.store_batch(storages, [value] * len(storages), large=large_data) == [True]
+
+
+def cache_set_many(
+    values: Mapping[_K, _V],
+    *,
+    expiration: Expiration | Callable[[_V], Expiration] | Unset = UNSET,
+    large_data: bool = False,
+    compress_large_data: bool = True,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    seal: Seal | None = None,
+    cache: str | None = None,
+) -> list[_K]:
+    """Store several values, whatever is there.
+
+    One call of the cache stores all small values that expire at the same time. Before large ones are stored, one call
+    removes what is there; each value's chunks take one call for 64, and one for the last.
+
+    Args:
+        values: The values by their base keys, each a string or a tuple of strings.
+        expiration: As for :func:`~fastblets.cache.backend.cache_memoize`. A function is called with each value.
+
+    The other options are described at the top of this module.
+
+    Returns:
+        The keys whose values were not stored.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: As for :func:`cache_get`.
+        TypeError: An argument is of a wrong type.
+        Exception: The function given as ``expiration`` raised it.
+    """
+    keys = _check_keys(values)
+    storages = _open_or_log(
+        keys, expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache
+    )
+
+    if not storages:
+        return keys
+
+    is_stored = batch.store_batch(storages, [values[key] for key in keys], large=large_data)
+
+    return [key for key, stored in zip(keys, is_stored, strict=True) if not stored]
+
+
+def cache_add(
+    key: str | Sequence[str],
+    value: _V,
+    *,
+    expiration: Expiration | Callable[[_V], Expiration] | Unset = UNSET,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    seal: Seal | None = None,
+    cache: str | None = None,
+) -> bool:
+    """Store a small value if there is no entry.
+
+    Of several callers at once only one succeeds on memcached, Redis and LocMem, but not in files, and not on a database
+    where an expired row is still there. An entry under an older encryption key counts, but is looked for before.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
+        value: The value.
+        expiration: As for :func:`~fastblets.cache.backend.cache_memoize`. If it is over, nothing is stored or removed.
+
+    The other options are described at the top of this module.
+
+    Returns:
+        Whether it was stored.
+
+    Raises:
+        CacheRefusedError: The cache neither stored it nor has an entry.
+        SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
+        django.core.exceptions.ImproperlyConfigured: As for :func:`cache_get`.
+        TypeError: An argument is of a wrong type.
+        Exception: The cache failed, the value can't be pickled, or the function given as ``expiration`` raised it.
+    """
+    (storage,) = _open_entries([key], expiration, False, True, use_encryption, encryption_key, seal, cache)
+
+    return batch.add(storage, value)
+
+
+def cache_exists(
+    key: str | Sequence[str],
+    *,
+    large_data: bool | None = None,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    cache: str | None = None,
+) -> bool:
+    """Return whether there is an entry, without reading it. It may turn out to be unreadable.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
+        large_data: Whether it must be a large entry (True) or a small one (False). Default: either.
+
+    The other options are described at the top of this module.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: A setting has a value that makes no sense.
+        TypeError: An argument is of a wrong type.
+    """
+    storages = _open_or_log([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
+
+    try:
+        return any(batch.contains(storage, large=large_data) for storage in storages)
+    except Exception as e:
+        log_failure(logger, e, 'Error looking for data in cache for key "%s": %s', storages[0].entry.full_key, e)
+
+        return False
+
+
+def cache_delete(
+    key: str | Sequence[str],
+    *,
+    large_data: bool | None = None,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    cache: str | None = None,
+    on_commit: bool | str = False,
+) -> bool:
+    """Remove an entry, with its chunks and its copies under older encryption keys.
+
+    A value that is being computed meanwhile may be stored afterwards.
+
+    With ``on_commit`` the entry is removed after the transaction, at once if there is none, and not at all if it is
+    rolled back. Until then, this transaction finds the entry missing, and the memoize functions compute without
+    storing. What is stored by hand meanwhile is removed, too. An error after the transaction is logged.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
+        large_data: Whether it is a large entry (True) or a small one (False), which saves a call of the cache. By
+            default that is found out: a decimal text with a chunk beside it is the count of a large entry.
+        on_commit: Whether to wait for the end of the transaction; the alias of its database, if that is not the
+            default one.
+
+    The other options are described at the top of this module.
+
+    Returns:
+        Whether there was something. False if it is to be removed after the transaction.
+
+    Raises:
+        CacheRefusedError: The cache did not delete it: a server is down. The entry may still be there.
+        SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
+        django.core.exceptions.ImproperlyConfigured: A setting has a value that makes no sense.
+        TypeError: An argument is of a wrong type.
+        Exception: The cache failed, with :class:`~fastblets.cache.errors.UnreachableError` if it can't be reached. The
+            entry may still be there.
+    """
+    storages = _open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
+
+    return _delete(storages, large_data, on_commit) == [True]
+
+
+def cache_delete_many(
+    keys: Iterable[_K],
+    *,
+    large_data: bool | None = None,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    cache: str | None = None,
+    on_commit: bool | str = False,
+) -> list[_K]:
+    """Remove several entries, as :func:`cache_delete` does it.
+
+    Args:
+        keys: Base keys, each a string or a tuple of strings.
+        large_data: As for :func:`cache_delete`, for all entries.
+        on_commit: As for :func:`cache_delete`.
+
+    The other options are described at the top of this module.
+
+    Returns:
+        The keys of which there was something. None of them if they are to be removed after the transaction.
+
+    Raises:
+        Exception: As for :func:`cache_delete`.
+    """
+    wanted = _check_keys(keys)
+    storages = _open_entries(wanted, UNSET, True, True, use_encryption, encryption_key, False, cache)
+
+    return [key for key, found in zip(wanted, _delete(storages, large_data, on_commit), strict=True) if found]
+
+
+def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) -> list[bool]:
+    if storages and on_commit:
+        full_keys = [storage.entry.full_key for storage in storages]
+
+        if wait_for_commit(
+            lambda: batch.delete_batch(storages, large=large), storages[0].options.alias, full_keys, on_commit
+        ):
+            return [False] * len(storages)
+
+    return batch.delete_batch(storages, large=large)
+
+
+def _open_entries(
+    keys: Sequence[str | Sequence[str]],
+    expiration: Expiration | Callable[[Any], Expiration] | Unset,
+    large: bool,
+    compress: bool,
+    use_encryption: bool | None,
+    encryption_key: bytes | None,
+    seal: Seal | None,
+    cache: str | None,
+) -> list[Storage]:
+    options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
+    storages = []
+
+    for key in keys:
+        # A function may give each value another expiration.
+        own = options if options.get_expiration is None else copy(options)
+        entry = Entry(key, own, own.encryption_key)
+
+        if not large:
+            entry.refuse_unsealable()
+
+        storages.append(Storage(entry, own))
+
+    return storages
+
+
+def _open_or_log(keys: Sequence[str | Sequence[str]], *options: Any) -> list[Storage]:
+    """Return the entries; none, with an error logged, if their full keys can't be made."""
+    try:
+        return _open_entries(keys, *options)
+    except SiteUnavailableError as e:
+        logger.error("No full cache keys can be made for %r. Nothing is read or stored. Error = %s", list(keys), e)
+
+        return []
+
+
+def _check_keys(keys: Iterable[_K]) -> list[_K]:
+    """Return each key once.
+
+    Raises:
+        TypeError: One is neither a string nor a tuple, so that it can't be a key of the result.
+    """
+    if isinstance(keys, str):
+        raise TypeError("keys must be an iterable of keys, not of type str.")
+
+    found = list(keys)
+
+    for key in found:
+        if not isinstance(key, (str, tuple)):
+            raise TypeError(f"keys must be strings or tuples of strings, not of type {type(key).__name__}.")
+
+    return list(dict.fromkeys(found))
