@@ -79,7 +79,11 @@ def half_hidden_fork() -> int:
     return pid
 
 
-FORKS = [os.fork, hidden_fork, half_hidden_fork]
+FORKS = [os.fork, hidden_fork]
+
+# Python 3.13 ends such a child itself: "unlocking a recursive mutex that is not owned by the current thread".
+if sys.version_info < (3, 13):
+    FORKS.append(half_hidden_fork)
 
 
 class Child:

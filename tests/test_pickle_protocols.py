@@ -101,10 +101,10 @@ def test_what_no_protocol_takes_has_the_error_that_djblets_logs() -> None:
     value = [values.SafeString("<b>"), lambda: None]
     with pytest.raises(Exception) as expected:
         pickle.dumps(value[1:], protocol=0)
-    with pytest.raises(expected.type, match="pickle"):
+    with pytest.raises(expected.type, match=r"pickle|local object"):
         make_pickle(value[1:])
     # The first object that protocol 0 would change ends the look at the item.
-    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+    with pytest.raises((AttributeError, pickle.PicklingError), match=r"pickle|local object"):
         make_pickle(value)
 
 
