@@ -208,7 +208,8 @@ def add(storage: Storage, value: object) -> bool:
 
         if is_added:
             # Beside a chunk of an older entry, a decimal text would be taken for its count.
-            delete_keys(storage, [storage.entry.chunk_keys(0, 1)[0] for _ in _find_counts({0: (storage, value)})])
+            if _find_counts({0: (storage, value)}):
+                delete_keys(storage, storage.entry.chunk_keys(0, 1))
 
             return True
 
