@@ -9,7 +9,8 @@
 //! ```text
 //! "fastblets seal 1" | length of the full key, 8 bytes | full key | kind, 1 byte |
 //!     of a chunk: identity of the write, 16 bytes | index, 8 bytes | 1 if it is the last, else 0, 1 byte | its bytes
-//!     of a value or a count: its pickle
+//!     of the last chunk with a record: as of a chunk, but between flag and bytes: length of the record, 8 bytes | record
+//!     of a value or a count: its pickle, and behind it the record if there is one
 //! ```
 //!
 //! Numbers are big-endian. With a secret the tag is HMAC-SHA256 (RFC 2104) under HKDF-SHA256 (RFC 5869) of the secret,
@@ -40,6 +41,9 @@ pub const CHUNK_SEAL_SIZE: usize = 1 + WRITE_ID_SIZE + TAG_SIZE;
 const TRAILER_MARK: &[u8; 4] = b"\0fb\x01";
 /// The size in bytes of the seal behind a pickle.
 pub const TRAILER_SIZE: usize = TRAILER_MARK.len() + TAG_SIZE;
+
+/// In front of the record between a pickle and its seal.
+pub const RECORD_MARK: &[u8; 4] = b"\0fr\x01";
 
 const FOREIGN: Error = Error::Seal("it is none of fastblets'");
 const WRONG: Error = Error::Seal("it does not fit the data");
@@ -82,15 +86,16 @@ impl Sealer {
         Ok(Self(tag))
     }
 
-    /// The seal of a chunk: its number, from 0 on, and whether it is the last of this write.
+    /// The seal of a chunk: its number, from 0 on, and whether it is the last of this write. The last one may have a record.
     pub fn chunk(
         &self,
         write_id: [u8; WRITE_ID_SIZE],
         index: usize,
         last: bool,
+        record: &[u8],
         chunk: &[u8],
     ) -> [u8; CHUNK_SEAL_SIZE] {
-        let tag = self.chunk_tag(&write_id, index, last, chunk).finish();
+        let tag = self.chunk_tag(&write_id, index, last, record, chunk).finish();
         let mut seal = [VERSION; CHUNK_SEAL_SIZE];
         let (id, place) = seal[1..].split_at_mut(WRITE_ID_SIZE);
         id.copy_from_slice(&write_id);
@@ -98,8 +103,9 @@ impl Sealer {
         seal
     }
 
-    /// Checks all chunks of an entry, with their seals: that they are of one write, complete and in order.
-    pub fn check_chunks<T: AsRef<[u8]>>(&self, chunks: &[T], seals: &[T]) -> Result<()> {
+    /// Checks all chunks of an entry, with their seals: that they are of one write, complete and in order. And with the record
+    /// beside the last one, empty if there is none.
+    pub fn check_chunks<T: AsRef<[u8]>>(&self, chunks: &[T], seals: &[T], record: &[u8]) -> Result<()> {
         if chunks.is_empty() || chunks.len() != seals.len() {
             return Err(Error::Seal("there is none"));
         }
@@ -109,8 +115,9 @@ impl Sealer {
             if *write_id.get_or_insert(id) != id {
                 return Err(Error::Seal("it is of another write"));
             }
-            self.chunk_tag(id, index, index + 1 == chunks.len(), chunk.as_ref())
-                .check(tag)?;
+            let last = index + 1 == chunks.len();
+            let record = if last { record } else { &[] };
+            self.chunk_tag(id, index, last, record, chunk.as_ref()).check(tag)?;
         }
         Ok(())
     }
@@ -130,12 +137,16 @@ impl Sealer {
         self.pickle_tag(kind, pickle).check(tag)
     }
 
-    fn chunk_tag(&self, write_id: &[u8; WRITE_ID_SIZE], index: usize, last: bool, chunk: &[u8]) -> Tag {
+    fn chunk_tag(&self, write_id: &[u8; WRITE_ID_SIZE], index: usize, last: bool, record: &[u8], chunk: &[u8]) -> Tag {
         let mut tag = self.0.clone();
-        tag.update(&[2]);
+        tag.update(&[if record.is_empty() { 2 } else { 3 }]);
         tag.update(write_id);
         tag.update(&number(index));
         tag.update(&[last.into()]);
+        if !record.is_empty() {
+            tag.update(&number(record.len()));
+            tag.update(record);
+        }
         tag.update(chunk);
         tag
     }
@@ -149,6 +160,12 @@ impl Sealer {
         tag.update(pickle);
         tag
     }
+}
+
+/// What is behind a pickle, between it and its seal, if it is a record: a text in ASCII behind a mark.
+pub fn record(behind: &[u8]) -> Option<&[u8]> {
+    let text = behind.strip_prefix(RECORD_MARK)?;
+    text.iter().all(|byte| (b' '..=b'~').contains(byte)).then_some(text)
 }
 
 /// A pickle, and the tag of the seal after it if there is one. `data` must not be a pickle and nothing else, whose last bytes
@@ -210,12 +227,22 @@ mod tests {
 
     const ID: [u8; 16] = *b"an identity.....";
 
-    fn sealed(sealer: &Sealer, chunks: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    fn sealed(sealer: &Sealer, chunks: &[Vec<u8>], record: &[u8]) -> Vec<Vec<u8>> {
         let last = chunks.len() - 1;
         chunks
             .iter()
             .enumerate()
-            .map(|(index, chunk)| sealer.chunk(ID, index, index == last, chunk).to_vec())
+            .map(|(index, chunk)| {
+                sealer
+                    .chunk(
+                        ID,
+                        index,
+                        index == last,
+                        if index == last { record } else { b"" },
+                        chunk,
+                    )
+                    .to_vec()
+            })
             .collect()
     }
 
@@ -235,8 +262,8 @@ mod tests {
     fn what_was_sealed_is_accepted() {
         for sealer in sealers() {
             for chunks in [vec![vec![]], vec![vec![1; 100]], vec![vec![1; 100], vec![2], vec![3]]] {
-                let seals = sealed(&sealer, &chunks);
-                assert_eq!(sealer.check_chunks(&chunks, &seals), Ok(()));
+                let seals = sealed(&sealer, &chunks, b"");
+                assert_eq!(sealer.check_chunks(&chunks, &seals, b""), Ok(()));
             }
             for kind in [Kind::Value, Kind::Count] {
                 let data = with_trailer(&sealer, kind, b"I3\n.");
@@ -251,18 +278,18 @@ mod tests {
     fn chunks_are_bound_to_key_write_place_and_end() {
         let chunks: Vec<Vec<u8>> = vec![vec![1; 50], vec![2; 50], vec![3; 50]];
         for sealer in sealers() {
-            let seals = sealed(&sealer, &chunks);
+            let seals = sealed(&sealer, &chunks, b"");
             for kept in 0..3 {
-                assert!(sealer.check_chunks(&chunks[..kept], &seals[..kept]).is_err());
+                assert!(sealer.check_chunks(&chunks[..kept], &seals[..kept], b"").is_err());
             }
             let more = |list: &[Vec<u8>]| [list, &list[2..]].concat();
-            assert!(sealer.check_chunks(&more(&chunks), &more(&seals)).is_err());
+            assert!(sealer.check_chunks(&more(&chunks), &more(&seals), b"").is_err());
             let swapped = |list: &[Vec<u8>]| vec![list[1].clone(), list[0].clone(), list[2].clone()];
-            assert!(sealer.check_chunks(&swapped(&chunks), &swapped(&seals)).is_err());
+            assert!(sealer.check_chunks(&swapped(&chunks), &swapped(&seals), b"").is_err());
             let mut of_another_write = seals.clone();
-            of_another_write[1] = sealer.chunk(*b"another identity", 1, false, &chunks[1]).to_vec();
+            of_another_write[1] = sealer.chunk(*b"another identity", 1, false, b"", &chunks[1]).to_vec();
             assert_eq!(
-                sealer.check_chunks(&chunks, &of_another_write),
+                sealer.check_chunks(&chunks, &of_another_write, b""),
                 Err(Error::Seal("it is of another write"))
             );
             for other in [
@@ -270,14 +297,45 @@ mod tests {
                 seals_of(Some(b"0123456789abcdeg"), b"key"),
                 seals_of(None, b"kez"),
             ] {
-                assert_eq!(other.check_chunks(&chunks, &seals), Err(WRONG));
+                assert_eq!(other.check_chunks(&chunks, &seals, b""), Err(WRONG));
             }
         }
         assert!(
             sealers()[0]
-                .check_chunks(&chunks, &sealed(&sealers()[1], &chunks))
+                .check_chunks(&chunks, &sealed(&sealers()[1], &chunks, b""))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_record_is_bound_to_its_chunks() {
+        let chunks = vec![vec![1; 50], b"1;;;;abc".to_vec()];
+        for sealer in sealers() {
+            let seals = sealed(&sealer, &chunks, b"1;;;;abc");
+            assert_eq!(sealer.check_chunks(&chunks, &seals, b"1;;;;abc"), Ok(()));
+            for other in [b"1;;;;abd".as_slice(), b"1;;;;ab", b""] {
+                assert_eq!(sealer.check_chunks(&chunks, &seals, other), Err(WRONG));
+            }
+            // Nor can its bytes move into the chunk.
+            let seals = sealed(&sealer, &chunks, b"");
+            assert_eq!(sealer.check_chunks(&chunks, &seals, b"1;;;;abc"), Err(WRONG));
+            let none = vec![vec![1; 50], Vec::new()];
+            assert_eq!(sealer.check_chunks(&none, &seals, b"1;;;;abc"), Err(WRONG));
+        }
+    }
+
+    #[test]
+    fn a_record_is_a_text_behind_its_mark() {
+        assert_eq!(record(b"\0fr\x011;;;;abc"), Some(b"1;;;;abc".as_slice()));
+        for other in [
+            b"".as_slice(),
+            b"1;;;;abc",
+            b"\0fr\x02a",
+            b"\0fr\x01a\n",
+            b"\0fr\x01\xe9",
+        ] {
+            assert_eq!(record(other), None);
+        }
     }
 
     #[test]
@@ -293,16 +351,16 @@ mod tests {
     fn every_flipped_bit_is_noticed() {
         let chunks = vec![b"some".to_vec(), b"bytes".to_vec()];
         for sealer in sealers() {
-            let seals = sealed(&sealer, &chunks);
+            let seals = sealed(&sealer, &chunks, b"");
             for (of, at, bit) in (0..2).flat_map(|of| (0..49).flat_map(move |at| (0..8).map(move |bit| (of, at, bit))))
             {
                 let mut flipped = seals.clone();
                 flipped[of][at] ^= 1 << bit;
-                assert!(sealer.check_chunks(&chunks, &flipped).is_err());
+                assert!(sealer.check_chunks(&chunks, &flipped, b"").is_err());
                 if at < chunks[of].len() {
                     let mut flipped = chunks.clone();
                     flipped[of][at] ^= 1 << bit;
-                    assert!(sealer.check_chunks(&flipped, &seals).is_err());
+                    assert!(sealer.check_chunks(&flipped, &seals, b"").is_err());
                 }
             }
         }
@@ -324,7 +382,7 @@ mod tests {
                 if let Some(tag) = tag {
                     prop_assert!(sealer.check(Kind::Value, pickle, tag).is_err());
                 }
-                prop_assert!(sealer.check_chunks(&seals, &seals).is_err());
+                prop_assert!(sealer.check_chunks(&seals, &seals, b"").is_err());
             }
         }
     }

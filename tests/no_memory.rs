@@ -287,9 +287,9 @@ fn cipher_and_seals() {
     // A seal takes no memory at all.
     FAILS.set(Fails::All { after: 0 });
     let seals = Sealer::new(Some(&KEY), b"full key").map(|sealer| {
-        let chunk = sealer.chunk(IV, 0, true, &data);
+        let chunk = sealer.chunk(IV, 0, true, b"", &data);
         let trailer = sealer.trailer(Kind::Value, &data);
-        let checked = sealer.check_chunks(&[data.as_slice()], &[&chunk[..]]);
+        let checked = sealer.check_chunks(&[data.as_slice()], &[&chunk[..]], b"");
         let value = sealer.check(Kind::Value, &data, &trailer[4..]);
         (checked, value)
     });

@@ -240,10 +240,10 @@ fn seals_of_chunks() {
         let write_id = unhex(text(&vector["write_id"])).try_into().unwrap();
         let [chunks, seals] = ["chunks", "seals"].map(|name| texts(&vector[name]));
         for (index, (chunk, seal)) in chunks.iter().zip(&seals).enumerate() {
-            let made = sealer.chunk(write_id, index, index + 1 == chunks.len(), chunk);
+            let made = sealer.chunk(write_id, index, index + 1 == chunks.len(), b"", chunk);
             assert_eq!(hex(&made), hex(seal), "{vector}");
         }
-        assert_eq!(sealer.check_chunks(&chunks, &seals), Ok(()));
+        assert_eq!(sealer.check_chunks(&chunks, &seals, b""), Ok(()));
     }
 }
 
@@ -281,7 +281,7 @@ fn sealed_entries() {
                     .map(|entry| unhex(text(&entry["value"][part])))
                     .collect::<Vec<_>>()
             });
-            assert_eq!(sealer.check_chunks(&chunks, &seals), Ok(()), "{vector}");
+            assert_eq!(sealer.check_chunks(&chunks, &seals, b""), Ok(()), "{vector}");
         }
         let Some(aes_key) = aes_key else { continue };
         let encrypted = bytes(&main["value"]).unwrap();

@@ -4,22 +4,23 @@
 use fastblets::seal::{Kind, Sealer, split};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (Option<&[u8]>, &[u8], [u8; 16], Vec<&[u8]>, &[u8], u16, u8)| {
-    let (secret, full_key, write_id, chunks, data, at, with) = input;
+fuzz_target!(|input: (Option<&[u8]>, &[u8], [u8; 16], Vec<&[u8]>, &[u8], &[u8], u16, u8)| {
+    let (secret, full_key, write_id, chunks, record, data, at, with) = input;
+    let record_of = |last| if last { record } else { b"" };
     let sealer = Sealer::new(secret, full_key).expect("any secret makes a key");
 
     let last = chunks.len().wrapping_sub(1);
     let mut seals: Vec<Vec<u8>> = chunks
         .iter()
         .enumerate()
-        .map(|(index, chunk)| sealer.chunk(write_id, index, index == last, chunk).to_vec())
+        .map(|(index, chunk)| sealer.chunk(write_id, index, index == last, record_of(index == last), chunk).to_vec())
         .collect();
     let mut stored: Vec<Vec<u8>> = chunks.iter().map(|chunk| chunk.to_vec()).collect();
-    assert_eq!(sealer.check_chunks(&stored, &seals).is_ok(), !chunks.is_empty());
+    assert_eq!(sealer.check_chunks(&stored, &seals, record).is_ok(), !chunks.is_empty());
     let mut bytes = seals.iter_mut().chain(&mut stored).flatten();
     if let Some(byte) = bytes.nth(at.into()) {
         *byte ^= with;
-        assert_eq!(sealer.check_chunks(&stored, &seals).is_ok(), with == 0);
+        assert_eq!(sealer.check_chunks(&stored, &seals, record).is_ok(), with == 0);
     }
 
     let (pickle, tag) = split(data);

@@ -19,6 +19,7 @@ __all__ = [
     "count_walks",
     "decrypt",
     "decrypt_value",
+    "decrypt_value_and_record",
     "encrypt",
     "encrypt_value",
     "inspect_chunks",
@@ -32,7 +33,7 @@ __all__ = [
     "pickle_loads_all",
     "pickle_scan",
     "read_items",
-    "split_seal",
+    "split_value",
     "use_fast_paths",
 ]
 
@@ -107,13 +108,15 @@ def inspect_chunks(chunks: Sequence[bytes], compressed: bool | None, key: bytes 
 @final
 class Sealer:
     def __new__(cls, secret: bytes | None, full_key: bytes, /) -> Sealer: ...
-    def seal_chunk(self, write_id: bytes, index: int, last: bool, chunk: bytes, /) -> bytes: ...
-    def check_chunks(self, chunks: Sequence[bytes], seals: Sequence[bytes], /) -> None: ...
+    def seal_chunk(self, write_id: bytes, index: int, last: bool, chunk: bytes, record: bytes | None = None, /) -> bytes: ...
+    def check_chunks(self, chunks: Sequence[bytes], seals: Sequence[bytes], record: bytes | None = None, /) -> None: ...
     def seal_pickle(self, pickle: bytes, is_count: bool, /) -> bytes: ...
 
 def open_pickle(data: bytes, is_count: bool, sealer: Sealer | None, required: bool, /) -> bytes: ...
-def split_seal(data: bytes, /) -> tuple[bytes, bool]: ...
-def encrypt_value(value: object, key: bytes, iv: bytes, is_count: bool, sealer: Sealer | None, /) -> bytes: ...
+def split_value(data: bytes, /) -> tuple[bytes, bytes | None, bool]: ...
+def encrypt_value(
+    value: object, key: bytes, iv: bytes, is_count: bool, sealer: Sealer | None, record: bytes | None = None, /
+) -> bytes: ...
 def decrypt_value(
     stored: object,
     key: bytes,
@@ -123,6 +126,15 @@ def decrypt_value(
     loads: Callable[[bytes], Any] | None,
     /,
 ) -> Any: ...
+def decrypt_value_and_record(
+    stored: object,
+    key: bytes,
+    is_count: bool,
+    sealer: Sealer | None,
+    required: bool,
+    loads: Callable[[bytes], Any] | None,
+    /,
+) -> tuple[Any, bytes | None]: ...
 def read_items(
     chunks: Sequence[bytes],
     compressed: bool,

@@ -39,13 +39,13 @@ mod native {
     #[pymodule_export]
     use super::large::{ItemStream, LargeWriter, read_items};
     #[pymodule_export]
-    use super::seal::{Sealer, open_pickle, split_seal};
+    use super::seal::{Sealer, open_pickle, split_value};
     #[pymodule_export]
     use super::testing::{
         count_walks, pickle_dumps, pickle_dumps_all, pickle_loads, pickle_loads_all, pickle_scan, use_fast_paths,
     };
     #[pymodule_export]
-    use super::value::{decrypt_value, encrypt_value};
+    use super::value::{decrypt_value, decrypt_value_and_record, encrypt_value};
 
     #[pymodule_export]
     const AES_BLOCK_SIZE: usize = crate::cipher::BLOCK_SIZE;

@@ -27,8 +27,9 @@ impl Sealer {
         Ok(Self(seal::Sealer::new(secret, full_key)?))
     }
 
-    /// The seal of a chunk.
-    #[pyo3(signature = (write_id, index, last, chunk, /))]
+    /// The seal of a chunk, and of the record beside it if there is one.
+    #[pyo3(signature = (write_id, index, last, chunk, record=None, /))]
+    #[allow(clippy::too_many_arguments)]
     fn seal_chunk<'py>(
         &self,
         py: Python<'py>,
@@ -36,17 +37,28 @@ impl Sealer {
         index: usize,
         last: bool,
         chunk: PyBackedBytes,
+        record: Option<&[u8]>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let seal = detach_if_large(py, chunk.len(), || self.0.chunk(write_id, index, last, &chunk));
+        let seal = detach_if_large(py, chunk.len(), || {
+            self.0.chunk(write_id, index, last, record.unwrap_or_default(), &chunk)
+        });
         new_bytes(py, &seal)
     }
 
-    /// Checks all chunks of an entry with their seals.
-    #[pyo3(signature = (chunks, seals, /))]
-    fn check_chunks(&self, py: Python<'_>, chunks: &Bound<'_, PyAny>, seals: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// Checks all chunks of an entry with their seals, and the record beside the last one if there is one.
+    #[pyo3(signature = (chunks, seals, record=None, /))]
+    fn check_chunks(
+        &self,
+        py: Python<'_>,
+        chunks: &Bound<'_, PyAny>,
+        seals: &Bound<'_, PyAny>,
+        record: Option<&[u8]>,
+    ) -> PyResult<()> {
         let (chunks, seals) = (chunks_of(chunks)?, chunks_of(seals)?);
         let size = chunks.iter().map(|chunk| chunk.len()).sum();
-        Ok(detach_if_large(py, size, || self.0.check_chunks(&chunks, &seals))?)
+        Ok(detach_if_large(py, size, || {
+            self.0.check_chunks(&chunks, &seals, record.unwrap_or_default())
+        })?)
     }
 
     /// The pickle of a value, or of a count, with its seal behind it.
@@ -66,8 +78,8 @@ pub(super) fn kind(is_count: bool) -> Kind {
     if is_count { Kind::Count } else { Kind::Value }
 }
 
-/// The one pickle that was encrypted, as CPython writes it in protocol 0 or 4, without its seal. That is checked if there is a
-/// sealer, and must be there if it is required.
+/// The one pickle that was encrypted, as CPython writes it in protocol 0 or 4, without its record and its seal. That is checked if
+/// there is a sealer, and must be there if it is required.
 #[pyfunction]
 #[pyo3(signature = (data, is_count, sealer, required, /))]
 pub(super) fn open_pickle<'py>(
@@ -77,36 +89,62 @@ pub(super) fn open_pickle<'py>(
     sealer: Option<&Sealer>,
     required: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    new_bytes(py, opened(data, is_count, sealer, required)?)
+    new_bytes(py, opened(data, is_count, sealer, required)?.pickle)
 }
 
-/// What was encrypted, without the seal behind it, and whether there is one. Neither is checked.
+/// What was encrypted: the pickle, the record behind it if there is one, and whether there is a seal. None of it is checked.
 #[pyfunction]
 #[pyo3(signature = (data, /))]
-pub(super) fn split_seal<'py>(py: Python<'py>, data: &[u8]) -> PyResult<(Bound<'py, PyBytes>, bool)> {
-    let (pickle, tag) = split(data, &Scanner::as_written().scan(data));
-    Ok((new_bytes(py, pickle)?, tag.is_some()))
+pub(super) fn split_value<'py>(py: Python<'py>, data: &[u8]) -> PyResult<SplitValue<'py>> {
+    let end = Scanner::as_written().scan(data);
+    let (content, tag) = split(data, &end);
+    let (pickle, behind) = content.split_at(end.ok().flatten().unwrap_or(content.len()).min(content.len()));
+    let Some(record) = seal::record(behind) else {
+        return Ok((new_bytes(py, content)?, None, tag.is_some()));
+    };
+    Ok((new_bytes(py, pickle)?, Some(new_bytes(py, record)?), tag.is_some()))
+}
+
+type SplitValue<'py> = (Bound<'py, PyBytes>, Option<Bound<'py, PyBytes>>, bool);
+
+/// What was encrypted, without its seal.
+pub(super) struct Opened<'a> {
+    pub(super) pickle: &'a [u8],
+    pub(super) record: Option<&'a [u8]>,
 }
 
 /// As [`open_pickle`].
-pub(super) fn opened<'a>(data: &'a [u8], is_count: bool, sealer: Option<&Sealer>, required: bool) -> Result<&'a [u8]> {
+pub(super) fn opened<'a>(
+    data: &'a [u8],
+    is_count: bool,
+    sealer: Option<&Sealer>,
+    required: bool,
+) -> Result<Opened<'a>> {
     // Garbage, such as a wrong key makes, may well begin with a pickle; and a pickle that claims to be longer than it is
     // must not get to the unpickler, which would make room for it.
     let end = Scanner::as_written().scan(data);
-    let (pickle, tag) = split(data, &end);
+    let (content, tag) = split(data, &end);
     match (sealer, tag) {
-        (Some(sealer), Some(tag)) => sealer.0.check(kind(is_count), pickle, tag)?,
+        (Some(sealer), Some(tag)) => sealer.0.check(kind(is_count), content, tag)?,
         (_, None) if required => return Err(NO_SEAL),
         _ => {}
     }
     match end? {
-        Some(size) if size == pickle.len() => Ok(pickle),
+        // The seal's bytes may belong to a pickle that has no seal.
+        Some(size) if size <= content.len() => {
+            let (pickle, behind) = content.split_at(size);
+            let record = seal::record(behind);
+            if record.is_none() && !behind.is_empty() {
+                return Err(NOT_ONE_PICKLE.moved_by(size as u64));
+            }
+            Ok(Opened { pickle, record })
+        }
         Some(size) => Err(NOT_ONE_PICKLE.moved_by(size as u64)),
-        None => Err(cut_off(pickle.len())),
+        None => Err(cut_off(content.len())),
     }
 }
 
-/// The pickle and its seal's tag. A pickle of protocol 4 may hold any bytes, so that its own last bytes may look like a seal.
+/// The pickle with its record, and its seal's tag. A pickle of protocol 4 may hold any bytes, so that its own last bytes may look like a seal.
 fn split<'a>(data: &'a [u8], end: &Result<Option<usize>>) -> (&'a [u8], Option<&'a [u8]>) {
     match end {
         Ok(Some(size)) if *size == data.len() => (data, None),
