@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,3 +142,8 @@ def stored_bytes(cache: BaseCache) -> dict[str, bytes]:
     if not isinstance(real, LocMemCache):
         raise TypeError(f"{type(real).__name__} can't list its entries")
     return dict(vars(real)["_cache"])
+
+
+def without_marks(stored: dict[str, bytes]) -> dict[str, bytes]:
+    """What a LocMem cache holds without the tokens that deleting leaves."""
+    return {key: value for key, value in stored.items() if not re.search(rb"\x8c\x18[0-9a-f]{24}\x94\.$", value)}

@@ -45,7 +45,8 @@ def test_what_is_encoded_is_decoded(mode: dict[str, Any], items: list[Any], seal
     last = entry.encode_last_chunk(writer.last_chunk(), len(full), b"w" * 16)
     stored += [last] if last else []
     assert all(len(chunk) == (2 if seal else 1) for chunk in stored)
-    chunks, is_checked = entry.decode_chunks(stored)
+    chunks, record, is_checked = entry.decode_chunks(stored)
+    assert record == b""
     assert is_checked == (bool(seal) or mode["compress_large_data"])
     assert list(entry.read_items(chunks)) == items
 
@@ -83,7 +84,7 @@ def test_the_keys_of_an_entry() -> None:
     ],
 )
 def test_the_sizes_of_chunks(index: int, count: int, sealed: bool, allowed: range) -> None:
-    assert get_chunk_sizes(index, count, sealed=sealed) == allowed
+    assert get_chunk_sizes(index, count, may_be_empty=sealed) == allowed
 
 
 def test_a_full_chunk() -> None:

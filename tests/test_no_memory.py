@@ -90,7 +90,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "encrypt": lambda: _native.encrypt(PICKLES, KEY, IV),
     "encrypt in pieces": lambda: _native.Encryptor(KEY, IV).update(PICKLES),
     "decrypt in pieces": lambda: _native.Decryptor(KEY, IV).update(PICKLES),
-    "open": lambda: _native.split_seal(_native.open_pickle(pickle.dumps(1, 0), False, None, False)),
+    "open": lambda: _native.split_value(_native.open_pickle(pickle.dumps(1, 0), False, None, False)),
     "key": lambda: _native.make_full_key("example.com", LONG_KEY[:3], None, None),
     "encrypted key": lambda: _native.make_full_key("example.com", LONG_KEY[:3], KEY, None),
     "key with a surrogate": lambda: _native.make_full_key("example.com", LONG_KEY[3], None, None),

@@ -29,7 +29,6 @@ impl Sealer {
 
     /// The seal of a chunk, and of the record beside it if there is one.
     #[pyo3(signature = (write_id, index, last, chunk, record=None, /))]
-    #[allow(clippy::too_many_arguments)]
     fn seal_chunk<'py>(
         &self,
         py: Python<'py>,

@@ -15,14 +15,14 @@ from fastblets.cache.keys import (
 )
 from fastblets.cache.keys import make_full_key
 from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
+from fastblets.cache.opening import open_entry
 from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Unset
-from fastblets.cache.storage import open_entry
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from fastblets.cache.options import Expiration
+    from fastblets.cache.options import Expiration, Tag
     from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
 
@@ -63,6 +63,7 @@ def cache_memoize(
     lock: CacheLock | None = None,
     seal: Seal | None = None,
     cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> _T:
     """Return a value from the cache, or compute and store it.
 
@@ -87,12 +88,17 @@ def cache_memoize(
         seal: Whether the entry is sealed: False, True, or ``"require"`` for an entry without a valid seal to be a miss.
             Default: ``FASTBLETS_SEAL``. Small values that are not encrypted have no seal.
         cache: The alias in ``CACHES`` of the cache to use. Default: the default cache. A lock has a cache of its own.
+        tags: By what the entry can be invalidated, with :func:`~fastblets.cache.tags.invalidate_tags`: a list or tuple
+            of at most 16 tags, each a string, or a list or tuple of strings. A value whose computation began before
+            that, or before :func:`~fastblets.cache.values.cache_delete`, is not kept. An entry that was stored without
+            these tags is missing.
 
     Raises:
         django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
         django.core.exceptions.ImproperlyConfigured: A seal is required of a small value that is not encrypted, or a
             setting has a value that makes no sense.
         TypeError: An argument is of a wrong type, or ``lookup_callable`` is asynchronous.
+        ValueError: There are more than 16 tags.
         Exception: What ``lookup_callable``, or a function given as ``expiration``, raised.
     """
     if use_generator:
@@ -102,7 +108,7 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags)
 
     if storage is None:
         return compute(lookup_callable)
@@ -111,7 +117,7 @@ def cache_memoize(
         if storage.options.seal:
             storage.entry.refuse_unsealable()
 
-        if lock is None and not storage.options.older_keys and not force_overwrite:
+        if lock is None and not storage.options.older_keys and not force_overwrite and not tags:
             return memoize_small(storage, lookup_callable)
 
     call = Memoize(storage, LARGE if large_data else SMALL, lock, force_overwrite)
@@ -137,6 +143,7 @@ def cache_memoize_iter(
     lock: CacheLock | None = None,
     seal: Seal | None = None,
     cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
@@ -158,7 +165,7 @@ def cache_memoize_iter(
         Exception: What the callable or the iterable raised, after the items before it, or what a function given as
             ``expiration`` raised, after all items.
     """
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache)
+    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags)
 
     if storage is None:
         yield from _iterate(items_or_callable)

@@ -8,18 +8,19 @@ occur. An error that means that the cache can't be reached ends the batch: it is
 from __future__ import annotations
 
 import logging
-from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from django.core.cache.backends.memcached import BaseMemcachedCache
 
-from fastblets.cache.entry import COUNT, VALUE, is_full, parse_count
+from fastblets.cache.entry import COUNT, VALUE, get_record, is_full, parse_count
 from fastblets.cache.errors import CacheRefusedError, ForeignValueError, MissingChunkError, UnreachableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
-from fastblets.cache.kinds import unwrap
+from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
-from fastblets.cache.storage import FETCH_SIZE
+from fastblets.cache.stamped import StampedStorage, find_outdated, make_token, stamp
+from fastblets.cache.state import FENCE_SECONDS
+from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, cut, fetch
 from fastblets.cache.transactions import is_pending, pending
 
 if TYPE_CHECKING:
@@ -37,14 +38,8 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 #: How many chunks of one entry are deleted: 4 GB. The count comes from the cache and may be any number.
 _MOST_CHUNKS: Final = 4096
 
-
-class _Unreadable(Enum):
-    """The type of the sentinel for what the client can't unpickle."""
-
-    UNREADABLE = "UNREADABLE"
-
-
-_UNREADABLE: Final = _Unreadable.UNREADABLE
+#: How often a mark is stored that is not there afterwards.
+_MOST_TRIES: Final = 3
 
 
 def load_batch(storages: Sequence[Storage], *, large: bool) -> dict[int, Any]:
@@ -90,7 +85,8 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
         return False
 
     for each in (storage, *storage.get_older()):
-        head = _fetch(each, [each.entry.full_key]).get(each.entry.full_key, UNSET)
+        found = _fetch(each, each.head_keys)
+        head = found.get(each.entry.full_key, UNSET)
 
         if head is UNSET:
             continue
@@ -98,6 +94,9 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
         kind = COUNT if large else VALUE
 
         try:
+            if isinstance(each, StampedStorage):
+                return head is not UNREADABLE and _contains_stamped(each, found, large)
+
             value = _open(each, head, kind)
         except Exception as e:
             # It has been logged. An unreadable entry is newer than those under an older key.
@@ -146,6 +145,10 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
             delete_batch(dropped, large=None)
 
         _prepare(kept, values, large)
+        stamped = {index: storage for index, storage in kept.items() if isinstance(storage, StampedStorage)}
+
+        if stamped:
+            stamp(list(stamped.values()))
     except Exception as e:
         log_failure(logger, e, 'Error removing what is stored in cache for key "%s": %s', storages[0].entry.full_key, e)
 
@@ -170,6 +173,9 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
 
             for index in group:
                 is_stored[index] = storages[index].entry.full_key not in refused
+
+        for index in _confirm({index: storage for index, storage in stamped.items() if is_stored[index]}, large):
+            is_stored[index] = False
     except UnreachableError:
         # It has been logged.
         pass
@@ -221,6 +227,28 @@ def add(storage: Storage, value: object) -> bool:
     )
 
 
+def mark_deleted(storages: Sequence[Storage]) -> None:
+    """Let no call keep in these entries what it began to compute before.
+
+    To be called before the entries are deleted. It holds for calls that have tags.
+
+    Raises:
+        CacheRefusedError: The cache did not store the marks.
+        Exception: The cache failed.
+    """
+    marks = {}
+
+    for storage in storages:
+        token = make_token()
+
+        # A process that doesn't know the newest encryption key yet looks under an older one.
+        for each in (storage, *storage.get_older()):
+            marks[each.entry.make_fence_key()] = token
+
+    if marks:
+        set_marks(storages[0].options.get_cache(), marks, FENCE_SECONDS)
+
+
 def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[bool]:
     """Remove entries with their chunks, and their copies under older encryption keys.
 
@@ -245,7 +273,7 @@ def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[boo
     found = _fetch(storages[0], [storage.entry.full_key for _, storage in copies])
 
     for step in (older, newest):
-        delete_keys(storages[0], [storage.entry.full_key for _, storage in step])
+        delete_keys(storages[0], [key for _, storage in step for key in _get_main_keys(storage, large)])
 
     if large is not False:
         heads: dict[int, tuple[Storage, Any]] = {}
@@ -253,7 +281,7 @@ def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[boo
         for number, (_, storage) in enumerate(copies):
             head = found.get(storage.entry.full_key, UNSET)
 
-            if head is not UNSET and head is not _UNREADABLE:
+            if head is not UNSET and head is not UNREADABLE:
                 heads[number] = (storage, _decode_quietly(storage, head))
 
         counts = _parse_counts(heads) if large else _find_counts(heads)
@@ -271,6 +299,41 @@ def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[boo
     return [index in was_there for index in range(len(storages))]
 
 
+def set_marks(cache: BaseCache, marks: dict[str, str], timeout: int | None) -> None:
+    """Store tokens that make entries invalid, and make sure that they are stored.
+
+    Args:
+        cache: The cache.
+        marks: The tokens by their full keys.
+        timeout: For how many seconds, None for ever.
+
+    Raises:
+        CacheRefusedError: The cache did not store one.
+        Exception: The cache failed.
+    """
+    for part in cut(marks):
+        group = {key: marks[key] for key in part}
+
+        for _ in range(_MOST_TRIES):
+            try:
+                refused: Any = cache.set_many(group, timeout=timeout)
+
+                if not refused and not tells_refusals(cache):
+                    found = cache.get_many(part)
+                    # Another process may set a mark at the same time, so that a wrong one proves nothing at first.
+                    refused = [key for key in part if found.get(key) != marks[key]]
+            except Exception as e:
+                raise as_cache_error(e) from None
+
+            if not refused:
+                break
+        else:
+            raise CacheRefusedError(
+                f"The cache did not store {len(refused)} of {len(part)} marks, such as {refused[0]!r}. Is one of its "
+                f"servers down? Invalidate again once it is back: old entries may be in it."
+            )
+
+
 def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
     """Delete full keys from an entry's cache.
 
@@ -278,7 +341,7 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
         CacheRefusedError: The cache did not delete a key.
         Exception: The cache failed.
     """
-    for part in _cut(keys):
+    for part in cut(keys):
         try:
             cache = storage.options.get_cache()
 
@@ -299,8 +362,31 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
             )
 
 
+def _get_main_keys(storage: Storage, large: bool | None) -> Iterator[str]:
+    yield storage.entry.full_key
+
+    if storage.entry.encryption_key is None and not large:
+        yield storage.entry.make_state_key()
+
+
+def _contains_stamped(storage: StampedStorage, found: dict[str, Any], large: bool | None) -> bool:
+    if large is not False:
+        count = storage.open_head(found, COUNT)
+        heads: dict[int, tuple[Storage, Any]] = {0: (storage, count)}
+        # An empty iterable has a chunk, too, for its record.
+        index = _find_counts(heads).get(0, 0) - 1
+
+        if index >= 0:
+            (key,) = storage.entry.chunk_keys(index, index + 1)
+            last: Any = _fetch(storage, [key]).get(key)
+
+            return _is_chunk(last) and storage.accepts(get_record([last]))
+
+    return large is not True and storage.open_head(found, VALUE) is not UNSET
+
+
 def _is_pending(storage: Storage) -> bool:
-    return bool(pending) and is_pending(storage.options.alias, storage.entry.full_key)
+    return bool(pending) and is_pending(storage.options.alias, storage.depends_on)
 
 
 def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, Any], list[int]]:
@@ -310,21 +396,21 @@ def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, An
     absent = []
 
     try:
-        found = _fetch(first, [storage.entry.full_key for storage in storages.values()])
+        found = _fetch(first, [key for storage in storages.values() for key in storage.head_keys])
     except Exception as e:
         raise _log_fetch(first, e) from None
 
     for index, storage in storages.items():
-        stored = found.get(storage.entry.full_key, UNSET)
-        value: Any = UNSET
-
-        if stored is UNSET:
+        if storage.entry.full_key not in found:
             logger.debug('Cache miss for key "%s"', storage.entry.full_key)
             absent.append(index)
             continue
 
+        value: Any = UNSET
+
         try:
-            value = _open(storage, stored, COUNT if large else VALUE)
+            if found[storage.entry.full_key] is not UNREADABLE:
+                value = storage.open_head(found, COUNT if large else VALUE)
         except Exception as e:
             # It has been logged.
             let_pass(e)
@@ -341,6 +427,37 @@ def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, An
         raise _log_fetch(first, e) from None
 
     return {index: value for index, (_, value) in heads.items() if index not in counts}, absent
+
+
+def _confirm(storages: dict[int, StampedStorage], large: bool) -> Iterator[int]:
+    """Store the records that lie beside their values, and look at the stamps once more.
+
+    Returns:
+        The indices of those entries that are not valid any more. They are removed.
+
+    Raises:
+        Exception: The cache failed.
+    """
+    if not storages:
+        return
+
+    records: dict[int | None, dict[str, object]] = {}
+
+    if not large:
+        for storage in storages.values():
+            records.setdefault(storage.get_state_timeout(), {}).update(storage.state)
+
+    refused = set()
+
+    for timeout, group in records.items():
+        refused |= _set_many(next(iter(storages.values())), group, timeout) if group else set()
+
+    outdated = find_outdated(list(storages.values()))
+
+    for index, storage in storages.items():
+        if storage in outdated or not refused.isdisjoint(storage.state):
+            storage.discard()
+            yield index
 
 
 class _Chunks:
@@ -393,7 +510,7 @@ def _load_chunks(heads: dict[int, tuple[Storage, Any]]) -> dict[int, Any]:
         again: list[tuple[int, _Chunks]] = []
 
         for index, chunks, keys in parts:
-            missing = [key for key in keys if found.get(key, _UNREADABLE) is _UNREADABLE]
+            missing = [key for key in keys if found.get(key, UNREADABLE) is UNREADABLE]
 
             if missing:
                 logger.debug("Cache miss for key(s): %s.", ", ".join(missing))
@@ -408,7 +525,9 @@ def _load_chunks(heads: dict[int, tuple[Storage, Any]]) -> dict[int, Any]:
 
             try:
                 items = chunks.storage.open_items(chunks.text, chunks.stored)
-                values[index] = chunks.storage.take_only_item(items)
+
+                if items is not UNSET:
+                    values[index] = chunks.storage.take_only_item(items)
             except UnreachableError:
                 raise
             except Exception as e:
@@ -461,7 +580,7 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
         storage.store_chunks(index, part, write_id)
         index += len(part)
 
-    stored = entry.encode_last_chunk(last, index, write_id)
+    stored = storage.encode_last_chunk(last, index, write_id)
 
     if stored is None:
         return str(index)
@@ -521,41 +640,16 @@ def _set_many(storage: Storage, stored: dict[str, object], timeout: int | None) 
     return refused
 
 
-def _fetch(storage: Storage, keys: Sequence[str]) -> dict[str, Any]:
+def _fetch(storage: Storage, keys: Iterable[str]) -> dict[str, Any]:
     """Return what is stored under full keys, UNREADABLE where the client can't unpickle it.
 
     Raises:
         Exception: The cache failed.
     """
     try:
-        cache = storage.options.get_cache()
-
-        try:
-            return cache.get_many(keys)
-        except Exception as e:
-            if is_unreachable(e):
-                raise
-
-            let_pass(e)
-
-        # The error doesn't tell which of them it was.
-        found = {key: _fetch_one(cache, key) for key in dict.fromkeys(keys)}
+        return fetch(storage.options.get_cache(), keys)
     except Exception as e:
         raise as_cache_error(e) from None
-
-    return {key: stored for key, stored in found.items() if stored is not UNSET}
-
-
-def _fetch_one(cache: BaseCache, key: str) -> Any:
-    try:
-        return cache.get(key, UNSET)
-    except Exception as e:
-        if is_unreachable(e):
-            raise
-
-        log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
-
-        return _UNREADABLE
 
 
 def _log_fetch(storage: Storage, error: Exception) -> Exception:
@@ -566,7 +660,7 @@ def _log_fetch(storage: Storage, error: Exception) -> Exception:
 
 def _open(storage: Storage, stored: object, kind: Any) -> Any:
     # It has been logged.
-    return UNSET if stored is _UNREADABLE else storage.open(stored, kind, storage.options.get_cache())
+    return UNSET if stored is UNREADABLE else storage.open(stored, kind, storage.options.get_cache())
 
 
 def _decode_quietly(storage: Storage, stored: object) -> object:
@@ -603,19 +697,10 @@ def _find_counts(heads: dict[int, tuple[Storage, Any]]) -> dict[int, int]:
     """
     counts = _parse_counts(heads)
     first_keys = {index: heads[index][0].entry.chunk_keys(0, 1)[0] for index in counts}
-    found: dict[str, Any] = {}
-
-    for keys in _cut(first_keys.values()):
-        found.update(_fetch(heads[next(iter(counts))][0], keys))
+    found = _fetch(heads[next(iter(counts))][0], first_keys.values()) if counts else {}
 
     return {index: count for index, count in counts.items() if _is_chunk(found.get(first_keys[index]))}
 
 
-def _is_chunk(stored: object) -> bool:
+def _is_chunk(stored: Any) -> bool:
     return isinstance(stored, (list, tuple)) and bool(stored) and isinstance(stored[0], bytes)
-
-
-def _cut(keys: Iterable[str]) -> Iterator[list[str]]:
-    unique = list(dict.fromkeys(keys))
-
-    return (unique[start : start + FETCH_SIZE] for start in range(0, len(unique), FETCH_SIZE))

@@ -79,11 +79,20 @@ class Entry:
         Args:
             max_key_bytes: The most bytes that it may have in the lock's cache, None if that doesn't count them.
         """
-        key = self._key
-        # Joined, since formatting may make other characters of a subclass of str than it holds.
-        lock_key = "".join(("_lock_:", key)) if isinstance(key, str) else ("_lock_", *key)
+        return self._make_side_key("_lock_", max_key_bytes)
 
-        return _native.make_full_key(self._options.prefix, lock_key, self.encryption_key, max_key_bytes)
+    def make_state_key(self) -> str:
+        """Return the full key of the record of a small entry that is not encrypted."""
+        return self._make_side_key("_state_", self._options.max_key_bytes)
+
+    def make_fence_key(self) -> str:
+        """Return the full key of the mark that says that this entry was deleted."""
+        return self._make_side_key("_fence_", self._options.max_key_bytes)
+
+    def _make_side_key(self, name: str, max_key_bytes: int | None) -> str:
+        return _native.make_full_key(
+            self._options.prefix, prefix_key(name, self._key), self.encryption_key, max_key_bytes
+        )
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
         """Return the full keys of the chunks from the index ``start`` up to but without ``end``."""
@@ -118,13 +127,14 @@ class Entry:
                 "use_encryption=True or large_data=True, or seal=False to do without a seal here."
             )
 
-    def encode(self, value: object, kind: Kind, iv: bytes) -> bytes:
+    def encode(self, value: object, kind: Kind, iv: bytes, record: bytes | None = None) -> bytes:
         """Return the stored form of a value or count of an encrypted entry. Any other entry stores the object itself.
 
         Args:
             value: The value, or the count as text.
             kind: Which of the two it is.
             iv: An initialization vector of 16 random bytes.
+            record: The record of the value, if it has one.
 
         Raises:
             _native.CodecError: The AES key has a wrong length.
@@ -132,7 +142,7 @@ class Entry:
         """
         assert self.encryption_key is not None
 
-        return _native.encrypt_value(value, self.encryption_key, iv, kind is COUNT, self.sealer)
+        return _native.encrypt_value(value, self.encryption_key, iv, kind is COUNT, self.sealer, record)
 
     def decode(self, stored: object, kind: Kind) -> Any:
         """Return the value or count that :meth:`encode` made ``stored`` of.
@@ -146,6 +156,19 @@ class Entry:
 
         return _native.decrypt_value(
             stored, self.encryption_key, kind is COUNT, self.sealer, options.seal == "require", options.loads
+        )
+
+    def decode_with_record(self, stored: object) -> tuple[Any, bytes | None]:
+        """Return the value that :meth:`encode` made ``stored`` of, and its record if it has one.
+
+        Raises:
+            Exception: As for :meth:`decode`.
+        """
+        assert self.encryption_key is not None
+        options = self._options
+
+        return _native.decrypt_value_and_record(
+            stored, self.encryption_key, False, self.sealer, options.seal == "require", options.loads
         )
 
     def peek(self, stored: object) -> Any:
@@ -172,38 +195,68 @@ class Entry:
         """
         return _native.LargeWriter(self._options.compress, self.encryption_key, iv)
 
-    def encode_chunk(self, chunk: bytes, index: int, write_id: bytes, *, last: bool) -> list[bytes]:
+    def encode_chunk(
+        self, chunk: bytes, index: int, write_id: bytes, *, last: bool, record: bytes | None = None
+    ) -> list[bytes]:
         """Return the stored form of a chunk: a list, which no backend takes for text, with the seal if there is one.
+
+        Djblets reads the first element only. The record is the third one; without a seal an empty one stands before it.
 
         Args:
             chunk: The chunk.
             index: Its number, from 0 on.
             write_id: 16 random bytes that the chunks of one write share. Not used without seals.
             last: Whether it is the last chunk.
+            record: The stored form of the entry's record, from :meth:`encode_record`. The last chunk alone has one.
         """
-        if self.sealer is None:
-            return [chunk]
+        seal = None if self.sealer is None else self.sealer.seal_chunk(write_id, index, last, chunk, record)
 
-        return [chunk, self.sealer.seal_chunk(write_id, index, last, chunk)]
+        if record:
+            return [chunk, seal or b"", record]
 
-    def encode_last_chunk(self, chunk: bytes | None, index: int, write_id: bytes) -> list[bytes] | None:
+        return [chunk] if seal is None else [chunk, seal]
+
+    def encode_last_chunk(
+        self, chunk: bytes | None, index: int, write_id: bytes, record: bytes | None = None
+    ) -> list[bytes] | None:
         """Return the stored form of the last chunk; None if nothing is to be stored.
 
-        An empty entry has no chunk, unless it is sealed: without chunks only the count would remain, and that may be
-        unsealed.
+        An empty entry has no chunk, unless it is sealed or has a record: without chunks only the count would remain,
+        and that may be unsealed, and has no place for a record.
         """
         if chunk is None:
-            if self.sealer is None:
+            if self.sealer is None and not record:
                 return None
 
             chunk = b""
 
-        return self.encode_chunk(chunk, index, write_id, last=True)
+        return self.encode_chunk(chunk, index, write_id, last=True, record=record)
 
-    def decode_chunks(self, stored: Sequence[Sequence[bytes]]) -> tuple[list[bytes], bool]:
-        """Return the chunks without their seals, and whether the stream can tell by itself that it is whole.
+    def encode_record(self, record: bytes, iv: bytes) -> bytes:
+        """Return the stored form of the record beside the last chunk: encrypted if the chunks are.
 
-        A compressed stream has a checksum, and sealed chunks are known to be of one write.
+        Args:
+            record: The record.
+            iv: An initialization vector of 16 random bytes, of its own. Not used if the entry is not encrypted.
+
+        Raises:
+            _native.CodecError: The AES key has a wrong length.
+        """
+        return record if self.encryption_key is None else _native.encrypt(record, self.encryption_key, iv)
+
+    def decode_record(self, stored: bytes) -> bytes:
+        """Return the record of which that is the stored form: something else if it was damaged.
+
+        Raises:
+            _native.CodecError: It can't be decrypted.
+        """
+        return stored if self.encryption_key is None else _native.decrypt(stored, self.encryption_key)
+
+    def decode_chunks(self, stored: Sequence[Sequence[bytes]]) -> tuple[list[bytes], bytes, bool]:
+        """Return the chunks, the record, and whether the stream can tell by itself that it is whole.
+
+        A compressed stream has a checksum, and sealed chunks are known to be of one write. The record is in its stored
+        form, empty if there is none.
 
         Args:
             stored: All stored chunks of the entry, in order.
@@ -213,20 +266,22 @@ class Entry:
             _native.CodecError: A seal is missing or not valid.
         """
         chunks = [chunk[0] for chunk in stored]
-        seals = [chunk[1] for chunk in stored if len(chunk) > 1]
+        # An empty one stands before a record, where there is no seal.
+        seals = [chunk[1] for chunk in stored if len(chunk) > 1 and chunk[1] != b""]
+        record = get_record(stored)
         options = self._options
 
         if self.sealer is not None and must_have_seals(options.seal, chunks, seals):
-            self.sealer.check_chunks(chunks, seals)
+            self.sealer.check_chunks(chunks, seals, record)
 
-            return chunks, True
+            return chunks, record, True
 
         # An uncompressed stream has no checksum. Cut between two items it would look whole.
         for index, chunk in enumerate(chunks):
-            if len(chunk) not in get_chunk_sizes(index, len(chunks), sealed=bool(seals)):
+            if len(chunk) not in get_chunk_sizes(index, len(chunks), may_be_empty=bool(seals or record)):
                 raise ValueError("its chunks are not of the size in which they are stored")
 
-        return chunks, options.compress
+        return chunks, record, options.compress
 
     def read_items(self, chunks: list[bytes]) -> Iterator[Any]:
         """Return an iterator over the items of a stream that is known to be whole.
@@ -245,21 +300,43 @@ def is_full(chunk: bytes) -> bool:
     return len(chunk) == _native.CACHE_CHUNK_SIZE
 
 
-def get_chunk_sizes(index: int, count: int, *, sealed: bool) -> range:
+def prefix_key(name: str, key: str | Sequence[str]) -> str | Sequence[str]:
+    """Return the base key of something that belongs to a base key, or to a tag.
+
+    Args:
+        name: What belongs to it, between underscores. String keys must not begin so.
+        key: The base key.
+    """
+    # Joined, since formatting may make other characters of a subclass of str than it holds.
+    return "".join((name, ":", key)) if isinstance(key, str) else (name, *key)
+
+
+def get_record(stored: Sequence[Sequence[bytes]]) -> bytes:
+    """Return the stored form of the record beside the last chunk, empty if there is none.
+
+    Args:
+        stored: All stored chunks of the entry, in order.
+    """
+    record = stored[-1][2] if stored and len(stored[-1]) > 2 else b""
+
+    return record if isinstance(record, bytes) else b""
+
+
+def get_chunk_sizes(index: int, count: int, *, may_be_empty: bool) -> range:
     """Return the sizes in bytes that a stored chunk can have.
 
     Args:
         index: The chunk's number, from 0 on.
         count: The number of the entry's chunks.
-        sealed: Whether chunks are stored with seals.
+        may_be_empty: Whether chunks are stored with seals, or the last one with a record.
     """
     full = _native.CACHE_CHUNK_SIZE
 
     if index < count - 1:
         return range(full, full + 1)
 
-    # An empty entry that is sealed has one empty chunk.
-    return range(0 if sealed and count == 1 else 1, full + 1)
+    # An empty entry that is sealed, or has a record, has one empty chunk.
+    return range(0 if may_be_empty and count == 1 else 1, full + 1)
 
 
 def must_have_seals(seal: Seal, chunks: Sequence[bytes], seals: Sequence[bytes]) -> bool:

@@ -21,5 +21,9 @@ class CacheRefusedError(Exception):
     """The cache did not store or delete something, and its client doesn't say why: a server may be down."""
 
 
+class UnstampedError(Exception):
+    """An entry with tags can't be stored: it is not known on what it depends."""
+
+
 class SiteUnavailableError(OperationalError):
     """The domain that full cache keys begin with can't be looked up, so that no key can be made."""

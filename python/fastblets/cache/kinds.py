@@ -55,6 +55,19 @@ def _find_owner(cache: Any) -> BaseCache | None:
     return owner if isinstance(owner, BaseCache) else None
 
 
+def tells_refusals(cache: Any) -> bool:
+    """Return whether ``set_many()`` of a cache raises an error or returns the keys for what it could not store.
+
+    Clients can be told to swallow errors, or not to wait for answers. Of other backends than Django's nobody knows.
+    """
+    backend = unwrap(cache)
+    options = getattr(backend, "_options", None) or {}
+
+    return type(backend).__module__.startswith("django.core.cache.backends.") and not (
+        isinstance(options, dict) and (options.get("default_noreply") or options.get("ignore_exc"))
+    )
+
+
 def get_max_key_bytes(cache: Any) -> int | None:
     """Return the most bytes that a full key may have in a cache, None if the cache doesn't count bytes.
 

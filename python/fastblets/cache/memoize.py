@@ -178,6 +178,8 @@ class Memoize:
             for older in self.storage.get_older():
                 self._discard(older)
 
+            self._stamp()
+
             return UNSET
 
         value = self._look()
@@ -202,6 +204,7 @@ class Memoize:
 
         if value is UNSET:
             log_miss(self.storage)
+            self._stamp()
 
         return value
 
@@ -363,6 +366,7 @@ class Memoize:
             if value is not UNSET:
                 # Otherwise the older entry would be served again once the new one is removed.
                 self._discard(older)
+                self.storage.stamp_as(older)
 
                 return self.keep(value)
 
@@ -370,6 +374,14 @@ class Memoize:
                 break
 
         return UNSET
+
+    def _stamp(self) -> None:
+        if not self._is_cut_off:
+            try:
+                self.storage.stamp()
+            except Exception as e:
+                # It has been logged. Nothing is kept then.
+                self._note(e)
 
     def _discard(self, storage: Storage) -> None:
         if not self._is_cut_off and not storage.discard():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import Enum
 from numbers import Number
@@ -18,7 +19,7 @@ from fastblets.cache.seals import resolve_seal
 from fastblets.cache.shortcuts import get_cache, get_named_cache, get_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any, Final, TypeAlias
 
     from django.core.cache.backends.base import BaseCache
@@ -41,6 +42,10 @@ UNSET: Final = Unset.UNSET
 
 #: For how long an entry is kept: a number of seconds, a ``timedelta``, or None for ever.
 Expiration: TypeAlias = int | timedelta | None
+
+
+#: What entries can be invalidated by: a name, given as a cache key is.
+Tag: TypeAlias = str | Sequence[str]
 
 
 def _never_keep(_: object) -> int:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from django.core.cache.backends.memcached import PyMemcacheCache
 
 from fastblets import _native
-from fastblets.cache.entry import COUNT, VALUE, Entry, is_full, parse_count
-from fastblets.cache.errors import MissingChunkError, SiteUnavailableError
+from fastblets.cache.entry import COUNT, VALUE, is_full, parse_count
+from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
-from fastblets.cache.options import UNSET, Options
-from fastblets.cache.transactions import is_pending, pending
+from fastblets.cache.options import UNSET
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any, Final
 
     from django.core.cache.backends.base import BaseCache
 
-    from fastblets.cache.entry import Kind
-    from fastblets.cache.options import Expiration, Unset
-    from fastblets.cache.seals import Seal
+    from fastblets.cache.entry import Entry, Kind
+    from fastblets.cache.options import Options, Unset
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
@@ -34,6 +33,15 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 
 #: How many chunks are fetched at a time. Their count comes from the cache and may be any number.
 FETCH_SIZE: Final = 64
+
+
+class Unreadable(Enum):
+    """The type of the sentinel for what the client can't unpickle."""
+
+    UNREADABLE = "UNREADABLE"
+
+
+UNREADABLE: Final = Unreadable.UNREADABLE
 
 
 class Storage:
@@ -64,6 +72,16 @@ class Storage:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
         return (Storage(entry, self.options) for entry in self.entry.get_older())
 
+    @property
+    def depends_on(self) -> list[str]:
+        """The full keys whose deletion makes the entry invalid."""
+        return [self.entry.full_key]
+
+    @property
+    def head_keys(self) -> list[str]:
+        """The full keys that are looked up first."""
+        return [self.entry.full_key]
+
     def load(self, kind: Kind = VALUE) -> Any:
         """Return what is stored under the full key, UNSET if nothing is.
 
@@ -89,6 +107,16 @@ class Storage:
 
         return self.open(stored, kind, cache)
 
+    def open_head(self, found: Mapping[str, Any], kind: Kind) -> Any:
+        """Return the value or count in what was fetched under :attr:`head_keys`, UNSET if nothing is there.
+
+        Raises:
+            Exception: The value can't be decrypted or unpickled.
+        """
+        stored = found.get(self.entry.full_key, UNSET)
+
+        return UNSET if stored is UNSET else self.open(stored, kind, self.options.get_cache())
+
     def open(self, stored: object, kind: Kind, cache: BaseCache) -> Any:
         """Return the value or count in what was fetched from the full key, UNSET if it can't be told.
 
@@ -111,7 +139,7 @@ class Storage:
             return stored
 
         try:
-            return entry.decode(stored, kind)
+            return self.decode(stored, kind)
         except Exception as e:
             let_pass(e)
 
@@ -121,6 +149,28 @@ class Storage:
                 logger.warning("Failed to deserialize data from cache for key %s: %s.", key, e)
 
             raise
+
+    def decode(self, stored: object, kind: Kind) -> Any:
+        """Return a decrypted value or count, as :meth:`~fastblets.cache.entry.Entry.decode` does."""
+        return self.entry.decode(stored, kind)
+
+    def encode(self, value: object, kind: Kind, iv: bytes) -> bytes:
+        """Return the stored form of a value or count, as :meth:`~fastblets.cache.entry.Entry.encode` does."""
+        return self.entry.encode(value, kind, iv)
+
+    def encode_last_chunk(self, chunk: bytes | None, index: int, write_id: bytes) -> list[bytes] | None:
+        """Return the stored form of the last chunk, as :meth:`~fastblets.cache.entry.Entry.encode_last_chunk` does."""
+        return self.entry.encode_last_chunk(chunk, index, write_id)
+
+    def accepts(self, record: bytes) -> bool:
+        """Return whether a large entry with this stored record, empty if there is none, is valid."""
+        return True
+
+    def stamp(self) -> None:
+        """Note what a value depends on that is going to be computed."""
+
+    def stamp_as(self, older: Storage) -> None:
+        """Note that a value is going to be stored that was found in another entry."""
 
     def store(self, value: object, kind: Kind = VALUE) -> None:
         """Store a value or count under the full key.
@@ -147,7 +197,7 @@ class Storage:
 
         # The backend would pickle the value, but only bytes can be encrypted.
         try:
-            return entry.encode(value, kind, os.urandom(AES_BLOCK_SIZE))
+            return self.encode(value, kind, os.urandom(AES_BLOCK_SIZE))
         except Exception as e:
             let_pass(e)
 
@@ -188,8 +238,8 @@ class Storage:
 
         return self.open_items(count, stored)
 
-    def open_items(self, count: str, stored: list[Any]) -> Iterator[Any]:
-        """Return an iterator over the items of a large entry whose stream is whole.
+    def open_items(self, count: str, stored: list[Any]) -> Any:
+        """Return an iterator over the items of a large entry whose stream is whole, UNSET if it is not valid.
 
         Args:
             count: The count that was fetched before the chunks.
@@ -199,8 +249,11 @@ class Storage:
             Exception: The entry can't be read.
         """
         try:
-            chunks, is_checked = self.entry.decode_chunks(stored)
+            chunks, record, is_checked = self.entry.decode_chunks(stored)
             stored.clear()
+
+            if not self.accepts(record):
+                return UNSET
 
             if not is_checked:
                 self._check_count(count, chunks)
@@ -276,7 +329,7 @@ class Storage:
         Raises:
             Exception: The cache failed.
         """
-        stored = self.entry.encode_last_chunk(chunk, index, write_id)
+        stored = self.encode_last_chunk(chunk, index, write_id)
 
         if stored is None:
             return index
@@ -352,7 +405,7 @@ class Storage:
 
     def _check_count(self, count: str, chunks: list[bytes]) -> None:
         # Chunks that are being overwritten may look like a whole stream.
-        if self.load(COUNT) != count:
+        if Storage.load(self, COUNT) != count:
             raise MissingChunkError("it is being written over")
 
         # A count that is too low also looks complete if it ends at an item boundary. Then its last chunk is full, which
@@ -383,12 +436,14 @@ class Storage:
 
             yield item
 
-    def _set(self, key: str, value: object, cache: BaseCache | None = None) -> None:
+    def _set(
+        self, key: str, value: object, cache: BaseCache | None = None, timeout: int | Unset | None = UNSET
+    ) -> None:
         try:
             if cache is None:
                 cache = self.options.get_cache()
 
-            cache.set(key, value, timeout=self.options.get_timeout())
+            cache.set(key, value, timeout=self.options.get_timeout() if timeout is UNSET else timeout)
         except Exception as e:
             log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
             raise as_cache_error(e) from None
@@ -417,38 +472,46 @@ class Storage:
         return error
 
 
-def _is_about_encryption(error: Exception) -> bool:
-    return isinstance(error, _native.CodecError) and error.kind == "cipher"
-
-
-def open_entry(
-    key: str | Sequence[str],
-    expiration: Expiration | Callable[[Any], Expiration] | Unset,
-    compress: bool,
-    use_encryption: bool | None,
-    encryption_key: bytes | None,
-    seal: Seal | None,
-    cache: str | None,
-) -> Storage | None:
-    """Return the entry of one call of a memoize function; None if it is neither to be read nor stored.
-
-    That is so if its full key can't be made, which is logged, and if this transaction is going to delete the entry.
-
-    For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
+def fetch(cache: BaseCache, keys: Iterable[str]) -> dict[str, Any]:
+    """Return what is stored under full keys, UNREADABLE where the client can't unpickle it. 64 are fetched at a time.
 
     Raises:
-        Exception: As for :class:`~fastblets.cache.options.Options` and :class:`~fastblets.cache.entry.Entry`.
+        Exception: The cache failed.
     """
+    found: dict[str, Any] = {}
+
+    for part in cut(keys):
+        try:
+            found.update(cache.get_many(part))
+        except Exception as e:
+            if is_unreachable(e):
+                raise
+
+            let_pass(e)
+            # The error doesn't tell which of them it was.
+            found.update((key, _fetch_one(cache, key)) for key in part)
+
+    return {key: stored for key, stored in found.items() if stored is not UNSET}
+
+
+def cut(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Return an iterator over lists of at most 64 keys, each key once."""
+    unique = list(dict.fromkeys(keys))
+
+    return (unique[start : start + FETCH_SIZE] for start in range(0, len(unique), FETCH_SIZE))
+
+
+def _fetch_one(cache: BaseCache, key: str) -> Any:
     try:
-        options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
-    except SiteUnavailableError as e:
-        logger.error(
-            'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
-            key,
-            e,
-        )
-        return None
+        return cache.get(key, UNSET)
+    except Exception as e:
+        if is_unreachable(e):
+            raise
 
-    storage = Storage(Entry(key, options, options.encryption_key), options)
+        log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
 
-    return None if pending and is_pending(cache, storage.entry.full_key) else storage
+        return UNREADABLE
+
+
+def _is_about_encryption(error: Exception) -> bool:
+    return isinstance(error, _native.CodecError) and error.kind == "cipher"

@@ -37,8 +37,8 @@ class _Deletion:
         self._reference: ref[_Deletion] | None = ref(self, pending.remove)
         pending.append(self._reference)
 
-    def concerns(self, alias: str | None, full_key: str) -> bool:
-        return full_key in self._full_keys and (alias or DEFAULT_CACHE_ALIAS) == self._alias
+    def concerns(self, alias: str | None, full_keys: Iterable[str]) -> bool:
+        return (alias or DEFAULT_CACHE_ALIAS) == self._alias and not self._full_keys.isdisjoint(full_keys)
 
     def __call__(self) -> None:
         full_keys = self._full_keys
@@ -70,7 +70,7 @@ def wait_for_commit(
     Args:
         delete: Deletes it. An error of it is logged.
         alias: The alias of the cache, None for the default cache.
-        full_keys: The full keys of the entries.
+        full_keys: The full keys of the entries, or of the tags.
         on_commit: The alias of the database, True for the default one.
 
     Returns:
@@ -91,14 +91,14 @@ def wait_for_commit(
     return True
 
 
-def is_pending(alias: str | None, full_key: str) -> bool:
-    """Return whether a transaction of this thread is going to delete an entry.
+def is_pending(alias: str | None, full_keys: Iterable[str]) -> bool:
+    """Return whether a transaction of this thread is going to delete an entry, or to invalidate one of its tags.
 
     To be called where :data:`pending` is not empty.
 
     Args:
         alias: The alias of the cache, None for the default cache.
-        full_key: The full key of the entry.
+        full_keys: The full keys of the entry and its tags.
     """
     callbacks: list[Any] = [
         callback
@@ -106,4 +106,4 @@ def is_pending(alias: str | None, full_key: str) -> bool:
         for _, callback, *_ in connection.run_on_commit
     ]
 
-    return any(isinstance(callback, _Deletion) and callback.concerns(alias, full_key) for callback in callbacks)
+    return any(isinstance(callback, _Deletion) and callback.concerns(alias, full_keys) for callback in callbacks)

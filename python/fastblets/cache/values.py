@@ -5,7 +5,9 @@ entries. A key of the ``_many`` forms is a string or a tuple of strings.
 
 - ``large_data``: whether the value is stored in chunks. An entry must be read as it was stored.
 - ``compress_large_data``: whether the chunks are compressed.
-- ``use_encryption``, ``encryption_key``, ``seal``, ``cache``: as for :func:`~fastblets.cache.backend.cache_memoize`.
+- ``use_encryption``, ``encryption_key``, ``seal``, ``cache``, ``tags``: as for
+  :func:`~fastblets.cache.backend.cache_memoize`. Looked up with tags, an entry that was stored without them, or with
+  others, is missing; so is one that was invalidated. Looked up without tags, it is found.
 
 A cache that fails is logged, and what is looked for is missing, what was to be stored isn't. Only where that would be
 misleading it is raised: deleting, and adding.
@@ -14,23 +16,22 @@ misleading it is raised: deleting, and adding.
 from __future__ import annotations
 
 import logging
-from copy import copy
 from typing import TYPE_CHECKING, TypeVar
 
 from fastblets.cache import batch
-from fastblets.cache.entry import Entry
 from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import log_failure
-from fastblets.cache.options import UNSET, Options
-from fastblets.cache.storage import Storage
+from fastblets.cache.opening import open_entries
+from fastblets.cache.options import UNSET
 from fastblets.cache.transactions import wait_for_commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from fastblets.cache.options import Expiration, Unset
+    from fastblets.cache.options import Expiration, Tag, Unset
     from fastblets.cache.seals import Seal
+    from fastblets.cache.storage import Storage
 
 
 __all__ = [
@@ -62,6 +63,7 @@ def cache_get(
     encryption_key: bytes | None = None,
     seal: Seal | None = None,
     cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> Any:
     """Return a value from the cache. Nothing is computed or stored.
 
@@ -78,7 +80,9 @@ def cache_get(
             setting has a value that makes no sense.
         TypeError: An argument is of a wrong type.
     """
-    storages = _open_or_log([key], UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache)
+    storages = _open_or_log(
+        [key], UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
+    )
 
     return batch.load_batch(storages, large=large_data).get(0, default)
 
@@ -92,6 +96,7 @@ def cache_get_many(
     encryption_key: bytes | None = None,
     seal: Seal | None = None,
     cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> dict[_K, Any]:
     """Return the values that are in the cache, by their keys.
 
@@ -108,7 +113,9 @@ def cache_get_many(
         TypeError: An argument is of a wrong type.
     """
     wanted = _check_keys(keys)
-    storages = _open_or_log(wanted, UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache)
+    storages = _open_or_log(
+        wanted, UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
+    )
 
     return {wanted[index]: value for index, value in batch.load_batch(storages, large=large_data).items()}
 
@@ -124,6 +131,7 @@ def cache_set(
     encryption_key: bytes | None = None,
     seal: Seal | None = None,
     cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> bool:
     """Store a value, whatever is there. Copies under older encryption keys are removed.
 
@@ -143,7 +151,7 @@ def cache_set(
         Exception: The function given as ``expiration`` raised it.
     """
     storages = _open_or_log(
-        [key], expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache
+        [key], expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
     )
 
     return batch.store_batch(storages, [value] * len(storages), large=large_data) == [True]
@@ -159,6 +167,7 @@ def cache_set_many(
     encryption_key: bytes | None = None,
     seal: Seal | None = None,
     cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> list[_K]:
     """Store several values, whatever is there.
 
@@ -181,7 +190,7 @@ def cache_set_many(
     """
     keys = _check_keys(values)
     storages = _open_or_log(
-        keys, expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache
+        keys, expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
     )
 
     if not storages:
@@ -224,7 +233,7 @@ def cache_add(
         TypeError: An argument is of a wrong type.
         Exception: The cache failed, the value can't be pickled, or the function given as ``expiration`` raised it.
     """
-    (storage,) = _open_entries([key], expiration, False, True, use_encryption, encryption_key, seal, cache)
+    (storage,) = open_entries([key], expiration, False, True, use_encryption, encryption_key, seal, cache)
 
     return batch.add(storage, value)
 
@@ -236,8 +245,9 @@ def cache_exists(
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
     cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> bool:
-    """Return whether there is an entry, without reading it. It may turn out to be unreadable.
+    """Return whether there is an entry, without reading the chunks of a large one. It may turn out to be unreadable.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
@@ -249,7 +259,7 @@ def cache_exists(
         django.core.exceptions.ImproperlyConfigured: A setting has a value that makes no sense.
         TypeError: An argument is of a wrong type.
     """
-    storages = _open_or_log([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
+    storages = _open_or_log([key], UNSET, True, True, use_encryption, encryption_key, False, cache, tags)
 
     try:
         return any(batch.contains(storage, large=large_data) for storage in storages)
@@ -270,7 +280,8 @@ def cache_delete(
 ) -> bool:
     """Remove an entry, with its chunks and its copies under older encryption keys.
 
-    A value that is being computed meanwhile may be stored afterwards.
+    What a call with tags is computing meanwhile is not kept. A call without tags may store afterwards what it is
+    computing.
 
     With ``on_commit`` the entry is removed after the transaction, at once if there is none, and not at all if it is
     rolled back. Until then, this transaction finds the entry missing, and the memoize functions compute without
@@ -296,7 +307,7 @@ def cache_delete(
         Exception: The cache failed, with :class:`~fastblets.cache.errors.UnreachableError` if it can't be reached. The
             entry may still be there.
     """
-    storages = _open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
+    storages = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
 
     return _delete(storages, large_data, on_commit) == [True]
 
@@ -326,53 +337,31 @@ def cache_delete_many(
         Exception: As for :func:`cache_delete`.
     """
     wanted = _check_keys(keys)
-    storages = _open_entries(wanted, UNSET, True, True, use_encryption, encryption_key, False, cache)
+    storages = open_entries(wanted, UNSET, True, True, use_encryption, encryption_key, False, cache)
 
     return [key for key, found in zip(wanted, _delete(storages, large_data, on_commit), strict=True) if found]
 
 
 def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) -> list[bool]:
+    def delete() -> list[bool]:
+        # First: what is computed from now on may be kept.
+        batch.mark_deleted(storages)
+
+        return batch.delete_batch(storages, large=large)
+
     if storages and on_commit:
         full_keys = [storage.entry.full_key for storage in storages]
 
-        if wait_for_commit(
-            lambda: batch.delete_batch(storages, large=large), storages[0].options.alias, full_keys, on_commit
-        ):
+        if wait_for_commit(delete, storages[0].options.alias, full_keys, on_commit):
             return [False] * len(storages)
 
-    return batch.delete_batch(storages, large=large)
-
-
-def _open_entries(
-    keys: Sequence[str | Sequence[str]],
-    expiration: Expiration | Callable[[Any], Expiration] | Unset,
-    large: bool,
-    compress: bool,
-    use_encryption: bool | None,
-    encryption_key: bytes | None,
-    seal: Seal | None,
-    cache: str | None,
-) -> list[Storage]:
-    options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
-    storages = []
-
-    for key in keys:
-        # A function may give each value another expiration.
-        own = options if options.get_expiration is None else copy(options)
-        entry = Entry(key, own, own.encryption_key)
-
-        if not large:
-            entry.refuse_unsealable()
-
-        storages.append(Storage(entry, own))
-
-    return storages
+    return delete()
 
 
 def _open_or_log(keys: Sequence[str | Sequence[str]], *options: Any) -> list[Storage]:
     """Return the entries; none, with an error logged, if their full keys can't be made."""
     try:
-        return _open_entries(keys, *options)
+        return open_entries(keys, *options)
     except SiteUnavailableError as e:
         logger.error("No full cache keys can be made for %r. Nothing is read or stored. Error = %s", list(keys), e)
 

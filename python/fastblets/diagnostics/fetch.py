@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from fastblets.cache.options import UNSET
 from fastblets.cache.shortcuts import cache
+from fastblets.cache.storage import UNREADABLE
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -27,15 +27,6 @@ UNPICKLING_ERRORS: Final = (
     TypeError,
     ValueError,
 )
-
-
-class Unreadable(Enum):
-    """The type of the sentinel for what the client can't unpickle."""
-
-    UNREADABLE = "UNREADABLE"
-
-
-UNREADABLE: Final = Unreadable.UNREADABLE
 
 
 def fetch(keys: list[str]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fastblets.cache.batch import mark_deleted
 from fastblets.cache.entry import Entry
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.shortcuts import cache
-from fastblets.cache.storage import FETCH_SIZE
-from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, UNREADABLE, fetch, get_chunk
+from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, Storage
+from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, fetch, get_chunk
 from fastblets.diagnostics.report import Forgotten
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def forget_entry(
     *,
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
+    mark: bool = True,
 ) -> Forgotten:
     """Remove an entry with all its chunks, even if its count is missing or wrong.
 
@@ -34,6 +36,7 @@ def forget_entry(
         key: The base key, as for :func:`~fastblets.cache.backend.cache_memoize`.
         use_encryption: As for :func:`~fastblets.cache.backend.cache_memoize`.
         encryption_key: As for :func:`~fastblets.cache.backend.cache_memoize`.
+        mark: Whether calls with tags that are computing the entry now must not keep it. The mark stays for a day.
 
     Raises:
         Exception: The cache failed, in the words of its client.
@@ -41,6 +44,10 @@ def forget_entry(
     """
     options = Options(None, True, use_encryption, encryption_key, False)
     entry = Entry(key, options, options.encryption_key)
+
+    if mark:
+        mark_deleted([Storage(entry, options)])
+
     # Older ones first: a call that misses the entry copies what it finds under an older key.
     older = tuple(_forget(each) for each in entry.get_older())
 
@@ -54,6 +61,10 @@ def _forget(entry: Entry) -> Forgotten:
         main = True
 
     cache.delete(entry.full_key)
+
+    if entry.encryption_key is None:
+        cache.delete(entry.make_state_key())
+
     chunks = start = 0
 
     while True:

@@ -14,11 +14,12 @@ from reprlib import Repr
 from typing import TYPE_CHECKING
 
 from fastblets import _native
-from fastblets.cache.entry import Entry, get_chunk_sizes, must_have_seals, parse_count
+from fastblets.cache.entry import Entry, get_chunk_sizes, get_record, must_have_seals, parse_count
 from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.cache.shortcuts import cache, get_cache, get_settings
+from fastblets.cache.state import Record
 from fastblets.cache.storage import FETCH_SIZE
 from fastblets.diagnostics.expiry import get_expiry
 from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, fetch, get_chunk
@@ -161,6 +162,9 @@ class _Inspector:
         else:
             self._report = main.report
 
+            if not self._report.encrypted:
+                self._set(record=self._fetch_record())
+
             if large:
                 self._set(kind="large")
                 self._add_problem("what is stored under its key is no count of chunks")
@@ -193,7 +197,7 @@ class _Inspector:
         except ValueError as e:
             return self._fail_to_open(_describe(e), len(stored))
 
-        pickled, _ = _native.split_seal(decrypted)
+        pickled, record, _ = _native.split_value(decrypted)
         found = _native.inspect_chunks([pickled], False, None, max(self._show, 1))
         problem = ""
 
@@ -208,12 +212,19 @@ class _Inspector:
             state="damaged" if problem else "whole",
             problems=(problem,) if problem else (),
             stored_bytes=len(stored),
+            record=None if record is None else record.decode("ascii"),
             read_seconds=time.perf_counter() - start,
         )
         # Not unpickled. A text is shown between quotes, and nothing else is.
         digits = None if problem else re.fullmatch("'([0-9]+)'", found.items[0][1])
 
         return _Main(digits and digits[1], decrypted, replace(small, items=small.items[: self._show]))
+
+    def _fetch_record(self) -> str | None:
+        """Return the record that lies beside a small value, None if there is none."""
+        key = self._entry.make_state_key()
+
+        return _parse_record(fetch([key]).get(key))
 
     def _fail_to_open(self, problem: str, size: int | None = None) -> _Main:
         report = replace(self._report, kind="small", state="damaged", problems=(problem,), stored_bytes=size)
@@ -228,17 +239,22 @@ class _Inspector:
         # Chunks are stored one after the other, and last of all the count. The first expires first.
         keys = [self._entry.full_key, *self._entry.chunk_keys(0, min(count, 1))]
         self._set(kind="large", chunk_count=count, expires=get_expiry(get_cache(), keys))
-        chunks, seals = self._fetch_chunks(count)
+        chunks, seals, record = self._fetch_chunks(count)
+
+        if record:
+            with suppress(ValueError):
+                self._set(record=_parse_record(self._entry.decode_record(record)))
 
         if may_be_small and not chunks:
             self._add_note(f'or it is a small value, the text "{main.content}"')
 
         with self._timing("read_seconds"):
-            self._check_seals(main, "its count", chunks, seals)
+            self._check_seals(main, "its count", chunks, seals, record)
             self._read(chunks)
 
-    def _fetch_chunks(self, count: int) -> tuple[list[bytes], list[bytes]]:
-        """Return the chunks up to the first that is missing, and all seals."""
+    def _fetch_chunks(self, count: int) -> tuple[list[bytes], list[bytes], bytes]:
+        """Return the chunks up to the first that is missing, all seals, and the stored form of the record."""
+        record = b""
         sizes: list[int | None] = []
         chunks: list[bytes] = []
         seals: list[bytes] = []
@@ -257,8 +273,13 @@ class _Inspector:
                     if key in found:
                         foreign.append(len(sizes))
                 else:
-                    # Anything but bytes is not a valid seal.
-                    seals += [seal if isinstance(seal, bytes) else b"" for seal in found[key][1:2]]
+                    record = get_record([found[key]])
+                    # Anything but bytes is not a valid seal. An empty one stands before a record.
+                    seals += [
+                        seal if isinstance(seal, bytes) else b"?"
+                        for seal in found[key][1:2]
+                        if not (seal == b"" and record)
+                    ]
 
                     if len(chunks) == len(sizes):
                         chunks.append(chunk)
@@ -270,11 +291,11 @@ class _Inspector:
                 break
 
         self._set(chunk_sizes=tuple(sizes), sealed_chunks=len(seals), stored_bytes=sum(filter(None, sizes)))
-        self._check_sizes(count, sizes, foreign, sealed=bool(seals))
+        self._check_sizes(count, sizes, foreign, may_be_empty=bool(seals or record))
 
-        return chunks, seals
+        return chunks, seals, record
 
-    def _check_sizes(self, count: int, sizes: list[int | None], foreign: list[int], *, sealed: bool) -> None:
+    def _check_sizes(self, count: int, sizes: list[int | None], foreign: list[int], *, may_be_empty: bool) -> None:
         missing = [number for number, size in enumerate(sizes) if size is None and number not in foreign]
 
         if missing:
@@ -286,7 +307,7 @@ class _Inspector:
             self._add_problem(_chunks_are(foreign, "no list that begins with bytes"))
 
         for number, size in enumerate(sizes):
-            allowed = get_chunk_sizes(number, count, sealed=sealed)
+            allowed = get_chunk_sizes(number, count, may_be_empty=may_be_empty)
 
             if size is not None and size not in allowed:
                 least = "" if len(allowed) == 1 else f"{allowed[0]:,} to "
@@ -295,7 +316,14 @@ class _Inspector:
                 # One wrong cut moves all that follow.
                 break
 
-    def _check_seals(self, main: _Main, name: str, chunks: Sequence[bytes] = (), seals: Sequence[bytes] = ()) -> None:
+    def _check_seals(
+        self,
+        main: _Main,
+        name: str,
+        chunks: Sequence[bytes] = (),
+        seals: Sequence[bytes] = (),
+        record: bytes | None = None,
+    ) -> None:
         """Verify the seals of a value, or of a count and its chunks.
 
         Args:
@@ -303,10 +331,11 @@ class _Inspector:
             name: "its value" or "its count".
             chunks: The chunks up to the first that is missing.
             seals: The seals of all chunks.
+            record: The stored form of the record beside the last chunk.
         """
         is_count = name == "its count"
         is_needed = self._seal == "require"
-        has_seal = main.decrypted is not None and _native.split_seal(main.decrypted)[1]
+        has_seal = main.decrypted is not None and _native.split_value(main.decrypted)[2]
         # Otherwise the entry is damaged anyway, and the remaining chunks can't be verified.
         is_complete = len(chunks) == (self._report.chunk_count or 0)
         errors = []
@@ -324,7 +353,7 @@ class _Inspector:
                 # Seals are verified even where the setting doesn't ask for them.
                 is_needed = must_have_seals(self._seal or bool(seals), chunks, seals)
             else:
-                error = _get_error(self._entry.make_sealer().check_chunks, chunks, seals)
+                error = _get_error(self._entry.make_sealer().check_chunks, chunks, seals, record)
                 hint = ", or FASTBLETS_SEAL_KEY was another one" if main.decrypted is None else ""
                 errors.append(f"{error}{hint}" if error else "")
 
@@ -391,6 +420,12 @@ def _with_contents(report: EntryReport, found: _native.Inspection) -> EntryRepor
         names=tuple(found.names),
         more_names=found.more_names,
     )
+
+
+def _parse_record(stored: object) -> str | None:
+    record = Record.parse(stored)
+
+    return None if record is None else record.encode()
 
 
 def _parse_count(content: object) -> int | None:

@@ -126,7 +126,7 @@ class _Run:
         for key in self._keys:
             # What can't be removed ends by itself.
             with suppress(Exception):
-                forget_entry(key, **self._options)
+                forget_entry(key, **self._options, mark=False)
 
     def _large(self, name: str, call: Callable[[str], bool]) -> Iterator[Measurement]:
         def key(number: int) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     SealState = Literal["valid", "not valid", "partial", "none"]
 
 
-__all__ = ["EntryReport", "Forgotten", "ItemReport"]
+__all__ = ["EntryReport", "Forgotten", "ItemReport", "TagReport"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class EntryReport:
         sealed_chunks: How many of these chunks are stored with a second element, a seal.
         seal: Whether all that can have a seal has one that is ``valid``, or there is one that is ``not valid``; whether
             only a part has seals, or nothing. None where that can't be told.
+        record: What the entry depends on, if it was stored with tags: the version, two empty fields, the fence, and the
+            tokens of the tags.
         stored_bytes: The bytes of all that is stored: chunks, or a small encrypted value.
         pickled_bytes: The bytes of the pickles in there, as far as they could be read.
         item_count: How many whole items there are, as far as they could be read.
@@ -71,6 +73,7 @@ class EntryReport:
     chunk_sizes: tuple[int | None, ...] = ()
     sealed_chunks: int = 0
     seal: SealState | None = None
+    record: str | None = None
     stored_bytes: int | None = None
     pickled_bytes: int | None = None
     item_count: int | None = None
@@ -113,6 +116,25 @@ class Forgotten:
     chunks: int
     older: tuple[Forgotten, ...] = ()
     encrypted: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it in types that JSON has."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TagReport:
+    """What is stored for a tag.
+
+    Attributes:
+        name: The tag, its parts joined by colons.
+        full_keys: The full cache keys of its token: more than one while the default encryption key is being changed.
+        token: The token that entries with this tag must have, None if there is none: then they are all invalid.
+    """
+
+    name: str
+    full_keys: tuple[str, ...]
+    token: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it in types that JSON has."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from fastblets.diagnostics.measure import Measurement
-    from fastblets.diagnostics.report import EntryReport, Forgotten
+    from fastblets.diagnostics.report import EntryReport, Forgotten, TagReport
 
 
 #: How many names of classes are printed.
@@ -36,6 +36,9 @@ def describe_entry(report: EntryReport) -> Iterator[str]:
 
     if report.seal is not None:
         yield f"seal     {report.seal}"
+
+    if report.record is not None:
+        yield f"record   {report.record}"
 
     if report.chunk_count is not None:
         yield f"chunks   {_chunks(report)}"
@@ -65,6 +68,21 @@ def describe_entry(report: EntryReport) -> Iterator[str]:
 
     for note in report.notes:
         yield f"note     {note}"
+
+
+def describe_tag(tag: TagReport, record: str | None) -> str:
+    """Return the line of a tag.
+
+    Args:
+        tag: The tag.
+        record: The record of the entry that is being looked at, if it has one.
+    """
+    if tag.token is None:
+        return f"tag      {tag.name}: no token, so that all entries with it are misses"
+
+    known = "" if record is None else ", as in the record" if tag.token in record else ", not as in the record"
+
+    return f"tag      {tag.name}: {tag.token}{known}"
 
 
 def _expires(expires: str) -> str:

@@ -15,11 +15,13 @@ from fastblets.cache.errors import SiteUnavailableError
 from fastblets.diagnostics.forget import forget_entry
 from fastblets.diagnostics.inspector import inspect_entry
 from fastblets.diagnostics.measure import NotStoredError, measure
+from fastblets.diagnostics.tags import inspect_tag
 from fastblets.diagnostics.text import (
     describe_entry,
     describe_forgotten,
     describe_measurements,
     describe_missing,
+    describe_tag,
     summarize_entry,
 )
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Iterator
     from typing import Any
+
+    from fastblets.diagnostics.report import TagReport
 
 
 class Command(BaseCommand):
@@ -42,7 +46,16 @@ class Command(BaseCommand):
         commands = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
 
         inspect = commands.add_parser("inspect", help="say what is stored under a key, without executing a pickle")
-        _add_key(inspect)
+        _add_key(inspect, "*")
+        inspect.add_argument(
+            "--tag",
+            dest="tags",
+            action="append",
+            nargs="+",
+            default=[],
+            metavar="TAG",
+            help="show the token of a tag, and whether the entry has it; several are the parts of one tag",
+        )
         _add_form_options(inspect)
         inspect.add_argument("--items", type=int, default=5, metavar="N", help="how many items to show (5)")
         inspect.add_argument("--json", action="store_true", help="print JSON")
@@ -67,16 +80,33 @@ class Command(BaseCommand):
             getattr(self, options["subcommand"])(options)
 
     def inspect(self, options: dict[str, Any]) -> None:
-        """Print what is known of an entry."""
+        """Print what is known of an entry, and of tags."""
+        tags = [inspect_tag(_join(parts)) for parts in options["tags"]]
+
+        if not options["key"]:
+            if not tags:
+                raise CommandError("Give a KEY, or a --tag.")
+
+            self._print_tags(tags, None, options)
+
+            return
+
         report = inspect_entry(_key(options), items=options["items"], **_key_options(options), **_form_options(options))
 
         if options["json"]:
-            self._print(json.dumps(report.to_dict(), indent=2))
+            self._print(json.dumps({**report.to_dict(), **_tags_to_dict(tags)}, indent=2))
         elif report.state != "missing":
             self._print("\n".join(describe_entry(report)))
+            self._print_tags(tags, report.record, options)
 
         if report.state == "missing":
             raise CommandError(describe_missing(report))
+
+    def _print_tags(self, tags: list[TagReport], record: str | None, options: dict[str, Any]) -> None:
+        if options["json"]:
+            self._print(json.dumps(_tags_to_dict(tags), indent=2))
+        elif tags:
+            self._print("\n".join(describe_tag(tag, record) for tag in tags))
 
     def verify(self, options: dict[str, Any]) -> None:
         """Print that an entry is whole, and fail unless it is."""
@@ -152,8 +182,12 @@ class _Progress:
             self._stream.flush()
 
 
-def _add_key(parser: ArgumentParser) -> None:
-    parser.add_argument("key", nargs="+", metavar="KEY", help="the key; several are the parts of one key")
+def _tags_to_dict(tags: list[TagReport]) -> dict[str, Any]:
+    return {"tags": [tag.to_dict() for tag in tags]} if tags else {}
+
+
+def _add_key(parser: ArgumentParser, nargs: str = "+") -> None:
+    parser.add_argument("key", nargs=nargs, metavar="KEY", help="the key; several are the parts of one key")
     _add_key_options(parser)
 
 
@@ -179,9 +213,14 @@ def _add_form_options(parser: ArgumentParser) -> None:
 
 
 def _key(options: dict[str, Any]) -> str | list[str]:
-    parts = [_as_typed(part) for part in options["key"]]
+    return _join(options["key"])
 
-    return parts[0] if len(parts) == 1 else parts
+
+def _join(parts: list[str]) -> str | list[str]:
+    """Return a key, or a tag, of its parts."""
+    typed = [_as_typed(part) for part in parts]
+
+    return typed[0] if len(typed) == 1 else typed
 
 
 def _name(options: dict[str, Any]) -> str:

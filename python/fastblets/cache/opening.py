@@ -1,0 +1,106 @@
+"""The entries of a call: from its arguments to what asks the cache."""
+
+from __future__ import annotations
+
+import logging
+from copy import copy
+from typing import TYPE_CHECKING
+
+from fastblets.cache.entry import Entry
+from fastblets.cache.errors import SiteUnavailableError
+from fastblets.cache.options import Options
+from fastblets.cache.stamped import StampedStorage, make_tag_keys
+from fastblets.cache.storage import Storage
+from fastblets.cache.transactions import is_pending, pending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from fastblets.cache.options import Expiration, Tag, Unset
+    from fastblets.cache.seals import Seal
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+
+
+def open_entry(
+    key: str | Sequence[str],
+    expiration: Expiration | Callable[[Any], Expiration] | Unset,
+    compress: bool,
+    use_encryption: bool | None,
+    encryption_key: bytes | None,
+    seal: Seal | None,
+    cache: str | None,
+    tags: Sequence[Tag] = (),
+) -> Storage | None:
+    """Return the entry of one call of a memoize function; None if it is neither to be read nor stored.
+
+    That is so if its full key can't be made, which is logged, and if this transaction is going to delete the entry, or
+    to invalidate one of its tags.
+
+    For the arguments see :func:`~fastblets.cache.backend.cache_memoize`.
+
+    Raises:
+        Exception: As for :class:`~fastblets.cache.options.Options`, :class:`~fastblets.cache.entry.Entry` and
+            :func:`~fastblets.cache.stamped.make_tag_keys`.
+    """
+    try:
+        options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
+    except SiteUnavailableError as e:
+        logger.error(
+            'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
+            key,
+            e,
+        )
+        return None
+
+    entry = Entry(key, options, options.encryption_key)
+    # Not by its truth: an argument of a wrong type may be false.
+    storage = Storage(entry, options) if tags == () else _add_tags(entry, options, make_tag_keys(tags, options))
+
+    return None if pending and is_pending(cache, storage.depends_on) else storage
+
+
+def open_entries(
+    keys: Sequence[str | Sequence[str]],
+    expiration: Expiration | Callable[[Any], Expiration] | Unset,
+    large: bool,
+    compress: bool,
+    use_encryption: bool | None,
+    encryption_key: bytes | None,
+    seal: Seal | None,
+    cache: str | None,
+    tags: Sequence[Tag] = (),
+) -> list[Storage]:
+    """Return the entries of one call of a function for values by hand.
+
+    Args:
+        large: Whether they are large entries.
+
+    The others are those of :func:`open_entry`.
+
+    Raises:
+        SiteUnavailableError: No full key can be made.
+        Exception: As for :func:`open_entry`.
+    """
+    options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
+    tag_keys = make_tag_keys(tags, options)
+    storages = []
+
+    for key in keys:
+        # A function may give each value another expiration.
+        own = options if options.get_expiration is None else copy(options)
+        entry = Entry(key, own, own.encryption_key)
+
+        if not large:
+            entry.refuse_unsealable()
+
+        storages.append(_add_tags(entry, own, tag_keys))
+
+    return storages
+
+
+def _add_tags(entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> Storage:
+    return StampedStorage(entry, options, tag_keys) if tag_keys else Storage(entry, options)

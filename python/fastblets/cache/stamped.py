@@ -1,0 +1,417 @@
+"""The cache calls of an entry that has tags: as those of any entry, with its stamps in the same calls.
+
+The order decides what a reader can get to see. Who computes takes the stamps before, and stores first the value, then
+its record. Who reads asks for the record, then the value, in one call. Who deletes or invalidates sets a mark first.
+After storing, the stamps are looked at once more: where a record lies beside its value, the value of another call may
+have come between the two.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from fastblets import _native
+from fastblets.cache.entry import COUNT, VALUE, prefix_key
+from fastblets.cache.errors import UnstampedError
+from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
+from fastblets.cache.options import UNSET
+from fastblets.cache.shortcuts import get_settings
+from fastblets.cache.state import MOST_TAGS, Record, Stamps, find_token
+from fastblets.cache.storage import Storage, fetch
+from fastblets.secrets.crypto import AES_BLOCK_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Final
+
+    from django.core.cache.backends.base import BaseCache
+
+    from fastblets.cache.entry import Entry, Kind
+    from fastblets.cache.options import Options, Tag
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+
+#: How much longer than its value, in seconds, a record is kept that lies beside it.
+_MARGIN: Final = 60
+
+
+class StampedStorage(Storage):
+    """An entry that has tags, in its cache."""
+
+    __slots__ = ("_found", "_now", "_record", "_stamps", "_state_key")
+
+    def __init__(self, entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> None:
+        """Take the parts.
+
+        Args:
+            entry: The entry.
+            options: How it is stored.
+            tag_keys: The full keys of each tag, from :func:`make_tag_keys`.
+        """
+        super().__init__(entry, options)
+        self._stamps = Stamps(entry.make_fence_key(), tag_keys)
+        #: Where the record of a small value is that is not encrypted.
+        self._state_key = None if entry.encryption_key is not None else entry.make_state_key()
+        #: The stamps as they were found last.
+        self._now: Record | None = None
+        #: The record of the entry that was found.
+        self._found: Record | None = None
+        #: The record of what is to be stored.
+        self._record: Record | None = None
+
+    @property
+    def depends_on(self) -> list[str]:
+        """The full keys of the entry and its tags."""
+        return [self.entry.full_key, *self._stamps.keys]
+
+    @property
+    def head_keys(self) -> list[str]:
+        """The full keys that are looked up first: the record before the value, and the stamps."""
+        keys = [self.entry.full_key, *self._stamps.keys]
+
+        return keys if self._state_key is None else [self._state_key, *keys]
+
+    @property
+    def stamps(self) -> Stamps:
+        """Where the stamps are."""
+        return self._stamps
+
+    @property
+    def state(self) -> dict[str, str]:
+        """What is to be stored beside a small value, by full key: its record, unless that lies within."""
+        return {} if self._state_key is None else {self._state_key: self._require_record().encode()}
+
+    def get_older(self) -> Iterator[Storage]:
+        """Return an iterator over the same entry under each older default encryption key, the latest first."""
+        for entry in self.entry.get_older():
+            if self._now is None:
+                # The newest key may be so new that the tags have their tokens under older ones only.
+                try:
+                    stamp([self])
+                except Exception as e:
+                    # It has been logged. The older entry is invalid then.
+                    let_pass(e)
+
+            yield StampedStorage(entry, self.options, self._stamps.tag_keys)
+
+    def load(self, kind: Kind = VALUE) -> Any:
+        """Return what is stored under the full key, UNSET if nothing valid is.
+
+        Of a large entry this is the count; its record comes with the last chunk.
+
+        Raises:
+            Exception: The cache failed, or the value can't be decrypted or unpickled.
+        """
+        key = self.entry.full_key
+
+        try:
+            cache = self.options.get_cache()
+
+            try:
+                found = cache.get_many(self.head_keys)
+            except Exception as e:
+                if is_unreachable(e):
+                    raise
+
+                let_pass(e)
+                # The client can't unpickle something, and doesn't tell what. The value's error is raised.
+                self.see(found := fetch(cache, self._stamps.keys))
+                stored = cache.get(key, UNSET)
+                found |= fetch(cache, [] if self._state_key is None else [self._state_key])
+
+                if stored is not UNSET:
+                    found[key] = stored
+        except Exception as e:
+            log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
+
+        return self.open_head(found, kind)
+
+    def open_head(self, found: Mapping[str, Any], kind: Kind) -> Any:
+        """Return the value or count in what was fetched under :attr:`head_keys`, UNSET if nothing valid is there.
+
+        Raises:
+            Exception: The value can't be decrypted or unpickled.
+        """
+        self._found = None
+        self.see(found)
+        stored = found.get(self.entry.full_key, UNSET)
+
+        if stored is UNSET:
+            return UNSET
+
+        if self._state_key is not None and kind is VALUE:
+            self._found = Record.parse(found.get(self._state_key))
+
+        value = self.open(stored, kind, self.options.get_cache())
+
+        return value if kind is COUNT or self._is_valid() else UNSET
+
+    def decode(self, stored: object, kind: Kind) -> Any:
+        """Return a decrypted value or count. The record of a value is kept."""
+        if kind is COUNT:
+            return self.entry.decode(stored, kind)
+
+        value, record = self.entry.decode_with_record(stored)
+        self._found = Record.parse(record)
+
+        return value
+
+    def accepts(self, record: bytes) -> bool:
+        """Return whether a large entry with this stored record is valid."""
+        try:
+            self._found = Record.parse(self.entry.decode_record(record)) if record else None
+        except _native.CodecError:
+            # Too short to hold anything.
+            self._found = None
+
+        return self._is_valid()
+
+    def see(self, found: Mapping[str, Any]) -> None:
+        """Take the stamps out of what was fetched."""
+        self._now = self._stamps.read(found)
+
+    def stamp(self) -> None:
+        """Take the stamps for a value that is going to be computed.
+
+        Raises:
+            Exception: The cache failed, which is logged.
+        """
+        if self._now is None:
+            stamp([self])
+        else:
+            self._record = self._now
+
+    def stamp_with(self, found: Mapping[str, Any]) -> None:
+        """Take the stamps out of what was fetched, for a value that is going to be computed."""
+        self.see(found)
+        self._record = self._now
+
+        if self._record is None:
+            logger.error(
+                'The tokens of the tags of cache key "%s" can\'t be stored. A server may be down. Newly-generated data '
+                "will be returned but not cached.",
+                self.entry.full_key,
+            )
+
+    def stamp_as(self, older: Storage) -> None:
+        """Take over the record of the same entry under an older key."""
+        assert isinstance(older, StampedStorage)
+        self._record = older._found
+
+    def make_writer(self) -> _native.LargeWriter:
+        """Return an object that turns items into chunks.
+
+        Raises:
+            _native.CodecError: The AES key has a wrong length.
+            UnstampedError: The stamps are not known.
+        """
+        self._require_record()
+
+        return super().make_writer()
+
+    def close(self, value: object, kind: Kind) -> object:
+        """Return what is to be stored for a value or count.
+
+        Raises:
+            Exception: The value can't be pickled or encrypted.
+            UnstampedError: The stamps are not known.
+        """
+        self._require_record()
+
+        return super().close(value, kind)
+
+    def encode(self, value: object, kind: Kind, iv: bytes) -> bytes:
+        """Return the stored form of a value, with its record, or of a count."""
+        record = self._require_record() if kind is VALUE else None
+
+        return self.entry.encode(value, kind, iv, None if record is None else record.encode().encode())
+
+    def encode_last_chunk(self, chunk: bytes | None, index: int, write_id: bytes) -> list[bytes] | None:
+        """Return the stored form of the last chunk, with the record."""
+        record = self.entry.encode_record(self._require_record().encode().encode(), os.urandom(AES_BLOCK_SIZE))
+
+        return self.entry.encode_last_chunk(chunk, index, write_id, record)
+
+    def store(self, value: object, kind: Kind = VALUE) -> None:
+        """Store a value or count, and remove it again if the stamps have changed meanwhile.
+
+        Raises:
+            Exception: The value can't be pickled or encrypted, or the cache failed.
+            UnstampedError: The stamps are not known.
+        """
+        self._require_record()
+        super().store(value, kind)
+
+        if kind is VALUE:
+            for key, record in self.state.items():
+                self._set(key, record, timeout=self.get_state_timeout())
+
+        for outdated in find_outdated([self]):
+            outdated.discard()
+
+    def holds(self, found: Mapping[str, Any]) -> bool:
+        """Return whether what was stored is valid, by the stamps that were fetched afterwards."""
+        is_valid = self._require_record().holds(self._stamps.read(found))
+
+        if not is_valid:
+            self.log_outdated()
+
+        return is_valid
+
+    def get_state_timeout(self) -> int | None:
+        """Return for how many seconds a record is stored that lies beside its value, None for ever."""
+        timeout = self.options.get_timeout()
+
+        return timeout if timeout is None or not timeout > 0 else timeout + _MARGIN
+
+    def log_outdated(self) -> None:
+        """Log that an entry is not valid."""
+        logger.debug('Cache key "%s" was invalidated', self.entry.full_key)
+
+    def _is_valid(self) -> bool:
+        is_valid = self._found is not None and self._found.holds(self._now)
+
+        if not is_valid:
+            self.log_outdated()
+
+        return is_valid
+
+    def _require_record(self) -> Record:
+        if self._record is None:
+            raise UnstampedError("the tokens of its tags are not in the cache, and can't be stored there")
+
+        return self._record
+
+
+def make_tag_keys(tags: Sequence[Tag], options: Options) -> list[list[str]]:
+    """Return the full keys of each tag: one, or one for each default encryption key where all keys are encrypted.
+
+    Raises:
+        TypeError: The tags are no sequence of strings and of sequences of strings.
+        ValueError: There are more than :data:`~fastblets.cache.state.MOST_TAGS`.
+    """
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, (list, tuple)):
+        raise TypeError(f"tags must be a list or tuple of tags, not of type {type(tags).__name__}.")
+
+    settings = get_settings()
+    key = resolve_encryption_key(settings, None, None)
+    ring = (None,) if key is None else (key, *get_encryption_key_fallbacks(settings, key))
+    found: dict[str, list[str]] = {}
+
+    for tag in tags:
+        if not isinstance(tag, (str, list, tuple)):
+            raise TypeError(
+                f"A tag must be a string, or a list or tuple of strings, not of type {type(tag).__name__}: {tags!r}"
+            )
+
+        base = prefix_key("_tag_", tag)
+        keys = [_native.make_full_key(options.prefix, base, each, options.max_key_bytes) for each in ring]
+        found[keys[0]] = keys
+
+    if len(found) > MOST_TAGS:
+        raise ValueError(f"A call can have {MOST_TAGS} tags, not {len(found)}: each is looked up with every hit.")
+
+    return list(found.values())
+
+
+def stamp(storages: Sequence[StampedStorage]) -> None:
+    """Take the stamps for values that are going to be computed or stored. Tags that have no token get one.
+
+    Args:
+        storages: Entries that have the same tags.
+
+    Raises:
+        Exception: The cache failed, which is logged.
+    """
+    first = storages[0]
+    tag_keys = first.stamps.tag_keys
+    found = _fetch_stamps(storages)
+
+    try:
+        if _add_tokens(first.options.get_cache(), tag_keys, found):
+            found |= fetch(first.options.get_cache(), [key for keys in tag_keys for key in keys])
+    except Exception as e:
+        raise _log(first, e) from None
+
+    for storage in storages:
+        storage.stamp_with(found)
+
+
+def find_outdated(storages: Sequence[StampedStorage]) -> list[StampedStorage]:
+    """Return which of the entries that were just stored are not valid, since their stamps have changed meanwhile.
+
+    Args:
+        storages: Entries that have the same tags.
+
+    Raises:
+        Exception: The cache failed, which is logged.
+    """
+    found = _fetch_stamps(storages)
+
+    return [storage for storage in storages if not storage.holds(found)]
+
+
+def make_token() -> str:
+    """Return a random token."""
+    return os.urandom(12).hex()
+
+
+def _fetch_stamps(storages: Sequence[StampedStorage]) -> dict[str, Any]:
+    keys = dict.fromkeys(key for storage in storages for key in storage.stamps.keys)
+
+    try:
+        return fetch(storages[0].options.get_cache(), list(keys))
+    except Exception as e:
+        raise _log(storages[0], e) from None
+
+
+def _log(storage: StampedStorage, error: Exception) -> Exception:
+    log_failure(logger, error, 'Error looking up the tags of cache key "%s": %s', storage.entry.full_key, error)
+
+    return as_cache_error(error)
+
+
+def _add_tokens(cache: BaseCache, tag_keys: Sequence[Sequence[str]], found: Mapping[str, Any]) -> bool:
+    """Give a token to each tag that has none that holds. Return whether there was one.
+
+    Args:
+        cache: The cache.
+        tag_keys: The full keys of each tag.
+        found: What is stored, by full key.
+
+    Raises:
+        Exception: The cache failed.
+    """
+    changed: dict[str, str] = {}
+    has_added = False
+
+    for keys in tag_keys:
+        stored = [found.get(key) for key in keys]
+
+        if find_token(stored) is not None:
+            continue
+
+        token = find_token([other for other in stored if other is not None] or [make_token()])
+
+        if token is None:
+            # Invalidated by a process that doesn't know all keys.
+            changed.update(dict.fromkeys(keys, make_token()))
+            continue
+
+        has_added = True
+
+        for key, other in zip(keys, stored, strict=True):
+            if other is None:
+                # Another call may come first.
+                cache.add(key, token, timeout=None)
+
+    if changed:
+        cache.set_many(changed, timeout=None)
+
+    return has_added or bool(changed)

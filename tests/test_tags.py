@@ -1,0 +1,529 @@
+"""Invalidating by tags, and the fence: what is valid, on each backend and in each form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.db import transaction
+from django.test import override_settings
+
+from fastblets import _native
+from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.errors import CacheRefusedError
+from fastblets.cache.tags import invalidate_tags
+from fastblets.cache.values import (
+    cache_add,
+    cache_delete,
+    cache_delete_many,
+    cache_exists,
+    cache_get,
+    cache_get_many,
+    cache_set,
+    cache_set_many,
+)
+from fastblets.protect.locks import CacheLock
+from tests.backends import stored_bytes, use_cache, without_marks
+from tests.faults import failing, replaced
+from tests.test_values import (
+    BIG,
+    FORMS,
+    LARGE,
+    MISSING,
+    NEW,
+    OLD,
+    OLDEST,
+    SECRET,
+    address,
+    big_or_small,
+    counted,
+    forms,
+)
+
+pytestmark = pytest.mark.django_db
+
+TAGS = ["reports", ("user", "7")]
+
+
+class SwallowingCache(LocMemCache):
+    """As of another package than Django, which may swallow errors."""
+
+
+class Counter:
+    """A producer that returns another value at each call."""
+
+    def __init__(self, form: dict[str, Any], during: Callable[[], object] = lambda: None) -> None:
+        self._value = big_or_small(form)
+        self._during = during
+        self.calls = 0
+
+    def __call__(self) -> Any:
+        self.calls += 1
+        number = self.calls
+        self._during()
+        return [number, self._value]
+
+
+def memoize(producer: Counter, form: dict[str, Any], key: Any = "key", **options: Any) -> int:
+    """The number of the call whose value is there."""
+    number: int = cache_memoize(key, producer, **{"tags": TAGS, **form, **options})[0]
+    return number
+
+
+def find_record(cache: BaseCache) -> tuple[str, list[bytes]]:
+    """The last chunk, with the record beside it, and its full key."""
+    keys = [key.removeprefix(":1:") for key in stored_bytes(cache)]
+    return next((key, chunk) for key, chunk in cache.get_many(keys).items() if type(chunk) is list and len(chunk) == 3)
+
+
+# What is valid
+
+
+@pytest.mark.every_backend
+@forms
+def test_a_tag_is_invalidated(form: dict[str, Any], cache_backend: BaseCache) -> None:
+    producer = Counter(form)
+    assert [memoize(producer, form) for _ in range(3)] == [1, 1, 1]
+    invalidate_tags(("user", "8"))
+    assert memoize(producer, form) == 1
+    for number, tag in enumerate([("user", "7"), "reports", ["user", "7"]], 2):
+        invalidate_tags(tag)
+        assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+        assert [memoize(producer, form) for _ in range(3)] == [number] * 3
+        assert cache_get("key", tags=TAGS, **form)[0] == number
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("encrypt", [False, True])
+@pytest.mark.parametrize("seal", [False, True])
+@pytest.mark.parametrize("items", [[], ["a", 1], [BIG, BIG]], ids=["none", "few", "many"])
+def test_items(encrypt: bool, seal: bool, items: list[Any], cache_backend: BaseCache) -> None:
+    calls = []
+
+    def produce() -> list[Any]:
+        calls.append(1)
+        return items
+
+    def read() -> list[Any]:
+        return list(cache_memoize_iter("key", produce, tags=TAGS, use_encryption=encrypt, seal=seal))
+
+    assert [read() for _ in range(3)] == [items] * 3
+    assert len(calls) == 1
+    # Others read it as it is.
+    assert list(cache_memoize_iter("key", lambda: pytest.fail("computed"), use_encryption=encrypt)) == items
+    assert cache_exists("key", use_encryption=encrypt)
+    assert cache_exists("key", use_encryption=encrypt, tags=TAGS)
+    invalidate_tags("reports")
+    assert not cache_exists("key", use_encryption=encrypt, tags=TAGS)
+    assert cache_exists("key", use_encryption=encrypt)
+    assert [read() for _ in range(3)] == [items] * 3
+    assert len(calls) == 2
+
+
+@forms
+def test_other_tags_are_another_entry(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    assert memoize(producer, form) == 1
+    # The order doesn't matter, nor how a tag is written.
+    assert memoize(producer, form, tags=[["user", "7"], "reports", "reports"]) == 1
+    assert memoize(producer, form, tags=("reports", "user:7")) == 1
+    assert memoize(producer, form, tags=["reports"]) == 2
+    assert memoize(producer, form, tags=["reports", ("user", "8")]) == 3
+    # Without tags anything is found.
+    assert memoize(producer, form, tags=()) == 3
+    assert memoize(producer, form) == 4
+
+
+@forms
+def test_an_entry_without_tags_is_missing(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    assert memoize(producer, form, tags=[]) == 1
+    assert not cache_exists("key", tags=TAGS, **address(form))
+    assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+    assert memoize(producer, form) == 2
+    assert memoize(producer, form) == 2
+
+
+@forms
+def test_a_lost_token_invalidates(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    for number in (1, 2):
+        assert memoize(producer, form) == memoize(producer, form) == number
+        locmem.delete(make_cache_key("_tag_:reports"))
+    locmem.set(make_cache_key("_tag_:reports"), ["no token"])
+    assert memoize(producer, form) == memoize(producer, form) == 3
+
+
+@pytest.mark.parametrize("record", [None, "", "1;;;", "2;;;;", "1;;;;", b"\xff", ["1;;;;"], "1;;;;a,b;"], ids=repr)
+def test_a_record_that_is_none(record: Any, locmem: BaseCache) -> None:
+    producer = Counter({})
+    memoize(producer, {})
+    locmem.set(make_cache_key("_state_:key"), record)
+    assert memoize(producer, {}) == memoize(producer, {}) == 2
+
+
+def test_what_the_client_cannot_unpickle(locmem: BaseCache) -> None:
+    stored = vars(locmem)["_cache"]
+    producer = Counter({})
+    number = 0
+    for key in ("key", "_state_:key", "_tag_:reports", "_fence_:key"):
+        number += 1
+        assert memoize(producer, {}) == memoize(producer, {}) == number
+        locmem.set(make_cache_key(key), "there")
+        stored[locmem.make_key(make_cache_key(key))] = b"no pickle"
+    assert memoize(producer, {}) == memoize(producer, {}) == number + 1
+
+
+@forms
+def test_the_seal_holds_the_record(form: dict[str, Any], locmem: BaseCache) -> None:
+    """A record of another write under the same key."""
+    if not form.get("large_data") or not form.get("seal"):
+        pytest.skip("the record isn't beside a seal")
+    producer = Counter(form)
+    memoize(producer, form)
+    key, chunk = find_record(locmem)
+    invalidate_tags("reports")
+    memoize(producer, form)
+    _, newer = find_record(locmem)
+    locmem.set(key, [*chunk[:2], newer[2]])
+    assert memoize(producer, form) == 3
+
+
+# The fence
+
+
+@pytest.mark.every_backend
+@forms
+def test_what_was_computed_from_before_is_not_kept(form: dict[str, Any], cache_backend: BaseCache) -> None:
+    where = address(form)
+    for invalidate in (
+        lambda: cache_delete("key", **where),
+        lambda: cache_delete_many(["other", "key"], **where),
+        lambda: invalidate_tags("reports"),
+    ):
+        producer = Counter(form, during=invalidate)
+        assert memoize(producer, form) == 1
+        assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+        producer._during = lambda: None
+        assert memoize(producer, form) == memoize(producer, form) == 2
+        cache_delete("key", **where)
+
+
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+def test_nothing_outdated_stays(form: dict[str, Any], locmem: BaseCache) -> None:
+    # Otherwise it would be served once the fence has ended.
+    memoize(Counter(form, during=lambda: cache_delete("key", **address(form))), form)
+    locmem.delete_many([make_cache_key("_fence_:key"), make_cache_key("_fence_:key", use_encryption=True)])
+    assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+
+
+@pytest.mark.parametrize("options", [{}, {"lock": True}, {"force_overwrite": True}], ids=str)
+@forms
+def test_also_with_a_lock_and_overwriting(form: dict[str, Any], options: dict[str, Any], locmem: BaseCache) -> None:
+    if "lock" in options:
+        options = {"lock": CacheLock()}
+    producer = Counter(form, during=lambda: invalidate_tags("reports"))
+    memoize(producer, form, **options)
+    assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+    memoize(Counter(form), form, **options)
+    assert cache_get("key", MISSING, tags=TAGS, **form) is not MISSING
+
+
+def test_a_stream_that_is_invalidated_in_the_middle(locmem: BaseCache) -> None:
+    items = iter(cache_memoize_iter("key", lambda: iter(range(10)), tags=TAGS))
+    assert next(items) == 0
+    invalidate_tags("reports")
+    assert list(items) == list(range(1, 10))
+    assert not cache_exists("key", tags=TAGS)
+    assert not cache_exists("key")
+
+
+@forms
+def test_stored_by_hand(form: dict[str, Any], locmem: BaseCache) -> None:
+    assert cache_set("key", 1, tags=TAGS, **form)
+    assert cache_get("key", MISSING, tags=TAGS, **form) == 1
+    assert memoize(Counter(form), {**form, "tags": ()}, key="other") == 1
+    assert cache_memoize("key", lambda: 2, tags=TAGS, **form) == 1
+    invalidate_tags("reports")
+    assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+    keys = ["a", "b", ("c", "d")]
+    assert cache_set_many(dict.fromkeys(keys, 3), tags=TAGS, **form) == []
+    assert cache_get_many([*keys, "key"], tags=TAGS, **form) == dict.fromkeys(keys, 3)
+    cache_delete("b", **address(form))
+    assert cache_get_many(keys, tags=TAGS, **form) == {"a": 3, ("c", "d"): 3}
+    # Deleting is no reason to refuse what is stored then.
+    assert cache_set("b", 4, tags=TAGS, **form)
+    assert cache_get("b", tags=TAGS, **form) == 4
+    invalidate_tags(("user", "7"))
+    assert cache_get_many(keys, tags=TAGS, **form) == {}
+    assert [cache_exists(key, tags=TAGS, **address(form)) for key in keys] == [False] * 3
+
+
+@forms
+def test_nothing_of_it_stays(form: dict[str, Any], locmem: BaseCache) -> None:
+    memoize(Counter(form), form)
+    assert cache_delete("key", **address(form))
+    tokens = {locmem.make_key(make_cache_key(f"_tag_:{tag}")) for tag in ("reports", "user:7")}
+    assert stored_bytes(locmem).keys() >= tokens
+    assert without_marks(stored_bytes(locmem)) == {}
+
+
+# Keys
+
+
+def test_tags_under_encrypted_keys(locmem: BaseCache) -> None:
+    """A tag's key says nothing, whatever key an entry has. While keys change, all processes invalidate all entries."""
+    with override_settings(DJBLETS_CACHE_FORCE_ENCRYPTION=True, DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD):
+        producer = Counter({})
+        assert memoize(producer, {}) == memoize(producer, {}) == 1
+        assert memoize(producer, {"encryption_key": OLDEST}) == 2
+        assert all(re.fullmatch(r":1:[0-9a-f]{64}", key) for key in stored_bytes(locmem))
+        invalidate_tags("reports")
+        assert memoize(producer, {"encryption_key": OLDEST}) == 3
+        assert memoize(producer, {}) == 4
+    new = {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD, OLDEST]}
+    with override_settings(DJBLETS_CACHE_FORCE_ENCRYPTION=True, **new):
+        # The tokens are copied, so that nothing is computed again.
+        assert memoize(producer, {}) == memoize(producer, {}) == 4
+        for _ in range(2):
+            number = memoize(producer, {})
+            with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[]):
+                # A process that is a step behind.
+                invalidate_tags("reports")
+            assert cache_get("key", MISSING, tags=TAGS) is MISSING
+            memoize(producer, {})
+            assert memoize(producer, {}) > number
+        invalidate_tags("reports")
+        with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[]):
+            assert cache_get("key", MISSING, tags=TAGS) is MISSING
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS.values() if "use_encryption" in form], ids=str)
+def test_an_entry_under_an_older_key(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    new = {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD, OLDEST]}
+    for invalidate in (None, lambda: invalidate_tags("reports"), lambda: cache_delete("key", **address(form))):
+        with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD):
+            number = memoize(producer, form)
+        with override_settings(**new):
+            if invalidate is not None:
+                invalidate()
+            assert (
+                cache_get("key", MISSING, tags=TAGS, **form)
+                is (MISSING if invalidate else cache_get("key", tags=TAGS, **form))
+                or invalidate is None
+            )
+            assert memoize(producer, form) == number + (invalidate is not None)
+            # Taken over with its record.
+            assert memoize(producer, form) == number + (invalidate is not None)
+            invalidate_tags("reports")
+            assert memoize(producer, form) == number + 1 + (invalidate is not None)
+            cache_delete("key", **address(form))
+
+
+def test_a_deletion_by_a_process_that_knows_older_keys_only(locmem: BaseCache) -> None:
+    new = {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD]}
+    old = {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": OLD, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": []}
+
+    def delete() -> None:
+        with override_settings(**new):
+            cache_delete("key", **SECRET)
+
+    with override_settings(**old):
+        memoize(Counter(SECRET, during=delete), SECRET)
+        assert cache_get("key", MISSING, tags=TAGS, **SECRET) is MISSING
+
+
+def test_each_cache_has_its_own_tags(locmem: BaseCache) -> None:
+    with override_settings(
+        CACHES={
+            name: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": f"tags {name}"}
+            for name in ("default", "other")
+        }
+    ):
+        producer = Counter({})
+        assert memoize(producer, {}) == 1
+        assert memoize(producer, {"cache": "other"}) == 2
+        invalidate_tags("reports", cache="other")
+        assert memoize(producer, {}) == 1
+        assert memoize(producer, {"cache": "other"}) == 3
+        assert caches["other"].get(make_cache_key("_state_:key")).startswith("1;;;")
+
+
+# Transactions
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+def test_after_the_transaction(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    assert memoize(producer, form) == 1
+    before = stored_bytes(locmem)
+    with transaction.atomic():
+        invalidate_tags("reports", on_commit=True)
+        assert memoize(producer, form) == 2
+        assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+        assert cache_get_many(["key"], tags=TAGS, **form) == {}
+        assert not cache_exists("key", tags=TAGS, **address(form))
+        # Without the tag nothing of it is known.
+        assert memoize(producer, form, tags=()) == 1
+        assert stored_bytes(locmem) == before
+    assert memoize(producer, form) == 3
+    with pytest.raises(RuntimeError), transaction.atomic():
+        invalidate_tags("reports", on_commit="default")
+        assert memoize(producer, form) == 4
+        raise RuntimeError
+    assert memoize(producer, form) == 3
+    invalidate_tags("reports", on_commit=True)
+    assert memoize(producer, form) == 5
+
+
+# What fails
+
+
+def test_arguments(locmem: BaseCache) -> None:
+    for tags in ("reports", b"reports", {"reports"}, None, 7, {"a": 1}):
+        with pytest.raises(TypeError, match="tags must be a list or tuple of tags"):
+            cache_memoize("key", lambda: 1, tags=tags)  # type: ignore[arg-type]
+    for tag in (7, None, b"a", {"a"}, ["a", 7], ("user", None)):
+        with pytest.raises(TypeError):
+            cache_memoize("key", lambda: 1, tags=[tag])  # type: ignore[list-item]
+        with pytest.raises(TypeError):
+            invalidate_tags(tag)  # type: ignore[arg-type]
+    many = [f"tag {number}" for number in range(17)]
+    with pytest.raises(ValueError, match="can have 16 tags, not 17"):
+        cache_memoize("key", lambda: 1, tags=many)
+    assert cache_memoize("key", lambda: 1, tags=[*many[:16], many[0]]) == 1
+    with pytest.raises(TypeError):
+        cache_add("key", 1, tags=TAGS)  # type: ignore[call-arg]
+    invalidate_tags()
+    assert cache_get("key", tags=many[:16]) == 1
+
+
+@forms
+def test_a_cache_that_fails(form: dict[str, Any], locmem: BaseCache, caplog: pytest.LogCaptureFixture) -> None:
+    producer = Counter(form)
+    for calls in (["get_many", "get"], ["add"], ["set", "set_many"]):
+        with failing(*calls):
+            number = memoize(producer, form)
+            assert memoize(producer, form) == number + 1
+        cache_delete("key", **address(form))
+        locmem.clear()
+    assert memoize(producer, form) == producer.calls
+    assert memoize(producer, form) == producer.calls
+
+
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+def test_tokens_that_cannot_be_stored(
+    form: dict[str, Any], locmem: BaseCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A dead memcached among several says False to add(), and nothing more."""
+    producer = Counter(form)
+    with replaced(locmem, add=lambda *args, **options: False):
+        assert [memoize(producer, form) for _ in range(2)] == [1, 2]
+        assert not cache_set("key", 3, tags=TAGS, **form)
+    assert "tags" in caplog.text and "can't be stored" in caplog.text
+    assert not cache_exists("key", **address(form))
+
+
+def test_a_failed_invalidation_raises(locmem: BaseCache) -> None:
+    producer = Counter({})
+    memoize(producer, {})
+    for call in (lambda: invalidate_tags("reports"), lambda: cache_delete("key"), lambda: cache_delete_many(["key"])):
+        with failing("set_many"), pytest.raises(Exception, match="fails"):
+            call()
+        with replaced(locmem, set_many=lambda data, **options: list(data)), pytest.raises(CacheRefusedError):
+            call()
+    assert memoize(producer, {}) == 1
+
+
+def test_marks_of_a_client_that_swallows_errors_are_read_back(db: None) -> None:
+    with use_cache({"BACKEND": "tests.test_tags.SwallowingCache", "LOCATION": "swallowing"}) as cache:
+        producer = Counter({})
+        assert memoize(producer, {}) == 1
+        invalidate_tags("reports")
+        assert memoize(producer, {}) == 2
+        with replaced(cache, set_many=lambda data, **options: None):
+            with pytest.raises(CacheRefusedError, match="did not store 1 of 1 marks"):
+                invalidate_tags("reports")
+            with pytest.raises(CacheRefusedError):
+                cache_delete("key")
+        assert memoize(producer, {}) == 2
+
+
+# What Djblets sees, and what it costs
+
+
+@forms
+def test_djblets_reads_it(form: dict[str, Any], locmem: BaseCache) -> None:
+    djblets = pytest.importorskip("djblets.cache.backend")
+    form = {name: value for name, value in form.items() if name != "seal"}
+    value = big_or_small(form)
+    for seal in (False, True):
+        cache_set("key", value, tags=TAGS, seal=seal, **form)
+        assert djblets.cache_memoize("key", lambda: pytest.fail("computed"), **form) == value
+
+
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+def test_round_trips(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter({})
+    store = ["set", "set"] if not form else ["set"]
+    if form.get("large_data"):
+        # The old count goes first, the new one comes last.
+        store = ["delete", "set", "set"]
+    look = ["get_many"]
+    with counted(locmem) as calls:
+        memoize(producer, form)
+    # Two tags get their tokens, once.
+    assert calls == [*look, "get_many", "add", "add", "get_many", *store, "get_many"]
+    invalidate_tags("reports")
+    with counted(locmem) as calls:
+        memoize(producer, form)
+    miss = [*look, *(["get_many"] if form.get("large_data") else []), *store, "get_many"]
+    assert calls == miss
+    with counted(locmem) as calls:
+        memoize(producer, form)
+    assert calls == [*look, *(["get_many"] if form.get("large_data") else [])]
+    with counted(locmem) as calls:
+        invalidate_tags("reports", ("user", "7"))
+    assert calls == ["set_many"]
+
+
+def test_a_record_lives_a_minute_longer(locmem: BaseCache) -> None:
+    timeouts: dict[str, Any] = {}
+    real = locmem.set
+
+    def note(key: str, value: Any, timeout: Any = None, **options: Any) -> Any:
+        timeouts[key] = timeout
+        return real(key, value, timeout, **options)
+
+    with replaced(locmem, set=note):
+        cache_memoize("key", lambda: 1, tags=TAGS, expiration=100)
+        cache_memoize("other", lambda: 1, tags=TAGS, expiration=None)
+    assert [timeouts[make_cache_key(key)] for key in ("key", "_state_:key")] == [100, 160]
+    assert [timeouts[make_cache_key(key)] for key in ("other", "_state_:other")] == [None, None]
+
+
+def test_chunks_of_the_largest_size(locmem: BaseCache) -> None:
+    options = {"compress_large_data": False, "tags": TAGS}
+    for size in (CACHE_CHUNK_SIZE - 1, CACHE_CHUNK_SIZE, CACHE_CHUNK_SIZE + 1):
+        # A text's pickle: V…\np0\n.
+        items = ["x" * (size - len(b"V\np0\n."))]
+        assert list(cache_memoize_iter("key", lambda items=items: items, **options)) == items
+        assert list(cache_memoize_iter("key", lambda: pytest.fail("computed"), **options)) == items
+        invalidate_tags("reports")
+
+
+def test_an_encrypted_record_says_nothing(locmem: BaseCache) -> None:
+    memoize(Counter(LARGE), {**LARGE, **SECRET, "compress_large_data": False})
+    token = locmem.get(make_cache_key("_tag_:reports"))
+    _, (_, seal, record) = find_record(locmem)
+    assert seal == b""
+    assert token.encode() not in record
+    assert token.encode() in _native.decrypt(record, settings.SECRET_KEY[:16].encode())
