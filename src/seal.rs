@@ -302,7 +302,7 @@ mod tests {
         }
         assert!(
             sealers()[0]
-                .check_chunks(&chunks, &sealed(&sealers()[1], &chunks, b""))
+                .check_chunks(&chunks, &sealed(&sealers()[1], &chunks, b""), b"")
                 .is_err()
         );
     }

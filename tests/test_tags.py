@@ -23,6 +23,7 @@ from fastblets.cache.values import (
     cache_delete,
     cache_delete_many,
     cache_exists,
+    cache_expire,
     cache_get,
     cache_get_many,
     cache_set,
@@ -233,6 +234,16 @@ def test_also_with_a_lock_and_overwriting(form: dict[str, Any], options: dict[st
     assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
     memoize(Counter(form), form, **options)
     assert cache_get("key", MISSING, tags=TAGS, **form) is not MISSING
+
+
+@forms
+def test_expiring_stops_no_computation(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    assert memoize(producer, form) == 1
+    assert cache_expire("key", **address(form)) is True
+    assert cache_expire("key", **address(form)) is False
+    producer._during = lambda: cache_expire("key", **address(form))
+    assert memoize(producer, form) == memoize(producer, form) == 2
 
 
 def test_a_stream_that_is_invalidated_in_the_middle(locmem: BaseCache) -> None:

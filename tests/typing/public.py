@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from typing_extensions import assert_type
 
@@ -22,11 +23,13 @@ from fastblets.cache.backend import (
 )
 from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.synchronizer import GenerationSynchronizer
+from fastblets.cache.tags import invalidate_tags
 from fastblets.cache.values import (
     cache_add,
     cache_delete,
     cache_delete_many,
     cache_exists,
+    cache_expire,
     cache_get,
     cache_get_many,
     cache_set,
@@ -128,6 +131,10 @@ def by_hand(names: list[str], parts: list[tuple[str, str]]) -> None:
     assert_type(cache_exists("key", large_data=None), bool)
     assert_type(cache_delete("key", encryption_key=b"0123456789abcdef"), bool)
     assert_type(cache_delete("key", on_commit=True), bool)
+    assert_type(cache_expire("key", large_data=True), bool)
+    assert_type(cache_memoize("key", lambda: 1, tags=["a", ("b", "c"), ["d"]]), int)
+    assert_type(cache_get_many(names, tags=("a", ["b", "c"])), dict[str, Any])
+    assert_type(invalidate_tags("a", ("b", "c"), cache="other", on_commit="other"), None)
     assert_type(cache_delete_many(names, on_commit="other"), list[str])
     print(cache_get("key", None).anything, cache_get_many(names)["key"].anything, cache_get_many(parts)["a", "b"])
 

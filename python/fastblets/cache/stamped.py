@@ -272,7 +272,7 @@ class StampedStorage(Storage):
 
     def log_outdated(self) -> None:
         """Log that an entry is not valid."""
-        logger.debug('Cache key "%s" was invalidated', self.entry.full_key)
+        logger.debug('Cache key "%s" was invalidated, or stored with other tags', self.entry.full_key)
 
     def _is_valid(self) -> bool:
         is_valid = self._found is not None and self._found.holds(self._now)

@@ -39,6 +39,7 @@ __all__ = [
     "cache_delete",
     "cache_delete_many",
     "cache_exists",
+    "cache_expire",
     "cache_get",
     "cache_get_many",
     "cache_set",
@@ -340,6 +341,33 @@ def cache_delete_many(
     storages = open_entries(wanted, UNSET, True, True, use_encryption, encryption_key, False, cache)
 
     return [key for key, found in zip(wanted, _delete(storages, large_data, on_commit), strict=True) if found]
+
+
+def cache_expire(
+    key: str | Sequence[str],
+    *,
+    large_data: bool | None = None,
+    use_encryption: bool | None = None,
+    encryption_key: bytes | None = None,
+    cache: str | None = None,
+) -> bool:
+    """Let an entry expire now. Other than after :func:`cache_delete`, a value that is being computed is kept.
+
+    Args:
+        key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
+        large_data: As for :func:`cache_delete`.
+
+    The other options are described at the top of this module.
+
+    Returns:
+        Whether there was something.
+
+    Raises:
+        Exception: As for :func:`cache_delete`.
+    """
+    storages = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
+
+    return batch.delete_batch(storages, large=large_data) == [True]
 
 
 def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) -> list[bool]:
