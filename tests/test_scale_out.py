@@ -25,6 +25,8 @@ from django.test import override_settings
 
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.errors import CacheRefusedError, UnreachableError
+from fastblets.cache.options import Tag
+from fastblets.cache.tags import invalidate_tags
 from fastblets.cache.values import (
     cache_add,
     cache_delete,
@@ -560,6 +562,7 @@ def chunks(number: int) -> bytes:
     return b"x" * ((number - 1) * CACHE_CHUNK_SIZE + 1000)
 
 
+TAGS: list[Tag] = ["reports", ("user", "7")]
 PLAIN = {"large_data": True, "compress_large_data": False}
 #: Each operation: what is done ahead, and what is counted.
 OPERATIONS: dict[str, tuple[Callable[[], object], ...]] = {
@@ -616,7 +619,34 @@ OPERATIONS: dict[str, tuple[Callable[[], object], ...]] = {
         lambda: cache_set("key", chunks(3), **PLAIN),
         lambda: cache_delete("key", large_data=True),
     ),
+    "small, with tags, hit": (
+        lambda: cache_memoize("key", lambda: 1, tags=TAGS),
+        lambda: cache_memoize("key", never, tags=TAGS),
+    ),
+    "small, with tags, miss": (lambda: know(TAGS), lambda: cache_memoize("key", lambda: 1, tags=TAGS)),
+    "small, encrypted, with tags, miss": (
+        lambda: know(TAGS),
+        lambda: cache_memoize("key", lambda: 1, tags=TAGS, use_encryption=True),
+    ),
+    "large, with tags, hit, up to 64 chunks": (
+        lambda: cache_memoize("key", lambda: chunks(3), large_data=True, tags=TAGS),
+        lambda: cache_memoize("key", never, large_data=True, tags=TAGS),
+    ),
+    "large, with tags, miss, one chunk": (
+        lambda: know(TAGS),
+        lambda: cache_memoize("key", lambda: 1, large_data=True, tags=TAGS),
+    ),
+    "small, with two tags that nobody used before, miss": (lambda: cache_memoize("key", lambda: 1, tags=TAGS),),
+    "`invalidate_tags()` of any number": (
+        lambda: know(TAGS),
+        lambda: invalidate_tags(*TAGS),
+    ),
 }
+
+
+def know(tags: list[Tag]) -> None:
+    """Give the tags their tokens."""
+    cache_memoize("another key", lambda: 1, tags=tags)
 
 
 def store_noise(items: int) -> None:

@@ -62,8 +62,12 @@ def tells_refusals(cache: Any) -> bool:
     """
     backend = unwrap(cache)
     options = getattr(backend, "_options", None) or {}
+    package = type(backend).__module__
 
-    return type(backend).__module__.startswith("django.core.cache.backends.") and not (
+    if package.startswith("django_redis."):
+        return getattr(backend, "_ignore_exceptions", True) is False
+
+    return package.startswith("django.core.cache.backends.") and not (
         isinstance(options, dict) and (options.get("default_noreply") or options.get("ignore_exc"))
     )
 
