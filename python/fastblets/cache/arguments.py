@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from django.core.cache import InvalidCacheBackendError
 
+from fastblets.cache.failures import let_pass
 from fastblets.cache.shortcuts import get_named_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, TypeVar
+
+    from django.core.cache.backends.base import BaseCache
 
     _T = TypeVar("_T")
 
@@ -54,23 +57,28 @@ def to_seconds(name: str, value: object) -> int | None:
     return value  # type: ignore[return-value]
 
 
-def check_alias(alias: object) -> None:
+def check_alias(alias: object) -> BaseCache | None:
     """Check that an argument is the alias of a cache.
+
+    Returns:
+        The cache, None if it can't be had: its error is raised again where the cache is used.
 
     Raises:
         InvalidCacheBackendError: CACHES has no such alias, or its backend can't be imported.
         TypeError: It is not of type ``str``.
+        Exception: A task's time limit.
     """
     if not isinstance(alias, str):
         raise TypeError(f"cache must be an alias of CACHES, not of type {type(alias).__name__}.")
 
     try:
-        get_named_cache(alias)
+        return get_named_cache(alias)
     except InvalidCacheBackendError as e:
         raise InvalidCacheBackendError(f'cache must be an alias of CACHES, not "{alias}": {e}') from None
-    except Exception:
-        # As for the default cache: it is raised again where the cache is used.
-        return
+    except Exception as e:
+        let_pass(e)
+
+        return None
 
 
 def check_lock(lock: object) -> None:
@@ -79,7 +87,7 @@ def check_lock(lock: object) -> None:
     Raises:
         TypeError: It is none.
     """
-    if isinstance(lock, type) or not hasattr(lock, "full_cache_key"):
+    if not hasattr(lock, "full_cache_key") or isinstance(lock, type):
         found = f"the class {lock.__name__}" if isinstance(lock, type) else f"of type {type(lock).__name__}"
 
         raise TypeError(f"lock must be an instance of CacheLock, such as CacheLock(), not {found}.")

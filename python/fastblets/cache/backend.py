@@ -14,7 +14,7 @@ from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import make_full_key
-from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, memoize_small, wait_for
+from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, find, memoize_small
 from fastblets.cache.opening import open_entry
 from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Unset
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
@@ -117,13 +117,13 @@ def cache_memoize(
         if storage.options.seal:
             storage.entry.refuse_unsealable()
 
-        if lock is None and not storage.options.older_keys and not force_overwrite and not tags:
-            return memoize_small(storage, lookup_callable)
+        if lock is None and not storage.options.older_keys and not tags:
+            return memoize_small(storage, lookup_callable, force_overwrite)
 
     call = Memoize(storage, LARGE if large_data else SMALL, lock, force_overwrite)
 
     try:
-        found: _T | Unset = wait_for(call.find())
+        found: _T | Unset = find(call)
 
         return call.keep(compute(lookup_callable)) if found is UNSET else found
     finally:
@@ -174,7 +174,7 @@ def cache_memoize_iter(
     call = Memoize(storage, ITEMS, lock, force_overwrite)
 
     try:
-        found = wait_for(call.find())
+        found = find(call)
 
         if found is UNSET:
             found = call.keep(_iterate(items_or_callable))

@@ -697,7 +697,10 @@ def _find_counts(heads: dict[int, tuple[Storage, Any]]) -> dict[int, int]:
     """
     counts = _parse_counts(heads)
     first_keys = {index: heads[index][0].entry.chunk_keys(0, 1)[0] for index in counts}
-    found = _fetch(heads[next(iter(counts))][0], first_keys.values()) if counts else {}
+    found: dict[str, Any] = {}
+
+    for keys in cut(first_keys.values()):
+        found.update(_fetch(heads[next(iter(counts))][0], keys))
 
     return {index: count for index, count in counts.items() if _is_chunk(found.get(first_keys[index]))}
 

@@ -1,8 +1,9 @@
 """When to look for an entry, wait for a lock, compute and store.
 
-:meth:`Memoize.find` says once what is looked for and waited for: a generator that makes its cache calls itself and
-yields only what to wait for. A driver such as :func:`wait_for` does the waiting. The producer is called between these
-steps, so that it runs in its caller's own context.
+:meth:`Memoize.look` is the first look, for which there is nothing to wait. :meth:`Memoize.find` says once what is
+looked for and waited for after a miss: a generator that makes its cache calls itself and yields only what to wait for.
+A driver such as :func:`find` does the waiting. The producer is called between these steps, so that it runs in its
+caller's own context.
 """
 
 from __future__ import annotations
@@ -149,12 +150,9 @@ class Memoize:
         Raises:
             TypeError: The lock is none.
         """
-        if lock is not None:
-            check_lock(lock)
-
         self.storage = storage
         self._form = form
-        self._lock = lock = lock or None
+        self._lock = lock
         self._overwrite = overwrite
         #: The process in which this call acquires the lock, and has to release it. A forked child must not.
         self._lock_pid = 0
@@ -162,13 +160,35 @@ class Memoize:
         #: read alive, through its traceback.
         self._failure: type[Exception] | None = None
 
-        if lock is not None and not lock.full_cache_key:
-            lock.full_cache_key = storage.entry.make_lock_key(_find_lock_key_limit(lock, storage.options))
+        if lock is not None:
+            check_lock(lock)
+
+            if not lock.full_cache_key:
+                lock.full_cache_key = storage.entry.make_lock_key(_find_lock_key_limit(lock, storage.options))
+
+    def look(self) -> Any:
+        """Return the stored value, UNSET if there is none or it is to be overwritten.
+
+        Whatever goes wrong is logged and counts as a miss.
+        """
+        if self._is_cut_off or self._overwrite:
+            return UNSET
+
+        self._failure = None
+
+        try:
+            return self._form.load(self.storage)
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+            self._failure = type(e)
+
+        return UNSET
 
     def find(self) -> Generator[Wait, None, Any]:
-        """Return the stored value, UNSET on a miss. On a miss, the lock is held if it could be acquired.
+        """Return the value that another caller stores meanwhile, or that an older key has. UNSET if there is none.
 
-        Whatever goes wrong is logged and counts as a miss, and so does an entry that is to be overwritten.
+        To be called after the first look found nothing. Then the lock is held if it could be acquired.
 
         Yields:
             A lock to wait for. The driver throws into the generator what acquiring it raises.
@@ -182,11 +202,7 @@ class Memoize:
 
             return UNSET
 
-        value = self._look()
-
-        if value is not UNSET:
-            return value
-
+        value: Any = UNSET
         lock = self._lock
 
         # A lock that the caller holds already stays the caller's. Djblets takes no lock to replace a foreign value, and
@@ -302,27 +318,12 @@ class Memoize:
     def _is_cut_off(self) -> bool:
         return self._failure is UnreachableError
 
-    def _look(self) -> Any:
-        if self._is_cut_off:
-            return UNSET
-
-        self._failure = None
-
-        try:
-            return self._form.load(self.storage)
-        except Exception as e:
-            # It has been logged.
-            let_pass(e)
-            self._failure = type(e)
-
-        return UNSET
-
     def _find_locked(self, lock: Lock) -> Generator[Wait, None, Any]:
         value: Any = UNSET
 
         def is_needless() -> bool:
             nonlocal value
-            value = self._look()
+            value = self.look()
 
             return value is not UNSET or self._is_cut_off
 
@@ -351,7 +352,7 @@ class Memoize:
             self._lock = None
 
         # While this call waited, another process may have stored the value.
-        return self._look() if value is UNSET else value
+        return self.look() if value is UNSET else value
 
     def _migrate_from_older_key(self) -> Any:
         for older in self.storage.get_older():
@@ -552,12 +553,19 @@ def _ask(lock: Lock, name: str) -> Any:
     return None if method is None else method()
 
 
-def wait_for(steps: Generator[Wait, None, _T]) -> _T:
-    """Run a call's steps, blocking the thread where there is something to wait for.
+def find(call: Memoize) -> Any:
+    """Return the stored value of a call, blocking the thread while there is something to wait for.
 
     Returns:
-        What the steps return.
+        The value, UNSET on a miss. Then the lock is held if it could be acquired.
     """
+    value = call.look()
+
+    if value is not UNSET:
+        return value
+
+    steps = call.find()
+
     try:
         wait = next(steps)
 
@@ -569,9 +577,7 @@ def wait_for(steps: Generator[Wait, None, _T]) -> _T:
             else:
                 wait = next(steps)
     except StopIteration as e:
-        result: _T = e.value
-
-        return result
+        return e.value
 
 
 def _acquire(wait: Wait) -> None:
@@ -584,10 +590,15 @@ def _acquire(wait: Wait) -> None:
         acquire_unless(wait.is_needless)
 
 
-def memoize_small(storage: Storage, lookup_callable: Callable[[], _T]) -> _T:
-    """Return a small value, or compute and store it: :class:`Memoize` without lock, older keys and overwriting.
+def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite: bool) -> _T:
+    """Return a small value, or compute and store it: :class:`Memoize` without lock and older keys.
 
     This is what most calls are, so it has no generator, and no object more than it needs.
+
+    Args:
+        storage: The entry in the cache.
+        lookup_callable: Computes the value.
+        overwrite: Whether to compute even if there is an entry.
 
     Raises:
         TypeError: As for :func:`~fastblets.cache.arguments.compute`.
@@ -595,18 +606,20 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T]) -> _T:
     """
     is_reachable = True
 
-    try:
-        found: _T | Unset = storage.load()
-    except Exception as e:
-        # It has been logged.
-        let_pass(e)
-        found = UNSET
-        is_reachable = not isinstance(e, UnreachableError)
+    if not overwrite:
+        try:
+            found: _T | Unset = storage.load()
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+            found = UNSET
+            is_reachable = not isinstance(e, UnreachableError)
 
-    if found is not UNSET:
-        return found
+        if found is not UNSET:
+            return found
 
-    log_miss(storage)
+        log_miss(storage)
+
     value = compute(lookup_callable)
     warn_if_big(storage, value)
 

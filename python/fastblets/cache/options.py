@@ -134,21 +134,22 @@ class Options:
 
         settings = get_settings()
         self.expiration = expiration
-        self.compress = bool(compress)
-        self.seal = resolve_seal(settings, seal)
-        self.loads = get_loads(settings)
+        # Most calls give a bool, for which bool() would take longer.
+        self.compress = compress is True or bool(compress)
+        # Most projects set neither, and a call would take as long as the lookup.
+        is_unsealed = seal is None and getattr(settings, "FASTBLETS_SEAL", False) is False
+        self.seal = False if is_unsealed else resolve_seal(settings, seal)
+        self.loads = None if getattr(settings, "FASTBLETS_PICKLE_CLASSES", None) is None else get_loads(settings)
         self.encryption_key = key = resolve_encryption_key(settings, use_encryption, encryption_key)
         # The older keys belong to the default key. They say nothing about a caller's own key.
         self.older_keys = get_encryption_key_fallbacks(settings, key) if key and not encryption_key else ()
         self.prefix = get_key_prefix(settings)
         self.alias = alias
-
-        if alias is not None:
-            check_alias(alias)
+        named = None if alias is None else check_alias(alias)
 
         try:
-            self.cache = cache = get_cache() if alias is None else get_named_cache(alias)
-            self.max_key_bytes = get_max_key_bytes(cache)
+            self.cache = cache = get_cache() if alias is None else named
+            self.max_key_bytes = None if cache is None else get_max_key_bytes(cache)
         except Exception as e:
             # It is raised again, and logged, where the entry is read.
             let_pass(e)
@@ -210,7 +211,8 @@ def get_expiration_time(settings: Any) -> int | None:
     """
     timeout: int | None = getattr(settings, "CACHE_EXPIRATION_TIME", DEFAULT_EXPIRATION_TIME)
 
-    if timeout is not None and not isinstance(timeout, Number):
+    # Most often it is an int. To ask whether a class is registered as one of numbers takes longer.
+    if timeout is not None and type(timeout) is not int and not isinstance(timeout, Number):
         raise ImproperlyConfigured(
             f"CACHE_EXPIRATION_TIME must be a number of seconds or None, not of type {type(timeout).__name__}."
         )

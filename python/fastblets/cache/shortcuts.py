@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import django.conf
 from asgiref.local import Local
@@ -25,11 +25,15 @@ from django.utils.functional import empty
 from fastblets.cache.fork import drop_parents_clients, same_process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, ModuleType
-    from typing import Any, Final
+    from typing import Any, Final, TypeAlias
 
     from django.contrib.sites.models import Site
     from django.core.cache.backends.base import BaseCache
+
+    #: What holds Django's caches, what tells its state, the state, the thread, and the cache.
+    _Found: TypeAlias = tuple[object, Callable[[None], object], object, int, BaseCache]
 
 
 def _get_code(module: ModuleType, function: Any) -> CodeType | None:
@@ -69,8 +73,8 @@ _caches: Final[Any] = caches
 
 _caches_code: Final = _get_code(connection, connection.BaseConnectionHandler.__getitem__)
 
-#: What was found last in this context: the state in which Django's caches were then, the thread, and the cache.
-_found: Final[ContextVar[tuple[object, int, BaseCache] | None]] = ContextVar("fastblets.cache.shortcuts", default=None)
+#: What was found last in this context.
+_found: Final[ContextVar[_Found | None]] = ContextVar("fastblets.cache.shortcuts", default=None)
 
 
 def get_cache() -> BaseCache:
@@ -84,13 +88,14 @@ def get_cache() -> BaseCache:
     found = _found.get()
 
     if found is not None:
-        state, thread, cache = found
+        connections, get_state, state, thread, cache = found
 
         try:
             if (
-                state is _caches._connections._storage._data.get(None)
+                _caches._connections is connections
+                and get_state(None) is state
                 # Looked up now, since gevent may have put its own in there after the import.
-                and thread == threading.get_ident()
+                and threading.get_ident() == thread
                 and _caches.__class__.__getitem__.__code__ is _caches_code
             ):
                 return cache
@@ -101,15 +106,17 @@ def get_cache() -> BaseCache:
 
     if _has_states and getattr(type(caches).__getitem__, "__code__", cache) is _caches_code:
         # Only now: the lookup itself may have created a connection.
-        state = _get_state(_caches._connections)
-        _found.set(None if state is None else (state, threading.get_ident(), cache))
+        connections = _caches._connections
+        get_state = _find_get_state(connections)
+        state = get_state(None)
+        _found.set(None if state is None else (connections, get_state, state, threading.get_ident(), cache))
 
     return cache
 
 
 def get_named_cache(alias: str | None) -> BaseCache:
     """Return what ``caches[alias]`` is now, the default cache for None."""
-    if alias is None:
+    if alias is None or alias == DEFAULT_CACHE_ALIAS:
         return get_cache()
 
     if not same_process[0]:
@@ -118,34 +125,28 @@ def get_named_cache(alias: str | None) -> BaseCache:
     return caches[alias]
 
 
-class _Caches:
-    def __getitem__(self, alias: str) -> BaseCache:
-        return get_cache()
-
-
-#: The same as ``django.core.cache.cache``, in each forked child too.
-cache: Final[Any] = connection.ConnectionProxy(cast("Any", _Caches()), DEFAULT_CACHE_ALIAS)
-
-
-def _get_state(connections: Any) -> object:
+def _find_get_state(connections: Any) -> Callable[[None], object]:
     try:
-        return connections._storage._data.get(None)
+        get_state: Callable[[None], object] = connections._storage._data.get
     except AttributeError:
-        return None
+        return lambda _: None
+
+    return get_state
 
 
 def _find_out_whether_there_are_states() -> bool:
     # Django keeps its caches in an asgiref local. Since asgiref 3.9.1, each change of one leaves another object behind.
     # asgiref doesn't promise that, so it is tried out.
     local = Local()
-    states = [_get_state(local)]
+    get_state = _find_get_state(local)
+    states = [get_state(None)]
 
     for value in (1, 2, 2):
         local.default = value
-        states.append(_get_state(local))
+        states.append(get_state(None))
 
     del local.default
-    states.append(_get_state(local))
+    states.append(get_state(None))
 
     return type(_caches._connections) is type(local) and len(set(map(id, states))) == len(states)
 

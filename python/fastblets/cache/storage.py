@@ -56,17 +56,15 @@ class Storage:
         options: How it is stored.
     """
 
-    __slots__ = ("_cache", "entry", "options")
+    __slots__ = ("entry", "options")
 
     entry: Entry
     options: Options
 
     def __init__(self, entry: Entry, options: Options) -> None:
         """Take the entry and its options. No cache is asked yet."""
-        self.entry: Entry = entry
-        self.options: Options = options
-        #: Where a small value is looked for, and stored.
-        self._cache: BaseCache | None = options.cache
+        self.entry = entry
+        self.options = options
 
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
@@ -92,10 +90,10 @@ class Storage:
         key = entry.full_key
 
         try:
-            cache = self._cache
+            cache = self.options.cache
 
             if cache is None:
-                self._cache = cache = self.options.get_cache()
+                cache = self.options.get_cache()
 
             stored = cache.get(key, UNSET)
         except Exception as e:
@@ -181,8 +179,9 @@ class Storage:
         if self.entry.encryption_key is not None:
             value = self.close(value, kind)
 
-        # An iterable may go on in another thread, which has a cache object of its own.
-        self._set(self.entry.full_key, value, self._cache if kind is VALUE else None)
+        # A value goes where it was looked for. An iterable may go on in another thread, which has a cache object of its
+        # own.
+        self._set(self.entry.full_key, value, self.options.cache if kind is VALUE else None)
 
     def close(self, value: object, kind: Kind) -> object:
         """Return what is to be stored for a value or count: the reverse of :meth:`open`.
@@ -473,23 +472,23 @@ class Storage:
 
 
 def fetch(cache: BaseCache, keys: Iterable[str]) -> dict[str, Any]:
-    """Return what is stored under full keys, UNREADABLE where the client can't unpickle it. 64 are fetched at a time.
+    """Return what is stored under full keys, UNREADABLE where the client can't unpickle it.
 
     Raises:
         Exception: The cache failed.
     """
-    found: dict[str, Any] = {}
+    unique = list(dict.fromkeys(keys))
 
-    for part in cut(keys):
-        try:
-            found.update(cache.get_many(part))
-        except Exception as e:
-            if is_unreachable(e):
-                raise
+    try:
+        return cache.get_many(unique)
+    except Exception as e:
+        if is_unreachable(e):
+            raise
 
-            let_pass(e)
-            # The error doesn't tell which of them it was.
-            found.update((key, _fetch_one(cache, key)) for key in part)
+        let_pass(e)
+
+    # The error doesn't tell which of them it was.
+    found = {key: _fetch_one(cache, key) for key in unique}
 
     return {key: stored for key, stored in found.items() if stored is not UNSET}
 

@@ -10,7 +10,7 @@ from fastblets.cache.arguments import check_alias, check_seconds
 from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import log_failure
 from fastblets.cache.keys import make_full_key
-from fastblets.cache.shortcuts import cache, get_named_cache
+from fastblets.cache.shortcuts import get_named_cache
 from fastblets.deprecation import keyword_only
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class GenerationSynchronizer:
 
     @property
     def _cache(self) -> Any:
-        return cache if self.cache_alias is None else get_named_cache(self.cache_alias)
+        return get_named_cache(self.cache_alias)
 
     def _increment_sync_gen(self) -> None:
         self.sync_gen = self._cache.incr(self._get_key())

@@ -7,7 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from fastblets.cache.options import UNSET
-from fastblets.cache.shortcuts import cache
+from fastblets.cache.shortcuts import get_cache
 from fastblets.cache.storage import UNREADABLE
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def fetch(keys: list[str]) -> dict[str, Any]:
         Exception: The cache failed.
     """
     try:
-        return cache.get_many(keys)  # type: ignore[no-any-return]
+        return get_cache().get_many(keys)  # type: ignore[no-any-return]
     except UNPICKLING_ERRORS:
         # The error doesn't tell which of them it was.
         found = {key: _fetch_one(key) for key in keys}
@@ -54,6 +54,6 @@ def get_chunk(stored: Any) -> bytes | None:
 
 def _fetch_one(key: str) -> Any:
     try:
-        return cache.get(key, UNSET)
+        return get_cache().get(key, UNSET)
     except UNPICKLING_ERRORS:
         return UNREADABLE

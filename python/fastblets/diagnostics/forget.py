@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fastblets.cache.batch import mark_deleted
 from fastblets.cache.entry import Entry
 from fastblets.cache.options import UNSET, Options
-from fastblets.cache.shortcuts import cache
+from fastblets.cache.shortcuts import get_cache
 from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, Storage
 from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, fetch, get_chunk
 from fastblets.diagnostics.report import Forgotten
@@ -56,14 +56,14 @@ def forget_entry(
 
 def _forget(entry: Entry) -> Forgotten:
     try:
-        main = cache.get(entry.full_key, UNSET) is not UNSET
+        main = get_cache().get(entry.full_key, UNSET) is not UNSET
     except UNPICKLING_ERRORS:
         main = True
 
-    cache.delete(entry.full_key)
+    get_cache().delete(entry.full_key)
 
     if entry.encryption_key is None:
-        cache.delete(entry.make_state_key())
+        get_cache().delete(entry.make_state_key())
 
     chunks = start = 0
 
@@ -75,6 +75,6 @@ def _forget(entry: Entry) -> Forgotten:
         if not found:
             return Forgotten(entry.full_key, main, chunks, encrypted=entry.encryption_key is not None)
 
-        cache.delete_many(found)
+        get_cache().delete_many(found)
         chunks += len(found)
         start += FETCH_SIZE

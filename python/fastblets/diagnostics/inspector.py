@@ -18,7 +18,7 @@ from fastblets.cache.entry import Entry, get_chunk_sizes, get_record, must_have_
 from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.seals import get_seal_key, resolve_seal
-from fastblets.cache.shortcuts import cache, get_cache, get_settings
+from fastblets.cache.shortcuts import get_cache, get_settings
 from fastblets.cache.state import Record
 from fastblets.cache.storage import FETCH_SIZE
 from fastblets.diagnostics.expiry import get_expiry
@@ -137,11 +137,11 @@ class _Inspector:
 
         # Connects, whatever is stored: connecting is no part of the time.
         with suppress(*UNPICKLING_ERRORS):
-            cache.has_key(full_key)
+            get_cache().has_key(full_key)
 
         try:
             with self._timing("fetch_seconds"):
-                stored = cache.get(full_key, UNSET)
+                stored = get_cache().get(full_key, UNSET)
         except UNPICKLING_ERRORS as e:
             self._add_problem(f"the cache's client can't unpickle what is stored: {_describe(e)}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.cache.shortcuts import cache
+from fastblets.cache.shortcuts import get_cache
 from fastblets.diagnostics.forget import forget_entry
 from fastblets.diagnostics.inspector import inspect_entry
 
@@ -113,7 +113,7 @@ class _Run:
 
     def measurements(self) -> Iterator[Measurement]:
         absent = make_cache_key(self._key("absent"), **self._options)
-        yield self._median("round trip to the cache", _SMALL_ROUNDS, lambda n: cache.get(absent))
+        yield self._median("round trip to the cache", _SMALL_ROUNDS, lambda n: get_cache().get(absent))
 
         yield self._median("small value, miss", _SMALL_ROUNDS, lambda n: self._small(f"small-{n}"))
         self._expect_hit("small values", lambda: self._small("small-0"))

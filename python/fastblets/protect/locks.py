@@ -13,7 +13,7 @@ from uuid import uuid4
 from fastblets.cache.arguments import check_alias, check_seconds
 from fastblets.cache.failures import log_failure
 from fastblets.cache.keys import make_full_key
-from fastblets.cache.shortcuts import cache, get_named_cache
+from fastblets.cache.shortcuts import get_named_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -398,7 +398,7 @@ class CacheLock:
 
     @property
     def _cache(self) -> Any:
-        return cache if self.cache_alias is None else get_named_cache(self.cache_alias)
+        return get_named_cache(self.cache_alias)
 
     def _sleep(self) -> float:
         """Wait for the next attempt, and return the seconds."""
