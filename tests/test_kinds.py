@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import gc
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -295,6 +297,16 @@ def test_other_caches_get_the_same_keys(cache_backend: BaseCache) -> None:
         for key in LONG_KEYS.values():
             assert_is_cached(key)
     assert make_cache_key("😀" * 228) == "example.com:" + "😀" * 228
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="attributes are always in a dict")
+def test_the_attributes_of_a_cache_stay_where_cpython_finds_them_fastest() -> None:
+    with use_cache({"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}):
+        cache_memoize("key", lambda: 1, lock=CacheLock())
+        # They are in a dict once somebody has looked at `__dict__`.
+        found = [each for each in gc.get_referents(caches["default"]) if type(each) is dict]
+        assert not [each for each in found if "_expire_info" in each]
+        assert vars(caches["default"])["_fastblets_max_key_bytes"] is None
 
 
 @pytest.mark.parametrize("make", [MagicMock, object])

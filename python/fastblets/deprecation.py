@@ -33,7 +33,7 @@ def keyword_only(function: Callable[_P, _T]) -> Callable[_P, _T]:
         function.__name__,
         tuple(parameter.default for parameter in parameters.values() if parameter.default is not Parameter.empty),
         function.__closure__,
-    )  # type: ignore[assignment]
+    )
 
     @wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:

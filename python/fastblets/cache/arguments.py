@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _SECOND: Final = timedelta(seconds=1)
 
+#: What functions that are declared with ``async def`` return.
+_ASYNCHRONOUS: Final = (CoroutineType, AsyncGeneratorType)
+
 
 def check_seconds(name: str, value: object) -> None:
     """Check that an argument is a number of seconds.
@@ -87,7 +90,7 @@ def check_lock(lock: object) -> None:
     Raises:
         TypeError: It is none.
     """
-    if not hasattr(lock, "full_cache_key") or isinstance(lock, type):
+    if isinstance(lock, type) or not hasattr(lock, "full_cache_key"):
         found = f"the class {lock.__name__}" if isinstance(lock, type) else f"of type {type(lock).__name__}"
 
         raise TypeError(f"lock must be an instance of CacheLock, such as CacheLock(), not {found}.")
@@ -106,7 +109,9 @@ def compute(lookup_callable: Callable[[], _T]) -> _T:
         raise TypeError(f"lookup_callable must be callable, not of type {type(lookup_callable).__name__}.")
 
     value = lookup_callable()
-    refuse_async("lookup_callable", value)
+
+    if isinstance(value, _ASYNCHRONOUS):
+        refuse_async("lookup_callable", value)
 
     return value
 
@@ -121,7 +126,7 @@ def refuse_async(name: str, value: object) -> None:
     Raises:
         TypeError: It is one.
     """
-    if isinstance(value, (CoroutineType, AsyncGeneratorType)):
+    if isinstance(value, _ASYNCHRONOUS):
         instead = "a function that computes the same without await"
 
         if isinstance(value, CoroutineType):

@@ -1,8 +1,8 @@
 """When to look for an entry, wait for a lock, compute and store.
 
-:meth:`Memoize.look` is the first look, for which there is nothing to wait. :meth:`Memoize.find` says once what is
-looked for and waited for after a miss: a generator that makes its cache calls itself and yields only what to wait for.
-A driver such as :func:`find` does the waiting. The producer is called between these steps, so that it runs in its
+:meth:`Memoize.look` is the first look, for which there is nothing to wait. After a miss, :meth:`Memoize.find` says once
+what is looked for and waited for: a generator that makes its cache calls itself and yields only what to wait for. A
+driver such as :func:`find` does the waiting. The producer is called between these steps, so that it runs in its
 caller's own context.
 """
 
@@ -70,7 +70,8 @@ class SmallForm:
 
     def keep(self, call: Memoize, value: _T) -> _T:
         """Store the value and return it."""
-        warn_if_big(call.storage, value)
+        if isinstance(value, str):
+            warn_if_big(call.storage, value)
 
         return call.store_small(value)
 
@@ -154,7 +155,7 @@ class Memoize:
         self._form = form
         self._lock = lock
         self._overwrite = overwrite
-        #: The process in which this call acquires the lock, and has to release it. A forked child must not.
+        #: The process in which this call acquires the lock, and has to release it. A forked child must not. 0 before.
         self._lock_pid = 0
         #: Why the last look failed, UnreachableError for good. The exception itself would keep all chunks that were
         #: read alive, through its traceback.
@@ -171,7 +172,7 @@ class Memoize:
 
         Whatever goes wrong is logged and counts as a miss.
         """
-        if self._is_cut_off or self._overwrite:
+        if self._overwrite or self._failure is UnreachableError:
             return UNSET
 
         self._failure = None
@@ -300,7 +301,7 @@ class Memoize:
         """
         lock = self._lock
 
-        if lock is None or self._lock_pid != os.getpid() or not lock.locked():
+        if lock is None or self._lock_pid == 0 or self._lock_pid != os.getpid() or not lock.locked():
             return
 
         try:
@@ -621,10 +622,14 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite
         log_miss(storage)
 
     value = compute(lookup_callable)
-    warn_if_big(storage, value)
+
+    if isinstance(value, str):
+        warn_if_big(storage, value)
 
     if is_reachable:
-        if not storage.options.settle_expiration(value):
+        options = storage.options
+
+        if options.get_expiration is not None and not options.settle_expiration(value):
             storage.discard()
             return value
 
@@ -637,9 +642,9 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite
     return value
 
 
-def warn_if_big(storage: Storage, value: object) -> None:
-    """Log a warning if a small value is longer than what memcached takes by default."""
-    if isinstance(value, str) and len(value) >= _native.CACHE_CHUNK_SIZE:
+def warn_if_big(storage: Storage, value: str) -> None:
+    """Log a warning if a small text is longer than what memcached takes by default."""
+    if len(value) >= _native.CACHE_CHUNK_SIZE:
         logger.warning(
             'Cache data for key "%s" (length %s) may be too big for the cache.',
             storage.entry.full_key,

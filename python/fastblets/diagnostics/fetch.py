@@ -36,7 +36,7 @@ def fetch(keys: list[str]) -> dict[str, Any]:
         Exception: The cache failed.
     """
     try:
-        return get_cache().get_many(keys)  # type: ignore[no-any-return]
+        return get_cache().get_many(keys)
     except UNPICKLING_ERRORS:
         # The error doesn't tell which of them it was.
         found = {key: _fetch_one(key) for key in keys}
