@@ -38,6 +38,9 @@ logger: logging.Logger = logging.getLogger("djblets.cache.backend")
 #: How many chunks of one entry are deleted: 4 GB. The count comes from the cache and may be any number.
 _MOST_CHUNKS: Final = 4096
 
+#: How many keys are deleted at a time: 64 small values with the records beside them.
+_DELETE_SIZE: Final = 2 * FETCH_SIZE
+
 #: How often a mark is stored that is not there afterwards.
 _MOST_TRIES: Final = 3
 
@@ -341,7 +344,7 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
         CacheRefusedError: The cache did not delete a key.
         Exception: The cache failed.
     """
-    for part in cut(keys):
+    for part in cut(keys, _DELETE_SIZE):
         try:
             cache = storage.options.get_cache()
 

@@ -493,11 +493,11 @@ def fetch(cache: BaseCache, keys: Iterable[str]) -> dict[str, Any]:
     return {key: stored for key, stored in found.items() if stored is not UNSET}
 
 
-def cut(keys: Iterable[str]) -> Iterator[list[str]]:
-    """Return an iterator over lists of at most 64 keys, each key once."""
+def cut(keys: Iterable[str], size: int = FETCH_SIZE) -> Iterator[list[str]]:
+    """Return an iterator over lists of at most ``size`` keys, each key once."""
     unique = list(dict.fromkeys(keys))
 
-    return (unique[start : start + FETCH_SIZE] for start in range(0, len(unique), FETCH_SIZE))
+    return (unique[start : start + size] for start in range(0, len(unique), size))
 
 
 def _fetch_one(cache: BaseCache, key: str) -> Any:
