@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from benches import report, seals, threads
+from benches import costs, report, threads
+from benches.costs import Cost
 from benches.jobs import CheckError, Job, all_jobs
 from benches.libraries import LIBRARIES, Library, set_up_django, use_cache
 from benches.limits import Limit
 from benches.memory import JOBS as MEMORY_JOBS
 from benches.memory import RECORDS, can_measure, measure_memory
-from benches.seals import Cost
 from benches.timing import QUICK, THOROUGH, Speed, time_job
 from fastblets import _native
 from tests.backends import locmem_config
@@ -95,8 +95,8 @@ def _steps(*, quick: bool) -> Iterator[Step]:
     use_cache(locmem_config("benches"))
     yield from _job_steps(all_jobs(), time)
     yield threads.TITLE, partial(threads.measure_threads, theirs, ours, effort)
-    yield from seals.steps(ours, effort)
-    yield from _server_steps(time)
+    yield from costs.steps(costs.all_jobs(), ours, effort)
+    yield from _server_steps(time, partial(costs.steps, ours=ours, effort=effort))
     yield from _memory_steps(RECORDS // 10 if quick else RECORDS)
 
 
@@ -105,7 +105,9 @@ def _job_steps(jobs: Sequence[Job], time: Callable[[Job], Speed]) -> Iterator[St
         yield f"{job.section}: {job.name}", partial(time, job)
 
 
-def _server_steps(time: Callable[[Job], Speed]) -> Iterator[Step]:
+def _server_steps(
+    time: Callable[[Job], Speed], cost: Callable[[Iterator[costs.CostJob]], Iterable[Step]]
+) -> Iterator[Step]:
     for server, backend in SERVERS:
         if server.program in missing_servers():
             print(f"Not measured, since {server.program} isn't installed")
@@ -113,6 +115,7 @@ def _server_steps(time: Callable[[Job], Speed]) -> Iterator[Step]:
         with server() as running:
             use_cache({"BACKEND": backend, "LOCATION": _location(running)})
             yield from _job_steps([_on_server(job, server.program) for job in all_jobs() if job.on_servers], time)
+            yield from cost(costs.on_server(job, server.program) for job in costs.all_jobs() if job.on_servers)
 
 
 def _location(server: Server) -> Any:

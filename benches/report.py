@@ -14,8 +14,8 @@ from itertools import groupby
 from pathlib import Path
 
 from benches.chart import draw
+from benches.costs import Cost
 from benches.limits import Limit
-from benches.seals import Cost
 from benches.timing import Speed
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -83,6 +83,10 @@ def summarize(row: Speed | Limit | Cost) -> str:
     return f"{' | '.join(figures)}{' MISSED' if mark else ''}"
 
 
+def _format_limit(at_most: float | None) -> str:
+    return "" if at_most is None else f"{at_most:g}"
+
+
 def _format_time(seconds: float) -> str:
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
         if seconds * factor >= 1 or unit == "µs":
@@ -117,10 +121,9 @@ def _cells(row: Speed | Limit | Cost) -> Sequence[str]:
         times = _format_time(row.djblets), _format_time(row.fastblets)
         return row.job, *times, f"{row.ratio:.2f}", f"{row.at_least:g}", mark
     if isinstance(row, Cost):
-        times = _format_time(row.unsealed), _format_time(row.sealed)
-        return row.job, *times, f"{row.ratio:.2f}", f"{row.at_most:g}", mark
-    at_most = "" if row.at_most is None else f"{row.at_most:g}"
-    return row.job, f"{row.djblets:.3g}", f"{row.fastblets:.3g}", row.unit, at_most, mark
+        times = _format_time(row.without), _format_time(row.with_it)
+        return row.job, *times, f"{row.ratio:.2f}", _format_limit(row.at_most), mark
+    return row.job, f"{row.djblets:.3g}", f"{row.fastblets:.3g}", row.unit, _format_limit(row.at_most), mark
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
