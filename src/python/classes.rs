@@ -61,7 +61,12 @@ impl Rules {
 
     /// Whether a function for pickling the class's instances is registered with `copyreg`.
     pub(super) fn is_registered(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
-        self.registered.bind(class.py()).contains(class)
+        Ok(self.registered(class)?.is_some())
+    }
+
+    /// What is registered for it.
+    pub(super) fn registered<'py>(&self, class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.registered.bind(class.py()).get_item(class)
     }
 
     /// Whether the class creates and destroys its instances as ordinary classes do. Runs no Python code.

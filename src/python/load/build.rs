@@ -9,6 +9,7 @@ use crate::memory::{clear, push, recycle};
 use crate::pickle::expected_line::NextPut;
 use crate::pickle::read::{ASCII, Text, Token, Tokens};
 use crate::python::cpython::{self, Characters};
+use crate::python::natives::{Native, Natives, read};
 use crate::python::walk::Walk;
 
 /// The memory that one build leaves for the next.
@@ -81,6 +82,7 @@ impl<'a, 'py> Builder<'a, 'py> {
         let item = self.execute(&mut tokens);
         self.walk = None;
         self.globals.error.take().map_or(Ok(()), Err)?;
+        let item = item.filter(|_| !self.globals.zones.met_unknown());
         Ok(item.map(|item| (item, tokens.consumed())))
     }
 
@@ -241,7 +243,8 @@ impl<'a, 'py> Builder<'a, 'py> {
     fn set_item(&mut self) -> Option<()> {
         let value = self.pop()?;
         let key = self.pop()?;
-        if cpython::exact::<PyString>(&key).is_none() && !is_plain_key(&key, Self::MAX_KEY_DEPTH) {
+        if cpython::exact::<PyString>(&key).is_none() && !is_plain_key(self.globals.natives, &key, Self::MAX_KEY_DEPTH)
+        {
             return None;
         }
         cpython::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
@@ -307,16 +310,36 @@ impl<'a, 'py> Builder<'a, 'py> {
         } else if function.is(&self.globals.rules.reconstructor) {
             reconstructed(arguments)?
         } else {
-            return None;
+            self.called(&function, arguments)?
         };
         self.push(object)
     }
 
-    /// The instance is one of an ordinary class, as no others are made here.
+    /// Calls what a native type is made by.
+    fn called(&mut self, function: &Bound<'py, PyAny>, arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyAny>> {
+        let natives = self.globals.natives;
+        if let Some(native) = natives.find(function) {
+            let is_plain = |item: &Bound<'py, PyAny>| is_plain_key(natives, item, Self::MAX_KEY_DEPTH);
+            return read::called(natives, native, function, arguments, is_plain);
+        }
+        if function.is(&natives.getattr) {
+            return read::unpickle_zone(natives, arguments);
+        }
+        let unpickle = natives.unpickle_zone.as_ref()?;
+        function.is(unpickle).then(|| self.globals.zones.find(arguments))?
+    }
+
+    /// The instance is one of an ordinary class or a UUID, as no others are made here.
     fn set_attributes(&mut self) -> Option<()> {
         let state = self.pop()?;
         let state = cpython::exact::<PyDict>(&state)?;
         let instance = self.top().filter(|top| cpython::has_heap_type(top))?;
+        let natives = self.globals.natives;
+        match natives.of(instance) {
+            Some(Native::Uuid) => return read::set_uuid(natives, instance, state),
+            Some(_) => return None,
+            None => {}
+        }
         let attributes = cpython::attributes(instance)?;
         for (name, value) in state {
             let name = match cpython::exact::<PyString>(&name) {
@@ -339,10 +362,16 @@ impl<'a, 'py> Builder<'a, 'py> {
 /// Whether a key can be hashed safely: an instance may have a hash method in Python, and CPython hashes nested tuples without
 /// checking the depth of its stack.
 #[inline]
-fn is_plain_key(key: &Bound<'_, PyAny>, depth: usize) -> bool {
-    match cpython::exact::<PyTuple>(key) {
-        Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_plain_key(&item, depth - 1)),
-        None => !cpython::has_heap_type(key),
+fn is_plain_key(natives: &Natives, key: &Bound<'_, PyAny>, depth: usize) -> bool {
+    match (cpython::exact::<PyTuple>(key), natives.of(key)) {
+        (Some(tuple), _) => {
+            depth > 0
+                && tuple
+                    .iter_borrowed()
+                    .all(|item| is_plain_key(natives, &item, depth - 1))
+        }
+        (None, Some(native)) => read::is_plain_key(native),
+        (None, None) => !cpython::has_heap_type(key),
     }
 }
 
