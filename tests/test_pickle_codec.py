@@ -327,7 +327,7 @@ def test_streams_of_items() -> None:
     assert b"".join(pickle.dumps(obj, protocol=0) for obj in read) == again
     assert _native.pickle_dumps_all(read) == again
     assert _native.pickle_loads_all(data[:-1]) is None
-    assert _native.pickle_dumps_all([*objects, {1}]) is None
+    assert _native.pickle_dumps_all([*objects, bytearray(b"1")]) is None
     assert len(_native.pickle_scan(data)) == len(objects)
 
 
@@ -447,10 +447,7 @@ Point = namedtuple("Point", "x y")
         Number(1),
         Mapping(),
         Point(1, 2),
-        {1},
-        frozenset([1]),
         bytearray(b"a"),
-        1j,
         range(3),
         OrderedDict(a=1),
         Instance,

@@ -156,6 +156,12 @@ impl Natives {
         self.at(object.get_type_ptr() as usize)
     }
 
+    /// Whether the object is an instance of this type.
+    #[inline]
+    pub(super) fn is(&self, native: Native, object: &Bound<'_, PyAny>) -> bool {
+        self.addresses[native as usize] == object.get_type_ptr() as usize
+    }
+
     #[inline]
     fn at(&self, address: usize) -> Option<Native> {
         let index = self.addresses.iter().position(|&own| own == address)?;

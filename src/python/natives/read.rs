@@ -2,15 +2,84 @@
 //!
 //! Most types are called with what the pickle has for them, once it is sure that no code of a class can run. What they raise is
 //! dropped, since `pickle` will raise it again.
+//!
+//! Dates and dates with times are most of what rows have. They are recognized by the whole of their reduction, and made of it
+//! in one step.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDate, PyDateTime, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType, PyTzInfo};
 
 use super::{Native, Natives};
 use crate::python::cpython;
 
-/// Dates have no years in more bytes.
+/// The size of the longest state, that of a date with a time.
 const MAX_STATE: usize = 10;
+
+/// The state of a date, with or without a time.
+pub(in crate::python) struct State {
+    bytes: [u8; MAX_STATE],
+    size: usize,
+}
+
+impl State {
+    /// The bytes of a str's line. `None` if there are more than any state has, or one is spelled as no pickler does it.
+    #[inline]
+    pub(in crate::python) fn of_line(mut line: &[u8]) -> Option<Self> {
+        let mut state = Self {
+            bytes: [0; MAX_STATE],
+            size: 0,
+        };
+        while let Some((&byte, rest)) = line.split_first() {
+            let place = state.bytes.get_mut(state.size)?;
+            (*place, line) = match (byte, rest) {
+                (b'\\', [b'u', b'0', b'0', high, low, rest @ ..]) => {
+                    (hexadecimal(*high)? << 4 | hexadecimal(*low)?, rest)
+                }
+                (b'\\', _) => return None,
+                _ => (byte, rest),
+            };
+            state.size += 1;
+        }
+        Some(state)
+    }
+
+    /// The object with this state. `None` if it has another size, or is none of a date that there is: `pickle` knows what
+    /// becomes of it.
+    #[inline]
+    pub(in crate::python) fn of<'py>(
+        &self,
+        natives: &Natives,
+        native: Native,
+        py: Python<'py>,
+        zone: Option<&Bound<'py, PyAny>>,
+    ) -> Option<Bound<'py, PyAny>> {
+        let [high, low, month, day, hour, minute, second, rest @ ..] = self.bytes;
+        let year = i32::from(u16::from_be_bytes([high, low]));
+        match (native, self.size) {
+            (Native::Date, 4) if zone.is_none() => Some(PyDate::new(py, year, month, day).ok()?.into_any()),
+            (Native::DateTime, MAX_STATE) => {
+                let zone = match zone {
+                    Some(zone) if is_zone(natives, zone) && !zone.is_none() => Some(zone.cast::<PyTzInfo>().ok()?),
+                    Some(_) => return None,
+                    None => None,
+                };
+                let microsecond = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]);
+                let made = PyDateTime::new(py, year, month, day, hour, minute, second, microsecond, zone);
+                Some(made.ok()?.into_any())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[inline]
+fn hexadecimal(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
 
 /// Returns what the type returns if it is called with these arguments, as its own pickles do. `is_plain` says whether a value can
 /// be hashed without running Python code.
@@ -54,11 +123,6 @@ fn is_zone(natives: &Natives, object: &Bound<'_, PyAny>) -> bool {
 
 fn is_delta(natives: &Natives, object: &Bound<'_, PyAny>) -> bool {
     natives.of(object) == Some(Native::TimeDelta)
-}
-
-/// Whether a value of the type can be hashed, and compared with others, without running Python code.
-pub(in crate::python) fn is_plain_key(native: Native) -> bool {
-    !matches!(native, Native::Uuid)
 }
 
 /// Does what `UUID.__setstate__` does.

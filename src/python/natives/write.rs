@@ -3,8 +3,8 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyComplex, PyComplexMethods, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyFrozenSet, PyInt, PySet,
-    PyString, PyTime, PyTimeAccess, PyTuple, PyTzInfoAccess,
+    PyComplex, PyComplexMethods, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyInt, PyString, PyTime,
+    PyTimeAccess, PyTuple, PyTzInfoAccess,
 };
 
 use super::{Native, TYPES};
@@ -213,10 +213,10 @@ impl<'py> Walk<'_, 'py> {
         self.open(native);
         self.writer.list();
         self.writer.put();
-        if let Some(set) = cpython::exact::<PySet>(set) {
-            self.save_members(set.iter(), depth)?;
-        } else {
-            self.save_members(cpython::exact::<PyFrozenSet>(set)?.iter(), depth)?;
+        for member in set.try_iter().ok()? {
+            let member = member.ok()?;
+            self.save(&member, met_once(&member), depth + 1)?;
+            self.writer.append();
         }
         self.writer.tuple();
         self.writer.put();
@@ -224,14 +224,6 @@ impl<'py> Walk<'_, 'py> {
         let number = self.writer.put();
         if !once {
             self.memo.renumber(address, number);
-        }
-        Some(())
-    }
-
-    fn save_members(&mut self, members: impl Iterator<Item = Bound<'py, PyAny>>, depth: usize) -> Option<()> {
-        for member in members {
-            self.save(&member, met_once(&member), depth + 1)?;
-            self.writer.append();
         }
         Some(())
     }
