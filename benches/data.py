@@ -115,7 +115,10 @@ def row_with_decimals(number: int) -> Record:
 
 def row_with_uuids(number: int) -> Record:
     """A primary key and a foreign one."""
-    return {"id": UUID(int=(number * 0x9E3779B97F4A7C15F39CC0605CEDC834 + 1) % 2**128), "owner": UUID(int=number % 97 << 96)}
+    return {
+        "id": UUID(int=(number * 0x9E3779B97F4A7C15F39CC0605CEDC834 + 1) % 2**128),
+        "owner": UUID(int=number % 97 << 96),
+    }
 
 
 def mixed_row(number: int) -> Record:
@@ -123,7 +126,8 @@ def mixed_row(number: int) -> Record:
     return {
         "id": number,
         "customer": f"Customer number {number % 5000}",
-        "created": datetime(2024, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=977 * number, microseconds=number % 1000),
+        "created": datetime(2024, 1, 1, tzinfo=timezone.utc)
+        + timedelta(seconds=977 * number, microseconds=number % 1000),
         "total": Decimal(number * 37 % 100_000) / 100,
         "paid": number % 3 == 0,
         "note": None if number % 4 else f"Note {number}",
