@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from fastblets import _native
 from fastblets.cache.classes import get_loads
-from tests.test_pickle_codec import FUZZ, check_written
+from tests.test_pickle_codec import FUZZ, check_written, damaged
 from tests.test_pickle_instances import Plain, check_stream
 
 UTC = timezone.utc
@@ -595,26 +595,11 @@ def test_truncations() -> None:
 def test_damage() -> None:
     rng = random.Random(11)
     pickles = [pickle.dumps(sample, protocol=0) for sample in SAMPLES]
-    alphabet = b"(tldsaNpgVIFLbR.0\n0123456789\\u-+e" + bytes([0, 0x80, 0xFF])
     read = 0
     for _ in range(FUZZ // 3):
-        data = bytearray(rng.choice(pickles))
-        for _ in range(rng.randrange(1, 4)):
-            kind = rng.randrange(5)
-            place = rng.randrange(len(data) + 1)
-            if kind == 0 and place < len(data):
-                data[place] ^= 1 << rng.randrange(8)
-            elif kind == 1:
-                data[place:place] = bytes(rng.choices(alphabet, k=rng.randrange(1, 5)))
-            elif kind == 2:
-                del data[place : place + rng.randrange(1, 12)]
-            elif kind == 3 and place < len(data):
-                data[place] = rng.choice(b"0123456789\x00\x1f\xff")
-            else:
-                other = rng.choice(pickles)
-                data = data[:place] + other[rng.randrange(len(other)) :]
-        if is_harmless(bytes(data)):
-            read += check_damaged(bytes(data))
+        data = damaged(rng, pickles)
+        if is_harmless(data):
+            read += check_damaged(data)
     assert read > FUZZ // 300
 
 
@@ -751,13 +736,13 @@ def test_a_uuid_without_a_state() -> None:
 
 
 def test_nothing_leaks() -> None:
-    damaged = [pickle.dumps(sample, protocol=0)[:-2] + b"?" for sample in SAMPLES]
+    broken_off = [pickle.dumps(sample, protocol=0)[:-2] + b"?" for sample in SAMPLES]
     before = 0
     for round_ in range(300):
         data = _native.pickle_dumps(SAMPLES)
         assert data is not None
         _native.pickle_loads(data)
-        for broken in damaged:
+        for broken in broken_off:
             assert _native.pickle_loads(broken) is None
         if round_ == 100:
             before = sys.getallocatedblocks()
