@@ -61,7 +61,7 @@ impl Rules {
 
     /// Whether a function for pickling the class's instances is registered with `copyreg`.
     pub(super) fn is_registered(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
-        Ok(self.registered(class)?.is_some())
+        self.registered.bind(class.py()).contains(class)
     }
 
     /// What is registered for it.

@@ -131,7 +131,8 @@ impl<'a, 'py> Builder<'a, 'py> {
                 Token::Float(value) => self.push(cpython::new_float(py, value)?)?,
                 Token::Get(number) => {
                     let object = self.get(number)?;
-                    match self.made_ahead(&object, tokens) {
+                    let made = cpython::exact::<PyType>(&object).and_then(|class| self.made_ahead(class, tokens));
+                    match made {
                         Some(made) => {
                             self.push(made)?;
                             self.accept_put(tokens)?;
@@ -334,9 +335,9 @@ impl<'a, 'py> Builder<'a, 'py> {
 
     /// What comes of the call of a date's type, if the tokens spell it as CPython does once the pickle has named all that it
     /// takes. Nothing of what it is made of gets made, other than the date.
-    #[inline]
-    fn made_ahead(&mut self, class: &Bound<'py, PyAny>, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
-        let native = cpython::exact::<PyType>(class).and_then(|class| self.globals.natives.find(class))?;
+    #[inline(never)]
+    fn made_ahead(&mut self, class: &Bound<'py, PyType>, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
+        let native = self.globals.natives.find(class)?;
         if !matches!(native, Native::DateTime | Native::Date) {
             return None;
         }

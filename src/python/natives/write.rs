@@ -14,6 +14,7 @@ use crate::python::dump::walk::{DEEPEST, IN_PROGRESS, Walk, met_once, name};
 
 impl<'py> Walk<'_, 'py> {
     /// Saves an instance of a type that is written here; `None` if the C pickler has to.
+    #[inline(never)]
     pub(in crate::python) fn save_native(
         &mut self,
         native: Native,
