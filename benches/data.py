@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 Record = dict[str, Any]
 
@@ -86,3 +89,46 @@ def comments(count: int) -> list[Comment]:
         Comment(number, f"user{number % 50}", f"Comment number {number}", number % 900, number % 4 == 0)
         for number in range(count)
     ]
+
+
+def rows(make: Callable[[int], Record], count: int) -> list[Record]:
+    """Rows of a table, as Django gives them."""
+    return [make(number) for number in range(count)]
+
+
+def row_with_datetimes(number: int) -> Record:
+    """As Django has them under `USE_TZ`."""
+    created = datetime(2024, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=977 * number, microseconds=7919 * number)
+    return {"id": number, "created": created, "updated": created + timedelta(minutes=number % 1000)}
+
+
+def row_with_dates(number: int) -> Record:
+    """Two of them."""
+    begin = date(2020, 1, 1) + timedelta(days=number % 2000)
+    return {"id": number, "begin": begin, "end": begin + timedelta(days=number % 30)}
+
+
+def row_with_decimals(number: int) -> Record:
+    """As prices are."""
+    return {"id": number, "net": Decimal(number * 37 % 100_000) / 100, "tax": Decimal(number * 7 % 100_000) / 100}
+
+
+def row_with_uuids(number: int) -> Record:
+    """A primary key and a foreign one."""
+    return {
+        "id": UUID(int=(number * 0x9E3779B97F4A7C15F39CC0605CEDC834 + 1) % 2**128),
+        "owner": UUID(int=number % 97 << 96),
+    }
+
+
+def mixed_row(number: int) -> Record:
+    """What `QuerySet.values()` gives of a table of orders."""
+    return {
+        "id": number,
+        "customer": f"Customer number {number % 5000}",
+        "created": datetime(2024, 1, 1, tzinfo=timezone.utc)
+        + timedelta(seconds=977 * number, microseconds=number % 1000),
+        "total": Decimal(number * 37 % 100_000) / 100,
+        "paid": number % 3 == 0,
+        "note": None if number % 4 else f"Note {number}",
+    }

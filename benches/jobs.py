@@ -165,7 +165,7 @@ class Job:
 
 def all_jobs() -> list[Job]:
     """Every job that is timed by itself."""
-    return [*_key_jobs(), *_small_jobs(), *_text_jobs(), *_record_jobs(), *_other_jobs(), *_cipher_jobs()]
+    return [*_key_jobs(), *_small_jobs(), *_text_jobs(), *_record_jobs(), *_other_jobs(), *_row_jobs(), *_cipher_jobs()]
 
 
 def _key_jobs() -> Iterable[Job]:
@@ -220,6 +220,18 @@ def _other_jobs() -> Iterable[Job]:
         ("20,000 instances of a class", partial(data.comments, 20_000), 1.5, 1.2),
     ):
         yield from _hit_and_miss(section, name, make, {}, hit, miss, items=True)
+
+
+def _row_jobs() -> Iterable[Job]:
+    for name, make, hit, miss in (
+        ("two aware datetimes", data.row_with_datetimes, 4, 2.5),
+        ("two dates", data.row_with_dates, 4, 2.5),
+        ("two Decimals", data.row_with_decimals, 3, 2.5),
+        ("two UUIDs", data.row_with_uuids, 3, 2.5),
+        ("as QuerySet.values() gives them", data.mixed_row, 4, 2.5),
+    ):
+        rows = partial(data.rows, make, 20_000)
+        yield from _hit_and_miss("20,000 rows, compressed", name, rows, {"large_data": True}, hit, miss, items=False)
 
 
 def _hit_and_miss(

@@ -327,7 +327,7 @@ def test_streams_of_items() -> None:
     assert b"".join(pickle.dumps(obj, protocol=0) for obj in read) == again
     assert _native.pickle_dumps_all(read) == again
     assert _native.pickle_loads_all(data[:-1]) is None
-    assert _native.pickle_dumps_all([*objects, {1}]) is None
+    assert _native.pickle_dumps_all([*objects, bytearray(b"1")]) is None
     assert len(_native.pickle_scan(data)) == len(objects)
 
 
@@ -447,10 +447,7 @@ Point = namedtuple("Point", "x y")
         Number(1),
         Mapping(),
         Point(1, 2),
-        {1},
-        frozenset([1]),
         bytearray(b"a"),
-        1j,
         range(3),
         OrderedDict(a=1),
         Instance,
@@ -632,27 +629,33 @@ def test_truncations() -> None:
             assert _native.pickle_scan(data[:length]) == []
 
 
+def damaged(rng: random.Random, pickles: list[bytes]) -> bytes:
+    """One of the pickles with a few bytes changed, added or gone, or with the end of another."""
+    alphabet = b"(tldsaNpgVIFLbR.0\n0123456789\\u-+e" + bytes([0, 0x80, 0xFF])
+    data = bytearray(rng.choice(pickles))
+    for _ in range(rng.randrange(1, 4)):
+        kind = rng.randrange(4)
+        place = rng.randrange(len(data) + 1)
+        if kind == 0 and place < len(data):
+            data[place] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            data[place:place] = bytes(rng.choices(alphabet, k=rng.randrange(1, 5)))
+        elif kind == 2:
+            del data[place : place + rng.randrange(1, 12)]
+        else:
+            other = rng.choice(pickles)
+            data = data[:place] + other[rng.randrange(len(other)) :]
+    return bytes(data)
+
+
 def test_damage() -> None:
     rng = random.Random(7)
     pickles = [pickle.dumps(sample, protocol=0) for sample in SAMPLES]
-    alphabet = b"(tldsaNpgVIFL.R0\n0123456789\\u-+e" + bytes([0, 0x80, 0xFF])
     read = 0
     for _ in range(FUZZ // 3):
-        data = bytearray(rng.choice(pickles))
-        for _ in range(rng.randrange(1, 4)):
-            kind = rng.randrange(4)
-            place = rng.randrange(len(data) + 1)
-            if kind == 0 and place < len(data):
-                data[place] ^= 1 << rng.randrange(8)
-            elif kind == 1:
-                data[place:place] = bytes(rng.choices(alphabet, k=rng.randrange(1, 5)))
-            elif kind == 2:
-                del data[place : place + rng.randrange(1, 12)]
-            else:
-                other = rng.choice(pickles)
-                data = data[:place] + other[rng.randrange(len(other)) :]
-        if harmless(bytes(data)):
-            read += check_damaged(bytes(data))
+        data = damaged(rng, pickles)
+        if harmless(data):
+            read += check_damaged(data)
     assert read > FUZZ // 100
 
 

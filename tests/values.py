@@ -613,6 +613,15 @@ scalars = st.one_of(
     st.binary(max_size=20),
     st.binary(max_size=5).map(bytearray),
 )
+_moments = st.datetimes(timezones=st.none() | st.sampled_from([timezone.utc, timezone(timedelta(hours=-3)), NEW_YORK]))
+#: What rows of a database have.
+row_values = st.one_of(
+    _moments.map(lambda moment: moment.replace(fold=0)),
+    st.dates(),
+    st.timedeltas(),
+    st.decimals(allow_nan=False),
+    st.uuids(),
+)
 _hashables = st.none() | st.booleans() | st.integers() | texts | st.binary(max_size=5) | st.tuples(texts, st.integers())
 
 
@@ -644,7 +653,7 @@ def _containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 #: What protocol 0 carries.
-storable = st.recursive(scalars | storable_objects, _containers, max_leaves=12)
+storable = st.recursive(scalars | row_values | storable_objects, _containers, max_leaves=12)
 #: What it may refuse.
 anything = storable | unstorable_objects | st.builds(lambda first, last: [first, last], storable, unstorable_objects)
 

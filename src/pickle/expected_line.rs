@@ -52,7 +52,7 @@ impl ExpectedLine {
 }
 
 /// The next PUT of a pickle, the most common opcode. Its numbers count up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct NextPut(ExpectedLine);
 
 impl Default for NextPut {

@@ -114,6 +114,26 @@ impl<'a> Tokens<'a> {
         length.is_some()
     }
 
+    /// Passes over the next token if it is this opcode, which takes no argument.
+    #[inline]
+    pub fn take(&mut self, opcode: u8) -> Option<()> {
+        (*self.data.get(self.at)? == opcode).then(|| self.at += 1)
+    }
+
+    /// The number of the next token if it is a GET. After `None` the tokens are to be read from another place.
+    #[inline]
+    pub fn take_get(&mut self) -> Option<usize> {
+        self.take(opcode::GET)?;
+        self.number()
+    }
+
+    /// The line of the next token if it is a str. After `None` the tokens are to be read from another place.
+    #[inline]
+    pub fn take_text(&mut self) -> Option<&'a [u8]> {
+        self.take(opcode::UNICODE)?;
+        self.line()
+    }
+
     #[inline(always)]
     fn number(&mut self) -> Option<usize> {
         let number = match self.short_number() {

@@ -64,6 +64,11 @@ impl Rules {
         self.registered.bind(class.py()).contains(class)
     }
 
+    /// What is registered for it.
+    pub(super) fn registered<'py>(&self, class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.registered.bind(class.py()).get_item(class)
+    }
+
     /// Whether the class creates and destroys its instances as ordinary classes do. Runs no Python code.
     pub(super) fn has_default_slots(&self, class: &Bound<'_, PyType>) -> bool {
         cpython::has_slots_of(class, self.model.bind(class.py()))

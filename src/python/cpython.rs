@@ -130,6 +130,66 @@ pub(super) fn has_heap_type(object: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyType_HasFeature(ffi::Py_TYPE(object.as_ptr()), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
 }
 
+/// Whether no Python code can change the class, as it is built in or says so.
+pub(super) fn is_immutable(class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: a class. The flag is 3.10's and later.
+    let says_so = unsafe { ffi::PyType_HasFeature(class.as_type_ptr(), ffi::Py_TPFLAGS_IMMUTABLETYPE) != 0 };
+    says_so || !is_heap_type(class)
+}
+
+/// Whether a descriptor is that of a slot which the class itself has.
+pub(super) fn is_slot_of(descriptor: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: an object, and a static of CPython's. A member descriptor begins as each descriptor does, with its class.
+    unsafe {
+        ffi::Py_TYPE(descriptor.as_ptr()) == &raw mut ffi::PyMemberDescr_Type
+            && (*descriptor.as_ptr().cast::<ffi::PyDescrObject>()).d_type == class.as_type_ptr()
+    }
+}
+
+/// What an instance has in a slot, of which this is the descriptor; `None` if it has nothing there.
+#[inline]
+pub(super) fn slot<'py>(descriptor: &Bound<'py, PyAny>, instance: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
+    let py = instance.py();
+    // SAFETY: `tp_descr_get` takes a descriptor, an object and its class; the result is a new reference or, with an error set,
+    // null. That of a member descriptor checks that the object has the slot, and runs no Python code.
+    unsafe {
+        let get = (*ffi::Py_TYPE(descriptor.as_ptr())).tp_descr_get?;
+        let class = ffi::Py_TYPE(instance.as_ptr()).cast();
+        new_object(py, get(descriptor.as_ptr(), instance.as_ptr(), class))
+    }
+}
+
+/// Puts a value into an instance's slot. What was there before must be nothing that runs Python code when it ends.
+#[inline]
+pub(super) fn set_slot(
+    descriptor: &Bound<'_, PyAny>,
+    instance: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> Option<()> {
+    // SAFETY: `tp_descr_set` takes a descriptor, an object and a value, of which it takes its own reference. It returns 0 or,
+    // with an error set, -1. That of a member descriptor checks that the object has the slot.
+    unsafe {
+        let set = (*ffi::Py_TYPE(descriptor.as_ptr())).tp_descr_set?;
+        if set(descriptor.as_ptr(), instance.as_ptr(), value.as_ptr()) != 0 {
+            drop(PyErr::take(instance.py()));
+            return None;
+        }
+    }
+    Some(())
+}
+
+/// What `str()` makes of an object whose type is built in and has its own, without the look for signals.
+#[cfg(not(Py_GIL_DISABLED))]
+#[inline]
+pub(super) fn text_of<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyString>> {
+    // SAFETY: an object, whose type has the slot where PyO3 says; the result is a new reference or, with an error set, null.
+    let text = unsafe {
+        let text = (*ffi::Py_TYPE(object.as_ptr())).tp_str?;
+        new_object(object.py(), text(object.as_ptr()))?
+    };
+    text.cast_into_exact().ok()
+}
+
 /// The object's class, if it is a heap type.
 #[inline]
 pub(super) fn heap_type<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {

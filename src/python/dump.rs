@@ -6,6 +6,7 @@ use pyo3::types::{PyBytes, PyString, PyType};
 
 use super::classes::Rules;
 use super::cpython;
+use super::natives::{Checks, Natives};
 use super::walk::Walk;
 use crate::memory::{concat, push};
 use crate::pickle::memo::Memo;
@@ -19,6 +20,7 @@ pub(crate) struct Dumper {
     #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     latin1: Py<PyString>,
     classes: Classes,
+    checks: Checks,
 }
 
 impl Dumper {
@@ -28,10 +30,11 @@ impl Dumper {
             memo: Memo::default(),
             latin1: intern!(py, "latin1").clone().unbind(),
             classes: Classes::new(Rules::get(py)?, dumps),
+            checks: Checks::new(Natives::get(py)?),
         })
     }
 
-    /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types and instances of
+    /// Writes one pickle behind what `out` holds. `false` if the item is not made of plain types, native types and instances of
     /// ordinary classes alone, or is unusual in another way: then `out` is what it was, and the item is one for
     /// `pickle.dumps`, as are its errors. An error here is not the item's: it is what a signal's handler has raised, as
     /// to learn of classes may run Python code.
@@ -39,12 +42,17 @@ impl Dumper {
         let before = out.len();
         loop {
             self.classes.look(item)?;
+            self.checks.look(item.py())?;
             let done = self.walk(item, out).is_some();
-            if done && self.classes.unknown.is_empty() {
+            if done && self.classes.unknown.is_empty() && self.checks.met_all() {
                 return Ok(true);
             }
             out.truncate(before);
-            if !(done && self.classes.learn(item.py())?) {
+            let again = match self.checks.learn(item.py())? {
+                Some(again) => again,
+                None => done,
+            };
+            if !(again && self.classes.learn(item.py())?) {
                 return Ok(false);
             }
         }
@@ -61,7 +69,13 @@ impl Dumper {
         let _walk = Walk::new(item.py());
         // Where memory is short, `pickle` may have some yet; if not, the error is its own.
         self.memo.clear().ok()?;
-        let mut walk = walk::Walk::new(&mut self.memo, out, self.latin1.bind(item.py()), &mut self.classes);
+        let mut walk = walk::Walk::new(
+            &mut self.memo,
+            out,
+            self.latin1.bind(item.py()),
+            &mut self.classes,
+            &mut self.checks,
+        );
         walk.save(item, false, 0)?;
         walk.stop()
     }
@@ -262,31 +276,35 @@ fn qualified_name<'py>(class: &Bound<'py, PyType>) -> PyResult<Option<Bound<'py,
 }
 
 #[cfg(not(Py_GIL_DISABLED))]
-mod walk {
+pub(super) mod walk {
     use pyo3::prelude::*;
     use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
     use super::super::cpython::{self, Characters};
+    use super::super::natives::Checks;
     use super::Classes;
     use crate::pickle::memo::{Entry, Memo};
     use crate::pickle::write::Writer;
 
     /// Nested deeper, an item is the C pickler's, which knows how deep Python may go.
-    const DEEPEST: usize = 200;
+    pub(in crate::python) const DEEPEST: usize = 200;
     /// An int of more bytes is the C pickler's, too.
     const LONGEST_INT: usize = 10_000 / 8 + 1;
     /// No limit on the digits of an int can be set that is lower.
     const NEVER_TOO_MANY_DIGITS: usize = 640;
     /// The memo number of a tuple whose items are being saved.
-    const IN_PROGRESS: u32 = u32::MAX;
+    pub(in crate::python) const IN_PROGRESS: u32 = u32::MAX;
 
-    pub(super) struct Walk<'a, 'py> {
-        memo: &'a mut Memo,
-        writer: Writer<'a>,
-        latin1: &'a Bound<'py, PyString>,
+    pub(in crate::python) struct Walk<'a, 'py> {
+        pub(in crate::python) memo: &'a mut Memo,
+        pub(in crate::python) writer: Writer<'a>,
+        pub(in crate::python) latin1: &'a Bound<'py, PyString>,
         classes: &'a mut Classes,
-        /// The memo numbers of the globals that bytes and instances are made with. Nothing that is saved is one of them.
-        encode: Option<u32>,
+        pub(in crate::python) checks: &'a mut Checks,
+        /// The memo numbers of the globals that bytes, instances and time zones are made with. Nothing that is saved is one of
+        /// them.
+        pub(in crate::python) encode: Option<u32>,
+        pub(in crate::python) getattr: Option<u32>,
         bytes: Option<u32>,
         reconstructor: Option<u32>,
         object: Option<u32>,
@@ -297,12 +315,12 @@ mod walk {
     /// Such an object is met once only, so that its memo number is never asked for. It takes a container that owns its
     /// references, and a walk that runs no Python code. The second reference is the walk's own.
     #[inline]
-    fn met_once(object: &Bound<'_, PyAny>) -> bool {
+    pub(in crate::python) fn met_once(object: &Bound<'_, PyAny>) -> bool {
         cpython::references(object) == 2
     }
 
     /// Names a class or function, in full if it has no memo number yet.
-    fn name(writer: &mut Writer<'_>, number: &mut Option<u32>, module: &[u8], name: &[u8]) {
+    pub(in crate::python) fn name(writer: &mut Writer<'_>, number: &mut Option<u32>, module: &[u8], name: &[u8]) {
         match *number {
             Some(number) => writer.get(number),
             None => {
@@ -332,13 +350,16 @@ mod walk {
             out: &'a mut Vec<u8>,
             latin1: &'a Bound<'py, PyString>,
             classes: &'a mut Classes,
+            checks: &'a mut Checks,
         ) -> Self {
             Self {
                 memo,
                 writer: Writer::new(out),
                 latin1,
                 classes,
+                checks,
                 encode: None,
+                getattr: None,
                 bytes: None,
                 reconstructor: None,
                 object: None,
@@ -350,7 +371,7 @@ mod walk {
         }
 
         /// Saves an object; `None` if the C pickler has to.
-        pub(super) fn save(&mut self, object: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
+        pub(in crate::python) fn save(&mut self, object: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
             if let Some(text) = cpython::exact::<PyString>(object) {
                 return self.save_str(text, once);
             }
@@ -373,6 +394,8 @@ mod walk {
                 return self.save_tuple(tuple, once, depth);
             } else if let Some(bytes) = cpython::exact::<PyBytes>(object) {
                 return self.save_bytes(bytes, once);
+            } else if let Some(native) = self.checks.natives.of(object) {
+                return self.save_native(native, object, once, depth);
             } else {
                 return self.save_instance(object, once, depth);
             }
@@ -385,7 +408,7 @@ mod walk {
             self.save(item, met_once(item), depth + 1)
         }
 
-        fn save_str(&mut self, text: &Bound<'py, PyString>, once: bool) -> Option<()> {
+        pub(in crate::python) fn save_str(&mut self, text: &Bound<'py, PyString>, once: bool) -> Option<()> {
             let vacant = match self.lookup(text, once) {
                 Entry::Number(number) => return self.get(number),
                 Entry::Vacant(vacant) => vacant,
@@ -398,7 +421,7 @@ mod walk {
             self.put(vacant, text, once)
         }
 
-        fn save_int(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
+        pub(in crate::python) fn save_int(&mut self, int: &Bound<'py, PyInt>) -> Option<()> {
             match cpython::int(int) {
                 Some(value) => self.writer.int(value),
                 None => self.save_long(int)?,
@@ -544,11 +567,7 @@ mod walk {
             name(writer, &mut self.reconstructor, b"copy_reg", b"_reconstructor");
             writer.mark();
             name(writer, class, &spelling.module, &spelling.name);
-            name(writer, &mut self.object, b"__builtin__", b"object");
-            self.writer.none();
-            self.writer.tuple();
-            self.writer.put();
-            self.writer.reduce();
+            self.close_instance();
             self.put(vacant, instance, once)?;
             if !attributes.is_empty() {
                 // Nothing else can hold what was made just now, or what only the instance holds.
@@ -556,6 +575,26 @@ mod walk {
                 self.writer.build();
             }
             Some(())
+        }
+
+        /// Begins an instance, of which the class has to be named next.
+        pub(in crate::python) fn open_instance(&mut self) {
+            name(
+                &mut self.writer,
+                &mut self.reconstructor,
+                b"copy_reg",
+                b"_reconstructor",
+            );
+            self.writer.mark();
+        }
+
+        /// Ends an instance, which has no attributes yet, and is to be put into the memo.
+        pub(in crate::python) fn close_instance(&mut self) {
+            name(&mut self.writer, &mut self.object, b"__builtin__", b"object");
+            self.writer.none();
+            self.writer.tuple();
+            self.writer.put();
+            self.writer.reduce();
         }
 
         /// Goes on behind an instance of a class that is not known. What is written is not right, and not kept: it is to meet
@@ -575,7 +614,7 @@ mod walk {
         }
 
         #[inline]
-        fn lookup<T>(&self, object: &Bound<'py, T>, once: bool) -> Entry {
+        pub(in crate::python) fn lookup<T>(&self, object: &Bound<'py, T>, once: bool) -> Entry {
             if once {
                 Entry::Vacant(0)
             } else {
@@ -584,13 +623,13 @@ mod walk {
         }
 
         #[inline]
-        fn get(&mut self, number: u32) -> Option<()> {
+        pub(in crate::python) fn get(&mut self, number: u32) -> Option<()> {
             self.writer.get(number);
             Some(())
         }
 
         #[inline]
-        fn put<T>(&mut self, vacant: usize, object: &Bound<'py, T>, once: bool) -> Option<()> {
+        pub(in crate::python) fn put<T>(&mut self, vacant: usize, object: &Bound<'py, T>, once: bool) -> Option<()> {
             let number = self.writer.put();
             if !once {
                 self.memo.put(vacant, object.as_ptr() as usize, number).ok()?;

@@ -14,6 +14,7 @@ mod keep;
 mod key;
 mod large;
 mod load;
+mod natives;
 mod pickle;
 mod reduce;
 mod seal;

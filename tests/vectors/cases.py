@@ -5,11 +5,13 @@ from __future__ import annotations
 import string
 from collections import namedtuple
 from collections.abc import Iterable
-from datetime import datetime, time, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import cache
 from itertools import product
 from typing import Any
+from uuid import UUID, SafeUUID
+from zoneinfo import ZoneInfo
 
 CHUNK = 2**20 - 1024
 IV = 16
@@ -106,6 +108,8 @@ def keyed_calls() -> Iterable[tuple[Any, dict[str, Any], dict[str, Any]]]:
 
 
 _SHARED = ["shared"]
+_MOMENT = datetime(2024, 2, 29, 12, 30, 59, 999999, tzinfo=timezone.utc)
+_HOUR = timezone(timedelta(hours=1))
 _VALUES: dict[str, Any] = {
     "none": None,
     "true": True,
@@ -126,12 +130,43 @@ _VALUES: dict[str, Any] = {
     "decimal": Decimal("1.10"),
     "namedtuple": Point(1, "two"),
 }
+#: Each type that rows have, in the one mode that shows its pickle.
+_ROW_VALUES: dict[str, Any] = {
+    "dates and times": [
+        _MOMENT,
+        _MOMENT,
+        date(2024, 10, 13),
+        time(10, 13, 26),
+        time(1, tzinfo=_HOUR),
+        timedelta(-1, 2, 3),
+    ],
+    "time zones": [
+        _HOUR,
+        _HOUR.utcoffset(None),
+        timezone(timedelta(hours=-3), "X"),
+        _MOMENT.astimezone(ZoneInfo("UTC")),
+        "UTC",
+    ],
+    "decimals": [Decimal(text) for text in ("1", "1", "-0", "1E+400", "1E-7", "NaN", "-Infinity", "123456789.10")],
+    "uuids": [UUID(int=5), UUID(int=2**128 - 1), UUID(int=7, is_safe=SafeUUID.safe), "int", "is_safe"],
+    "sets": [{1}, {"a"}, frozenset([_MOMENT]), [{None}, frozenset()], frozenset([frozenset([2])])],
+    "complex numbers": [1j, complex(-0.0, 2.5)],
+}
 _ITEMS: dict[str, list[Any]] = {
     "no items": [],
     "one item": ["one"],
     "items": [None, "", [], "text", 5, {"a": (1,)}],
     "items that share": [_SHARED, _SHARED],
     "rows": [{"id": number, "name": f"row {number}", "even": number % 2 == 0} for number in range(60)],
+    "rows of orders": [
+        {
+            "id": UUID(int=number << 64),
+            "at": _MOMENT + timedelta(days=number),
+            "on": date(2024, 1, 1 + number),
+            "sum": Decimal(number) / 4,
+        }
+        for number in range(3)
+    ],
 }
 MODES = [
     {"compress_large_data": compress, "use_encryption": encrypt}
@@ -148,6 +183,8 @@ def memoize_calls() -> Iterable[Case]:
         yield _case(f"{name}, small, encrypted", [value], use_encryption=True)
         for mode in MODES:
             yield _case(f"{name}, large, {_mode(mode)}", [value], large_data=True, **mode)
+    for name, value in _ROW_VALUES.items():
+        yield _case(f"{name}, large, {_mode(MODES[0])}", [value], large_data=True, **MODES[0])
     for (name, items), mode in product(_ITEMS.items(), MODES):
         yield _case(f"{name}, {_mode(mode)}", items, is_iter=True, **mode)
     for key, mode in product(["a b", ["one"], ["a:b", "c%"], "k" * 300], MODES):

@@ -7,15 +7,18 @@ use super::globals::Globals;
 use super::keys::Keys;
 use crate::memory::{clear, push, recycle};
 use crate::pickle::expected_line::NextPut;
+use crate::pickle::opcode;
 use crate::pickle::read::{ASCII, Text, Token, Tokens};
 use crate::python::cpython::{self, Characters};
+use crate::python::natives::read::{self, State};
+use crate::python::natives::{Native, Natives};
 use crate::python::walk::Walk;
 
 /// The memory that one build leaves for the next.
 #[derive(Default)]
 pub(super) struct Buffers {
     stack: Vec<Py<PyAny>>,
-    memo: Vec<Py<PyAny>>,
+    memo: Vec<Option<Py<PyAny>>>,
     marks: Vec<usize>,
 }
 
@@ -23,7 +26,8 @@ pub(super) struct Buffers {
 pub(super) struct Builder<'a, 'py> {
     py: Python<'py>,
     stack: Vec<Bound<'py, PyAny>>,
-    memo: Vec<Bound<'py, PyAny>>,
+    /// `None` stands for what was passed over without being made. No pickler asks for it again.
+    memo: Vec<Option<Bound<'py, PyAny>>>,
     next_put: NextPut,
     /// The values of `fence` at the marks below the last one.
     marks: Vec<usize>,
@@ -81,6 +85,7 @@ impl<'a, 'py> Builder<'a, 'py> {
         let item = self.execute(&mut tokens);
         self.walk = None;
         self.globals.error.take().map_or(Ok(()), Err)?;
+        let item = item.filter(|_| !self.globals.zones.met_unknown());
         Ok(item.map(|item| (item, tokens.consumed())))
     }
 
@@ -124,7 +129,17 @@ impl<'a, 'py> Builder<'a, 'py> {
                 Token::Bool(value) => self.push(PyBool::new(py, value).to_owned())?,
                 Token::None => self.push(PyNone::get(py).to_owned())?,
                 Token::Float(value) => self.push(cpython::new_float(py, value)?)?,
-                Token::Get(number) => self.push(self.memo.get(number)?.clone())?,
+                Token::Get(number) => {
+                    let object = self.get(number)?;
+                    let made = cpython::exact::<PyType>(&object).and_then(|class| self.made_ahead(class, tokens));
+                    match made {
+                        Some(made) => {
+                            self.push(made)?;
+                            self.accept_put(tokens)?;
+                        }
+                        None => self.push(object)?,
+                    }
+                }
                 Token::Long(digits) => self.long(digits)?,
                 Token::Global(module, name) => self.global(module, name)?,
                 Token::Reduce => self.reduce()?,
@@ -156,12 +171,17 @@ impl<'a, 'py> Builder<'a, 'py> {
     fn put(&mut self, number: usize) -> Option<()> {
         let object = self.top()?.clone();
         if number == self.memo.len() {
-            push(&mut self.memo, object).ok()?;
+            push(&mut self.memo, Some(object)).ok()?;
             self.next_put.increment();
         } else {
-            *self.memo.get_mut(number)? = object;
+            *self.memo.get_mut(number)? = Some(object);
         }
         Some(())
+    }
+
+    #[inline]
+    fn get(&self, number: usize) -> Option<Bound<'py, PyAny>> {
+        self.memo.get(number)?.clone()
     }
 
     /// Takes the PUT that CPython writes after each object that may occur again. Recognizing it is cheaper than reading it.
@@ -169,7 +189,7 @@ impl<'a, 'py> Builder<'a, 'py> {
     fn accept_put(&mut self, tokens: &mut Tokens<'_>) -> Option<()> {
         if tokens.accept(self.next_put.line()) {
             self.next_put.increment();
-            push(&mut self.memo, self.stack.last()?.clone()).ok()?;
+            push(&mut self.memo, Some(self.stack.last()?.clone())).ok()?;
         }
         Some(())
     }
@@ -241,7 +261,8 @@ impl<'a, 'py> Builder<'a, 'py> {
     fn set_item(&mut self) -> Option<()> {
         let value = self.pop()?;
         let key = self.pop()?;
-        if cpython::exact::<PyString>(&key).is_none() && !is_plain_key(&key, Self::MAX_KEY_DEPTH) {
+        if cpython::exact::<PyString>(&key).is_none() && !is_plain_key(self.globals.natives, &key, Self::MAX_KEY_DEPTH)
+        {
             return None;
         }
         cpython::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
@@ -307,16 +328,84 @@ impl<'a, 'py> Builder<'a, 'py> {
         } else if function.is(&self.globals.rules.reconstructor) {
             reconstructed(arguments)?
         } else {
-            return None;
+            self.called(&function, arguments)?
         };
         self.push(object)
     }
 
-    /// The instance is one of an ordinary class, as no others are made here.
+    /// What comes of the call of a date's type, if the tokens spell it as CPython does once the pickle has named all that it
+    /// takes. Nothing of what it is made of gets made, other than the date.
+    #[inline(never)]
+    fn made_ahead(&mut self, class: &Bound<'py, PyType>, tokens: &mut Tokens<'_>) -> Option<Bound<'py, PyAny>> {
+        let native = self.globals.natives.find(class)?;
+        if !matches!(native, Native::DateTime | Native::Date) {
+            return None;
+        }
+        let (mut ahead, mut next_put) = (tokens.clone(), self.next_put.clone());
+        let mut put = |ahead: &mut Tokens<'_>| {
+            let found = ahead.accept(next_put.line());
+            next_put.increment();
+            found.then_some(())
+        };
+        ahead.take(opcode::MARK)?;
+        if !self.get(ahead.take_get()?)?.is(self.encode) {
+            return None;
+        }
+        ahead.take(opcode::MARK)?;
+        let state = State::of_line(ahead.take_text()?)?;
+        put(&mut ahead)?;
+        let encoding = self.get(ahead.take_get()?)?;
+        if *cpython::exact::<PyString>(&encoding)? != "latin1" {
+            return None;
+        }
+        ahead.take(opcode::TUPLE)?;
+        put(&mut ahead)?;
+        ahead.take(opcode::REDUCE)?;
+        put(&mut ahead)?;
+        let zone = match ahead.take(opcode::TUPLE) {
+            Some(()) => None,
+            None => {
+                let zone = self.get(ahead.take_get()?)?;
+                ahead.take(opcode::TUPLE)?;
+                Some(zone)
+            }
+        };
+        put(&mut ahead)?;
+        ahead.take(opcode::REDUCE)?;
+        let made = state.of(self.globals.natives, native, self.py, zone.as_ref())?;
+        for _ in 0..4 {
+            push(&mut self.memo, None).ok()?;
+        }
+        self.next_put = next_put;
+        *tokens = ahead;
+        Some(made)
+    }
+
+    /// Calls what a native type is made by.
+    fn called(&mut self, function: &Bound<'py, PyAny>, arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyAny>> {
+        let natives = self.globals.natives;
+        if let Some(native) = natives.find(function) {
+            let is_plain = |item: &Bound<'py, PyAny>| is_plain_key(natives, item, Self::MAX_KEY_DEPTH);
+            return read::called(natives, native, function, arguments, is_plain);
+        }
+        if function.is(&natives.getattr) {
+            return read::unpickle_zone(natives, arguments);
+        }
+        let unpickle = natives.unpickle_zone.as_ref()?;
+        function.is(unpickle).then(|| self.globals.zones.find(arguments))?
+    }
+
+    /// The instance is one of an ordinary class or a UUID, as no others are made here.
     fn set_attributes(&mut self) -> Option<()> {
         let state = self.pop()?;
         let state = cpython::exact::<PyDict>(&state)?;
         let instance = self.top().filter(|top| cpython::has_heap_type(top))?;
+        let natives = self.globals.natives;
+        match natives.of(instance) {
+            Some(Native::Uuid) => return read::set_uuid(natives, instance, state),
+            Some(_) => return None,
+            None => {}
+        }
         let attributes = cpython::attributes(instance)?;
         for (name, value) in state {
             let name = match cpython::exact::<PyString>(&name) {
@@ -337,12 +426,17 @@ impl<'a, 'py> Builder<'a, 'py> {
 }
 
 /// Whether a key can be hashed safely: an instance may have a hash method in Python, and CPython hashes nested tuples without
-/// checking the depth of its stack.
+/// checking the depth of its stack. Beside something else with the same hash, a Decimal asks an abstract class what that is.
 #[inline]
-fn is_plain_key(key: &Bound<'_, PyAny>, depth: usize) -> bool {
+fn is_plain_key(natives: &Natives, key: &Bound<'_, PyAny>, depth: usize) -> bool {
     match cpython::exact::<PyTuple>(key) {
-        Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_plain_key(&item, depth - 1)),
-        None => !cpython::has_heap_type(key),
+        Some(tuple) => {
+            depth > 0
+                && tuple
+                    .iter_borrowed()
+                    .all(|item| is_plain_key(natives, &item, depth - 1))
+        }
+        None => !cpython::has_heap_type(key) && !natives.is(Native::Decimal, key),
     }
 }
 

@@ -11,11 +11,14 @@ use crate::pickle::scan::{self, Scanner};
 use crate::python::bytes::new_bytes;
 use crate::python::classes::Rules;
 use crate::python::cpython;
+use crate::python::natives::{FoundZones, Natives, read};
 use crate::python::walk::Walk;
 
 /// The classes that the pickles of a stream name, and the function that makes their instances.
 pub(super) struct Globals {
     pub(super) rules: &'static Rules,
+    pub(super) natives: &'static Natives,
+    pub(super) zones: FoundZones,
     loads: Option<Py<PyAny>>,
     known: Vec<Global>,
     /// Whether the last pickle was given up at a name that was not known or not checked.
@@ -41,9 +44,11 @@ impl Globals {
     /// that pickle is begun again.
     const MAX_UNUSED: u8 = 8;
 
-    pub(super) fn new(rules: &'static Rules, loads: Option<Py<PyAny>>) -> Self {
+    pub(super) fn new(rules: &'static Rules, natives: &'static Natives, loads: Option<Py<PyAny>>) -> Self {
         Self {
             rules,
+            natives,
+            zones: FoundZones::default(),
             loads,
             known: Vec::new(),
             met_unknown: false,
@@ -53,11 +58,14 @@ impl Globals {
 
     /// Checks the classes again: Python code may have changed them since the last item.
     pub(super) fn check_all(&mut self, py: Python<'_>) {
+        if let Err(error) = self.zones.look(py, self.natives) {
+            self.error = Some(error);
+        }
         for known in &mut self.known {
             known.is_usable = None;
             if known.unused < Self::MAX_UNUSED {
                 known.unused += 1;
-                match is_usable(known.object.bind(py), self.rules) {
+                match is_usable(known.object.bind(py), self.rules, self.natives) {
                     Ok(is_usable) => known.is_usable = Some(is_usable),
                     Err(error) => self.error = Some(error),
                 }
@@ -82,7 +90,7 @@ impl Globals {
     /// another try.
     pub(super) fn resolve_unknown(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<bool> {
         let (true, Some(loads)) = (std::mem::take(&mut self.met_unknown), &self.loads) else {
-            return Ok(false);
+            return Ok(self.zones.met_unknown() && self.zones.learn(py, self.natives)?);
         };
         let room = Self::MAX_KNOWN - self.known.len();
         let mut names: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
@@ -107,7 +115,7 @@ impl Globals {
         }
         for (module, name) in names {
             let object = load_global(loads.bind(py), 0, &module, &name)?;
-            let is_usable = is_usable(&object, self.rules)?;
+            let is_usable = is_usable(&object, self.rules, self.natives)?;
             let global = Global {
                 module,
                 name,
@@ -135,10 +143,13 @@ fn is_of_bytes(module: &[u8], name: &[u8]) -> bool {
     matches!((module, name), (b"_codecs", b"encode") | (b"__builtin__", b"bytes"))
 }
 
-/// Whether it is an ordinary class, or one of the two objects by which pickles make its instances.
-fn is_usable(object: &Bound<'_, PyAny>, rules: &Rules) -> PyResult<bool> {
+/// Whether it is an ordinary class, a native type, or one of the objects by which pickles make their instances.
+fn is_usable(object: &Bound<'_, PyAny>, rules: &Rules, natives: &Natives) -> PyResult<bool> {
     if object.is(object.py().get_type::<PyAny>()) || object.is(&rules.reconstructor) {
         return Ok(true);
+    }
+    if let Some(is_usable) = read::is_usable(natives, object)? {
+        return Ok(is_usable);
     }
     match cpython::exact::<PyType>(object) {
         Some(class) => rules.uses_default_pickling(class),

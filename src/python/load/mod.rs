@@ -17,6 +17,7 @@ use self::build::{Buffers, Builder};
 use self::globals::Globals;
 use self::keys::Keys;
 use super::classes::Rules;
+use super::natives::Natives;
 
 /// Unpickles items, one after the other.
 pub(crate) struct Loader {
@@ -36,7 +37,11 @@ impl Loader {
         Ok(Self {
             keys: Keys::default(),
             // Other threads may change a class under the walk where there is no GIL.
-            globals: Globals::new(Rules::get(py)?, loads.filter(|_| !cfg!(Py_GIL_DISABLED))),
+            globals: Globals::new(
+                Rules::get(py)?,
+                Natives::get(py)?,
+                loads.filter(|_| !cfg!(Py_GIL_DISABLED)),
+            ),
             encode: encode.clone_ref(py),
             buffers: Buffers::default(),
         })
