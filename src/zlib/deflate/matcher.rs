@@ -44,7 +44,7 @@ impl Nearest {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
     pub(super) length: usize,
     pub(super) distance: u16,
@@ -161,21 +161,21 @@ impl Matcher {
             fine_heads: zeroed()?,
             nearest: zeroed()?,
         };
-        matcher.forget_first();
+        matcher.clear(WINDOW_SIZE);
         Ok(matcher)
     }
 
-    /// Forgets everything. What the heads don't lead to is never read.
-    pub(super) fn clear(&mut self) {
-        self.heads.fill(Head::default());
-        self.fine_heads.fill(FineHead::default());
-        self.forget_first();
-    }
-
-    /// The first position is searched for, but never inserted.
-    fn forget_first(&mut self) {
-        self.links[0] = Link::default();
-        self.nearest[0] = Nearest(Nearest::TOO_FAR);
+    /// Forgets everything before `start`. The heads are set to what is too far away from the next `WINDOW_SIZE` positions; what
+    /// they don't lead to is never read.
+    pub(super) fn clear(&mut self, start: u64) {
+        let far = start.wrapping_sub(WINDOW_SIZE) as u16;
+        self.heads.fill(Head(far.into()));
+        self.fine_heads.fill(FineHead(far.into()));
+        // A stream's first position is searched for, but never inserted. Of the one before, it is asked whether it is in a run.
+        for at in [start.wrapping_sub(1) as u16, start as u16] {
+            self.links[slot(at)] = Link(far.into());
+            self.nearest[slot(at)] = Nearest(Nearest::TOO_FAR);
+        }
     }
 
     /// Learns of the positions from `start` to `end`.

@@ -35,6 +35,8 @@ mod block;
 mod huffman;
 mod matcher;
 mod multiversion;
+mod parallel;
+mod parser;
 mod stream;
 mod u16x4;
 mod window;
@@ -42,49 +44,81 @@ mod window;
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
+pub use parallel::Sharing;
 use stream::Stream;
 
 const WINDOW_SIZE: u64 = 1 << 15;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 
+/// CPython hands larger pieces to zlib in parts of this size.
+pub const MAX_PIECE: usize = u32::MAX as usize;
+
 /// The last stream, kept for the next: allocating two thirds of a megabyte takes longer than a few kilobytes of input.
 static SPARE: Mutex<Option<Stream>> = Mutex::new(None);
 
 /// Writes one zlib stream. After an error it must not be used any more.
-pub struct Deflate(Option<Stream>);
+pub struct Deflate {
+    stream: Option<Stream>,
+    sharing: Sharing,
+}
 
 impl Default for Deflate {
     fn default() -> Self {
-        let spare = SPARE.try_lock().ok().and_then(|mut spare| spare.take());
-        Self(spare.map(Stream::restart))
+        Self::new(Sharing::new(1))
     }
 }
 
 impl Drop for Deflate {
     fn drop(&mut self) {
-        if let (Some(stream), Ok(mut spare)) = (self.0.take(), SPARE.try_lock()) {
+        if let (Some(mut stream), Ok(mut spare)) = (self.stream.take(), SPARE.try_lock()) {
+            stream.shrink();
             *spare = Some(stream);
         }
     }
 }
 
 impl Deflate {
+    /// A stream whose long inputs are shared between threads. How they are does not show in the output.
+    pub fn new(sharing: Sharing) -> Self {
+        let spare = SPARE.try_lock().ok().and_then(|mut spare| spare.take());
+        Self {
+            stream: spare.map(Stream::restart),
+            sharing,
+        }
+    }
+
     /// Compresses one piece, appending to `output` what is complete so far, which may be nothing.
     ///
     /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
     /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
     pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        multiversion::write(self.stream()?, piece, output)
+        for part in piece.chunks(MAX_PIECE) {
+            self.write_pieces(part, &[part.len()], output, |_| ())?;
+        }
+        Ok(())
+    }
+
+    /// Compresses several pieces at once, of at most [`MAX_PIECE`] bytes each, as one after the other. They end at `ends` in
+    /// `bytes`, the last one at its end. `written` is called when more has been appended to `output`.
+    pub fn write_pieces(
+        &mut self,
+        bytes: &[u8],
+        ends: &[usize],
+        output: &mut Vec<u8>,
+        mut written: impl FnMut(&mut Vec<u8>),
+    ) -> Result<()> {
+        let sharing = self.sharing;
+        self.stream()?.write(bytes, ends, sharing, output, &mut written)
     }
 
     /// Ends the stream.
     pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
-        multiversion::finish(self.stream()?, output)
+        self.stream()?.finish(output)
     }
 
     fn stream(&mut self) -> Result<&mut Stream> {
-        match &mut self.0 {
+        match &mut self.stream {
             Some(stream) => Ok(stream),
             none => Ok(none.insert(Stream::new()?)),
         }
