@@ -1,6 +1,7 @@
 //! Our deflate against stock zlib, byte for byte. `FASTBLETS_FUZZ=N` tries N times as many inputs.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use fastblets::zlib::{Deflate, Sharing};
@@ -65,7 +66,7 @@ fn shared(data: &[u8], cuts: &[usize], sharing: Sharing, batch: usize) -> Vec<u8
 /// Small segments, and warm-ups after which guesses are often wrong.
 fn sharing(random: &mut Random) -> Sharing {
     Sharing {
-        threads: random.between(1, 5),
+        threads: NonZero::new(random.between(1, 5)),
         segment: random.between(600, 43_000),
         warm_up: [0, 30, 200, 1000, 4096][random.below(5)],
     }

@@ -65,7 +65,7 @@ pub struct Deflate {
 
 impl Default for Deflate {
     fn default() -> Self {
-        Self::new(Sharing::new(1))
+        Self::new(Sharing::serial())
     }
 }
 
@@ -108,8 +108,13 @@ impl Deflate {
         output: &mut Vec<u8>,
         mut written: impl FnMut(&mut Vec<u8>),
     ) -> Result<()> {
-        let sharing = self.sharing;
-        self.stream()?.write(bytes, ends, sharing, output, &mut written)
+        let plan = self.sharing.plan(bytes.len());
+        self.stream()?.write(bytes, ends, plan, output, &mut written)
+    }
+
+    /// How many threads may share a long input.
+    pub(crate) fn threads(&mut self) -> usize {
+        self.sharing.threads()
     }
 
     /// Ends the stream.

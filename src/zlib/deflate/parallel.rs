@@ -19,13 +19,13 @@ use std::thread;
 use super::block::Symbol;
 use super::matcher::Match;
 use super::multiversion;
-use super::parser::{HISTORY, Parser, Pieces, State, Symbols};
+use super::parser::{HISTORY, MIN_LOOKAHEAD, Parser, Pieces, State, Symbols};
 use super::stream::Encoder;
 use super::window::Window;
 use crate::error::Result;
 use crate::memory::grow;
 
-/// The most threads that are used by default. With each, there is more that the main thread alone has to write.
+/// The most threads that are used. With each, there is more that the main thread alone has to write.
 const MOST_THREADS: usize = 4;
 
 /// A guess is not worth it if there are fewer literals and matches than this before the segment: in long runs, the parsers'
@@ -35,8 +35,9 @@ const FEWEST_SYMBOLS: usize = 32;
 /// How an input is shared between threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Sharing {
-    /// The most threads that work on it, the caller's included.
-    pub threads: usize,
+    /// The most threads that work on it, the caller's included. None: as many as there are processors that may be used. There
+    /// are never more than four.
+    pub threads: Option<NonZero<usize>>,
     /// The size of a segment, in bytes, at most. An input of less than two is not shared, and no more threads are used than
     /// there are segments.
     pub segment: usize,
@@ -46,7 +47,7 @@ pub struct Sharing {
 
 impl Sharing {
     /// Shares between that many threads.
-    pub const fn new(threads: usize) -> Self {
+    pub const fn new(threads: Option<NonZero<usize>>) -> Self {
         Self {
             threads,
             segment: 1 << 19,
@@ -54,26 +55,39 @@ impl Sharing {
         }
     }
 
-    /// Shares between as many threads as there are processors that may be used, at most four.
-    pub fn available() -> Self {
-        let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        Self::new(processors.min(MOST_THREADS))
+    /// Shares nothing.
+    pub const fn serial() -> Self {
+        Self::new(Some(NonZero::<usize>::MIN))
+    }
+
+    /// Whether it is known that nothing is shared.
+    pub fn is_serial(self) -> bool {
+        self.threads == Some(NonZero::<usize>::MIN)
+    }
+
+    /// How many threads there may be. The system is asked at most once, as it takes its time.
+    pub(super) fn threads(&mut self) -> usize {
+        let threads = self
+            .threads
+            .get_or_insert_with(|| thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN));
+        threads.get().min(MOST_THREADS)
     }
 
     /// How an input of this size is shared. None if one thread is to do it.
-    pub(super) fn plan(self, size: usize) -> Option<Plan> {
-        let threads = self.threads.min(size / self.segment);
-        // The first segment is the history of the second.
-        if threads < 2 || size < HISTORY + self.warm_up + self.segment {
+    pub(super) fn plan(&mut self, size: usize) -> Option<Plan> {
+        // The second segment needs a history, and the state at its border may be a little before that.
+        let least = HISTORY + MIN_LOOKAHEAD as usize + self.warm_up;
+        if size < (2 * self.segment).max(least + self.segment) || self.threads() == 1 {
             return None;
         }
+        let threads = self.threads().min(size / self.segment);
         let count = size.div_ceil(self.segment).next_multiple_of(threads);
         let segment = size.div_ceil(count);
         Some(Plan {
             threads,
             size,
             segment,
-            first: segment.max(HISTORY + self.warm_up),
+            first: segment.max(least),
             warm_up: self.warm_up,
         })
     }

@@ -8,7 +8,7 @@ use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE};
 use crate::error::Result;
 
 /// zlib waits for more input when it has less than this ahead, until the final flush.
-const MIN_LOOKAHEAD: u64 = (MAX_MATCH + MIN_MATCH + 1) as u64;
+pub(super) const MIN_LOOKAHEAD: u64 = (MAX_MATCH + MIN_MATCH + 1) as u64;
 
 /// How far ahead positions are inserted: less than `MIN_LOOKAHEAD`, as their entries replace those a window ago.
 const AHEAD: u64 = 256;

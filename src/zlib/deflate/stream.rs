@@ -5,7 +5,7 @@ use zlib_rs::adler32::adler32;
 use super::bits::BitWriter;
 use super::block::{Block, Symbol};
 use super::matcher::Match;
-use super::parallel::{self, Sharing};
+use super::parallel::{self, Plan};
 use super::parser::{Parser, Pieces, Symbols};
 use super::window::{self, Window};
 use super::{WINDOW_SIZE, multiversion};
@@ -57,7 +57,7 @@ impl Stream {
         &mut self,
         bytes: &[u8],
         ends: &[usize],
-        sharing: Sharing,
+        plan: Option<Plan>,
         output: &mut Vec<u8>,
         written: &mut dyn FnMut(&mut Vec<u8>),
     ) -> Result<()> {
@@ -69,7 +69,7 @@ impl Stream {
             blocks: &mut self.blocks,
             output,
         };
-        match sharing.plan(bytes.len()) {
+        match plan {
             Some(plan) => parallel::parse(&pieces, plan, &mut self.parser, &mut self.helpers, encoder, written)?,
             None => multiversion::feed(&mut self.parser, &pieces, 0..bytes.len(), encoder)?,
         }
