@@ -92,7 +92,7 @@ static FIXED_DISTANCE_CODE: Huffman = Huffman {
 };
 
 /// A literal or a match: 9 bits for the literal, or 256 and the length; 5 for the distance code; 15 for the distance.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Symbol(u32);
 
 impl Symbol {

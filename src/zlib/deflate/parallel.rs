@@ -179,13 +179,32 @@ struct Job<'a> {
     changed: Condvar,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(pieces: &'a Pieces<'a>, plan: Plan) -> Result<Self> {
+        let mut results = Vec::new();
+        grow(&mut results, plan.count())?;
+        results.resize_with(plan.count(), || None);
+        // The first segment is the main thread's, as only its parser knows what was before.
+        results[0] = Some(None);
+        Ok(Self {
+            pieces,
+            plan,
+            board: Mutex::new(Board {
+                taken: 1,
+                written: 0,
+                results,
+                stopped: false,
+            }),
+            changed: Condvar::new(),
+        })
+    }
+
     fn board(&self) -> MutexGuard<'_, Board> {
         // Nothing that can panic is done with it.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, board: MutexGuard<'a, Board>) -> MutexGuard<'a, Board> {
+    fn wait<'b>(&self, board: MutexGuard<'b, Board>) -> MutexGuard<'b, Board> {
         self.changed.wait(board).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,7 +242,7 @@ impl Job<'_> {
 
     fn guess(&self, index: usize, parser: &mut Parser) -> Result<Option<Guess>> {
         #[cfg(test)]
-        tests::fail(index);
+        tests::fail(self.pieces, index);
         let segment = self.plan.segment(index);
         let start = segment.start - self.plan.warm_up;
         let fresh = State::new(self.pieces.start + start as u64);
@@ -289,23 +308,8 @@ pub(super) fn parse(
     encoder: &mut Encoder<'_>,
     written: &mut dyn FnMut(&mut Vec<u8>),
 ) -> Result<()> {
-    let mut results = Vec::new();
-    grow(&mut results, plan.count())?;
-    results.resize_with(plan.count(), || None);
-    // The first segment is the main thread's, as only its parser knows what was before.
-    results[0] = Some(None);
+    let job = &Job::new(pieces, plan)?;
     add_helpers(helpers, plan.threads - 1);
-    let job = &Job {
-        pieces,
-        plan,
-        board: Mutex::new(Board {
-            taken: 1,
-            written: 0,
-            results,
-            stopped: false,
-        }),
-        changed: Condvar::new(),
-    };
     thread::scope(|scope| {
         let _stop = Stop(job);
         for parser in helpers.iter_mut().take(plan.threads - 1) {
@@ -379,8 +383,168 @@ fn go_on(parser: &mut Parser, pieces: &Pieces<'_>, fed: usize, state: State) {
 mod tests {
     use std::cell::Cell;
 
-    pub(super) fn fail(_: usize) {}
+    use proptest::prelude::*;
+
+    use super::super::stream::Stream;
+    use super::super::{Deflate, WINDOW_SIZE};
+    use super::*;
+
+    thread_local! {
+        /// How many threads this thread can still start.
+        static THREADS: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    /// Inputs that begin with this make helpers panic.
+    const PANIC: &[u8] = b"a helper panics in every second segment";
+
     pub(super) fn refuse() -> std::io::Result<()> {
+        let left = THREADS.get().checked_sub(1).ok_or(std::io::ErrorKind::WouldBlock)?;
+        THREADS.set(left);
         Ok(())
+    }
+
+    pub(super) fn fail(pieces: &Pieces<'_>, index: usize) {
+        if pieces.bytes.starts_with(PANIC) && index % 2 == 0 {
+            std::panic::resume_unwind(Box::new("a panic"));
+        }
+    }
+
+    fn text(size: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        let words = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(0x9e37_79b1).wrapping_add(12345);
+            let word = state >> 24;
+            format!("{} ", word * word)
+        });
+        words.flat_map(String::into_bytes).take(size).collect()
+    }
+
+    fn deflated(data: &[u8], sharing: Sharing) -> Vec<u8> {
+        let mut deflate = Deflate::new(sharing);
+        let mut output = Vec::new();
+        deflate.write(data, &mut output).unwrap();
+        deflate.finish(&mut output).unwrap();
+        output
+    }
+
+    fn small(threads: usize) -> Sharing {
+        Sharing {
+            threads: NonZero::new(threads),
+            segment: 40_000,
+            warm_up: 1000,
+        }
+    }
+
+    #[test]
+    fn a_panic_is_contained() {
+        let data = [PANIC.to_vec(), text(400_000)].concat();
+        assert_eq!(deflated(&data, small(3)), deflated(&data, Sharing::serial()));
+
+        let pieces = &Pieces {
+            bytes: &data,
+            ends: &[data.len()],
+            start: WINDOW_SIZE,
+        };
+        let job = Job::new(pieces, small(3).plan(data.len()).unwrap()).unwrap();
+        let mut helper = Parser::new().unwrap();
+        for index in [1, 2, 3] {
+            job.guess_one(index, &mut helper);
+        }
+        let results = job.board().results.split_off(1);
+        assert!(matches!(results[..3], [Some(Some(_)), Some(None), Some(Some(_))]));
+    }
+
+    #[test]
+    fn threads_that_cannot_be_started_are_done_without() {
+        let data = text(400_000);
+        let expected = deflated(&data, Sharing::serial());
+        for threads in 0..3 {
+            THREADS.set(threads);
+            let output = deflated(&data, small(4));
+            assert_eq!(THREADS.replace(usize::MAX), 0);
+            assert_eq!(output, expected);
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_main_thread_lets_the_helpers_go() {
+        let data = text(400_000);
+        let pieces = &Pieces {
+            bytes: &data,
+            ends: &[data.len()],
+            start: WINDOW_SIZE,
+        };
+        let plan = small(3).plan(data.len()).unwrap();
+        let mut stream = Stream::new().unwrap();
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            stream.write(pieces.bytes, pieces.ends, Some(plan), &mut Vec::new(), &mut |_| {
+                std::panic::resume_unwind(Box::new("a panic"))
+            })
+        }));
+        assert!(result.is_err());
+    }
+
+    /// A list of its literals and matches, and in how many segments it was guessed right.
+    fn guesses(data: &[u8], sharing: &mut Sharing) -> (usize, usize) {
+        let pieces = &Pieces {
+            bytes: data,
+            ends: &[data.len()],
+            start: WINDOW_SIZE,
+        };
+        let plan = sharing.plan(data.len()).unwrap();
+        let job = Job::new(pieces, plan).unwrap();
+        let (mut truth, mut helper) = (Parser::new().unwrap(), Parser::new().unwrap());
+        let mut right = 0;
+        for index in 1..plan.count() {
+            let before = plan.segment(index - 1);
+            truth.feed(pieces, before, &mut List::default()).unwrap();
+            let guess = job.guess(index, &mut helper).unwrap();
+            right += usize::from(guess.is_some_and(|guess| guess.from == truth.state()));
+        }
+        (right, plan.count() - 1)
+    }
+
+    #[test]
+    fn guesses_are_mostly_right_and_runs_are_left_alone() {
+        let (right, all) = guesses(&text(2_000_000), &mut small(2));
+        assert!(right * 10 > all * 9, "{right} of {all}");
+        assert_eq!(guesses(&vec![0; 500_000], &mut small(2)).0, 0);
+        assert_eq!(guesses(&text(500_000), &mut Sharing { warm_up: 0, ..small(2) }).0, 0);
+    }
+
+    #[test]
+    fn no_more_threads_than_there_is_work_for() {
+        let threads = |size: usize, most: usize| {
+            let plan = Sharing::new(NonZero::new(most)).plan(size);
+            plan.map_or(1, |plan| plan.threads)
+        };
+        assert_eq!(threads((1 << 20) - 1, 4), 1);
+        assert_eq!(threads(1 << 20, 4), 2);
+        assert_eq!(threads(3 << 19, 4), 3);
+        assert_eq!(threads(1 << 30, 4), 4);
+        assert_eq!(threads(1 << 30, 400), 4);
+        assert_eq!(threads(1 << 30, 1), 1);
+        assert!((1..=MOST_THREADS).contains(&Sharing::new(None).threads()));
+    }
+
+    proptest! {
+        #[test]
+        fn segments_cover_the_input(size: u32, threads in 2..=4_usize, segment in 600..100_000_usize, warm_up in 0..5000_usize) {
+            let size = size as usize % 10_000_000;
+            let mut sharing = Sharing { threads: NonZero::new(threads), segment, warm_up };
+            if let Some(plan) = sharing.plan(size) {
+                let mut end = 0;
+                for index in 0..plan.count() {
+                    let range = plan.segment(index);
+                    prop_assert_eq!(range.start, end);
+                    prop_assert!(!range.is_empty());
+                    prop_assert!(index == 0 || range.len() <= segment && range.start >= HISTORY + warm_up);
+                    end = range.end;
+                }
+                prop_assert_eq!(end, size);
+            } else {
+                prop_assert!(size < 2 * segment || size < HISTORY + warm_up + MIN_LOOKAHEAD as usize + segment);
+            }
+        }
     }
 }
