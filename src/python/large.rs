@@ -64,12 +64,10 @@ impl LargeWriter {
 
     /// Takes the chunks that are full and certainly not the last.
     fn take_full_chunks<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let cutter = self.writer.cutter();
         let chunks = cpython::new_list(py).ok_or(Error::Memory)?;
-        for chunk in cutter.full_chunks() {
-            chunks.append(new_bytes(py, chunk)?)?;
-        }
-        cutter.drop_full_chunks();
+        let cutter = self.writer.cutter();
+        cutter.take_full_chunks(|chunk| chunks.append(new_bytes(py, chunk)?))?;
+        chunks.reverse()?;
         Ok(chunks)
     }
 
