@@ -310,6 +310,8 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -318,8 +320,13 @@ mod tests {
 
     /// The stored chunks, as a caller collects them.
     fn write(items: &[Vec<u8>], compress: bool, encrypt: bool) -> Vec<Vec<u8>> {
+        write_shared(items, compress, encrypt, Sharing::serial())
+    }
+
+    fn write_shared(items: &[Vec<u8>], compress: bool, encrypt: bool, sharing: Sharing) -> Vec<Vec<u8>> {
         let key = Key::new(KEY).unwrap();
-        let mut writer = Writer::new(compress, encrypt.then_some((key, IV))).unwrap();
+        let encryption = encrypt.then_some((key, IV));
+        let mut writer = Writer::new(compress, encryption).unwrap().shared(sharing);
         let mut chunks: Vec<Vec<u8>> = Vec::new();
         let mut collect = |cutter: &mut Cutter| {
             chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));
@@ -387,6 +394,55 @@ mod tests {
                     assert!(read(&chunks, compress, encrypt, step).unwrap() == item);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn several_threads_do_not_show() {
+        let long = noise(3_000_000);
+        let records: Vec<Vec<u8>> = long.chunks(150).map(<[u8]>::to_vec).collect();
+        let mixed = [
+            records[..1000].to_vec(),
+            vec![long.clone()],
+            records[1000..2000].to_vec(),
+        ]
+        .concat();
+        for items in [vec![long], records, mixed] {
+            for encrypt in [false, true] {
+                let expected = write(&items, true, encrypt);
+                for threads in [2, 4] {
+                    let sharing = Sharing::new(NonZero::new(threads));
+                    assert!(write_shared(&items, true, encrypt, sharing) == expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_items_are_gathered() {
+        let key = Key::new(KEY).unwrap();
+        for threads in 1..=4 {
+            let sharing = Sharing::new(NonZero::new(threads));
+            let mut writer = Writer::new(true, Some((key, IV))).unwrap().shared(sharing);
+            let item = noise(1000);
+            let (mut gathered, mut most) = (0, 0);
+            for _ in 0..10_000 {
+                writer.pickle().extend_from_slice(&item);
+                gathered += item.len();
+                // Compressing is announced, but for once when only the number of threads is found out.
+                let due = writer.due();
+                writer.end_pickle().unwrap();
+                if writer.pickles.is_empty() {
+                    assert_eq!(due, gathered);
+                    most = most.max(gathered);
+                    gathered = 0;
+                }
+            }
+            let batch = if threads == 1 { 1 } else { threads << 20 };
+            assert!(
+                (batch..batch + item.len()).contains(&most),
+                "{most} with {threads} threads"
+            );
         }
     }
 

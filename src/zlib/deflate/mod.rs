@@ -26,9 +26,23 @@
 //! Distances are 16 bits. A distance of 32 KiB or more is only known to be too far; heads that would wrap around are moved
 //! along every 32 KiB (`prune`).
 //!
-//! [`stream`] decides which matches are used, as zlib's lazy evaluation does: a match waits one position for a better one.
-//! [`block`] and [`huffman`] write blocks of 16,383 symbols with zlib's trees. `tests/deflate.rs` compares all of it with
-//! stock zlib.
+//! In a long run of one byte each position has the same four nearest ones, so that only its rank is written.
+//!
+//! # From the input to the stream
+//!
+//! [`parser`] decides which matches are used, as zlib's lazy evaluation does: a match waits one position for a better one.
+//! [`stream`] counts literals and matches and ends a block after 16,383 of them; [`block`] and [`huffman`] write it with
+//! zlib's trees. `tests/deflate.rs` compares all of it with stock zlib.
+//!
+//! # Several threads
+//!
+//! Every position is inserted into its chain, whether it is parsed or skipped. So the chains, and with them the match that is
+//! found at a position, depend on the 32 KiB before and the 262 bytes after it, and on nothing that the parser decided. Its
+//! decisions depend on them and on its own [`State`](parser::State). [`parallel`] has several threads parse parts of a long
+//! input from a guessed state, and uses what they find only if the guess was right.
+//!
+//! Two things could make a difference, and don't. zlib's window slides early where there is less than 262 bytes ahead: that
+//! is at the ends of pieces only, and whether it may is a part of the state. Blocks end by count: the main thread counts.
 
 mod bits;
 mod block;
