@@ -404,7 +404,7 @@ mod tests {
     }
 
     pub(super) fn fail(pieces: &Pieces<'_>, index: usize) {
-        if pieces.bytes.starts_with(PANIC) && index % 2 == 0 {
+        if pieces.bytes.starts_with(PANIC) && index.is_multiple_of(2) {
             std::panic::resume_unwind(Box::new("a panic"));
         }
     }
