@@ -1,11 +1,10 @@
-"""Compression by several threads: the same bytes, no thread where none is wanted or to be had, and no harm by a fork."""
+"""Compression by several threads: the same bytes, no thread if none is wanted or available, no harm by a fork."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import random
-import resource
 import subprocess
 import sys
 import threading
@@ -63,7 +62,7 @@ def chunks() -> bytes:
 def most_tasks(work: Callable[[], object]) -> int:
     """Return how many threads the system sees at most while the work is done, beyond those before."""
     stopped = threading.Event()
-    counts = []
+    counts: list[int] = []
 
     def count() -> None:
         while not stopped.is_set():
@@ -152,7 +151,7 @@ def test_a_fork_while_threads_compress_and_after() -> None:
     with override_settings(FASTBLETS_THREADS=3):
         worker = threading.Thread(target=work)
         worker.start()
-        children = []
+        children: list[int] = []
         while worker.is_alive() and len(children) < 3:
             if len(list(TASKS.iterdir())) > threading.active_count():
                 children.append(child())
@@ -171,6 +170,8 @@ def test_a_system_that_refuses_threads() -> None:
 
 def write_without_threads() -> None:
     """Compress where no thread can be started."""
+    import resource  # Not on Windows.
+
     text = words(5_000_000)
     expected = stock(words, 5_000_000)
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
