@@ -1,9 +1,13 @@
 //! Cutting a stream into chunks that fit into a cache.
 
-use crate::memory::shrink;
+use crate::error::Error;
+use crate::memory::{append, shrink};
 
 /// A chunk's size in bytes: just under the largest item that memcached takes by default.
 pub const CHUNK_SIZE: usize = (1 << 20) - 1024;
+
+/// How many chunks' memory is kept for those that follow.
+const KEPT: usize = 2;
 
 /// Collects a stream and gives it back in chunks.
 #[derive(Debug, Default)]
@@ -18,9 +22,29 @@ impl Cutter {
     }
 
     /// The chunks that are certainly not the last. A chunk that is exactly full waits, since it may be.
-    pub fn full_chunks(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub fn full_chunks(&self) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
         let full = self.pending.len().saturating_sub(1) / CHUNK_SIZE;
         self.pending[..full * CHUNK_SIZE].chunks(CHUNK_SIZE)
+    }
+
+    /// Gives away the full chunks, the last one first. A huge value's are freed one by one, so that it isn't held twice.
+    pub fn take_full_chunks<E: From<Error>>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let full = self.full_chunks().len();
+        if full <= KEPT {
+            self.full_chunks().rev().try_for_each(take)?;
+            self.drop_full_chunks();
+            return Ok(());
+        }
+        let mut rest = Vec::new();
+        append(&mut rest, &self.pending[full * CHUNK_SIZE..])?;
+        for start in (0..full).rev().map(|index| index * CHUNK_SIZE) {
+            take(&self.pending[start..start + CHUNK_SIZE])?;
+            self.pending.truncate(start);
+            // `memory::shrink` would copy what is left.
+            self.pending.shrink_to_fit();
+        }
+        self.pending = rest;
+        Ok(())
     }
 
     /// Forgets the full chunks.
@@ -28,7 +52,7 @@ impl Cutter {
         let taken = self.full_chunks().len() * CHUNK_SIZE;
         self.pending.drain(..taken);
         // One huge item must not hold its memory for all that follow it.
-        shrink(&mut self.pending, 2 * CHUNK_SIZE);
+        shrink(&mut self.pending, KEPT * CHUNK_SIZE);
     }
 
     /// What is left after the full chunks: the last chunk, `None` where nothing is left.
@@ -39,6 +63,8 @@ impl Cutter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn sizes(total: usize) -> (Vec<usize>, Option<usize>) {
@@ -48,6 +74,28 @@ mod tests {
         cutter.drop_full_chunks();
         assert_eq!(cutter.full_chunks().len(), 0);
         (full, cutter.last_chunk().map(<[u8]>::len))
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_taken_from_the_end(full in 0..5_usize, rest in 0..2_usize) {
+            let total = full * CHUNK_SIZE + rest;
+            let stream = || (0..total).map(|at| (at / 1000) as u8);
+            let (mut forgetful, mut cutter) = (Cutter::default(), Cutter::default());
+            forgetful.input().extend(stream());
+            cutter.input().extend(stream());
+            let mut chunks = Vec::new();
+            cutter
+                .take_full_chunks(|chunk| {
+                    chunks.insert(0, chunk.to_vec());
+                    Ok::<_, Error>(())
+                })
+                .unwrap();
+            prop_assert!(chunks.iter().eq(forgetful.full_chunks()));
+            forgetful.drop_full_chunks();
+            prop_assert_eq!(cutter.input(), forgetful.input());
+            prop_assert!(cutter.input().capacity() <= KEPT * CHUNK_SIZE);
+        }
     }
 
     #[test]

@@ -1,23 +1,32 @@
 //! The pipe: pickles > deflate? > encrypt? > chunks, and chunks > decrypt? > inflate? > pickles.
 //!
-//! Both directions stream. Writing holds a chunk and zlib's state, reading what the caller asks for.
+//! Both directions stream. Writing holds a chunk and zlib's state, and a megabyte for each thread that compresses; reading holds
+//! what the caller asks for.
 
 use crate::chunk::{CHUNK_SIZE, Cutter};
 use crate::cipher::{BLOCK_SIZE, Decryptor, Encryptor, Key, iv};
 use crate::error::{Error, Result};
-use crate::memory::{append, grow, shrink};
-use crate::zlib::{Deflate, Inflate};
+use crate::memory::{append, grow, push, shrink};
+use crate::zlib::{Deflate, Inflate, MAX_PIECE, Sharing};
 
 /// How much is given to inflate at a time, and the least room it is given for its output, in bytes.
 const STEP: usize = 64 * 1024;
+
+/// With several threads, so many bytes of pickles are gathered for each before they are compressed. A thread that got less
+/// would take too long to begin.
+const GATHERED: usize = 1 << 20;
 
 /// Turns pickles into chunks.
 pub struct Writer {
     deflate: Option<Deflate>,
     encryptor: Option<Encryptor>,
     cutter: Cutter,
-    /// The pickle that is to be compressed.
-    pickle: Vec<u8>,
+    /// The pickles that are to be compressed.
+    pickles: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+    /// How many bytes of them are compressed at once.
+    batch: usize,
     /// Where in the cutter's input that begins which is not yet encrypted.
     start: usize,
     /// The first error. After it the stream is not what it should be.
@@ -35,43 +44,107 @@ impl Writer {
             deflate: compress.then(Deflate::default),
             encryptor: encryption.map(|(key, iv)| Encryptor::new(key, iv)),
             cutter,
-            pickle: Vec::new(),
+            pickles: Vec::new(),
+            ends: Vec::new(),
+            batch: 0,
             start: 0,
             result: Ok(()),
         })
     }
 
+    /// Lets several threads compress a stream that has just been started.
+    #[must_use]
+    pub fn shared(mut self, sharing: Sharing) -> Self {
+        self.batch = if sharing.is_serial() { 0 } else { GATHERED };
+        self.deflate = self.deflate.map(|_| Deflate::new(sharing));
+        self
+    }
+
     /// Where the next item's pickle is to be appended, before [`end_pickle`](Self::end_pickle).
     pub fn pickle(&mut self) -> &mut Vec<u8> {
-        self.start = self.cutter.input().len();
         if self.deflate.is_some() {
-            &mut self.pickle
+            &mut self.pickles
         } else {
+            self.start = self.cutter.input().len();
             self.cutter.input()
+        }
+    }
+
+    /// How many bytes [`end_pickle`](Self::end_pickle) has to work on.
+    pub fn due(&mut self) -> usize {
+        if self.deflate.is_none() {
+            self.cutter.input().len() - self.start
+        } else if self.pickles.len() < self.batch {
+            0
+        } else {
+            self.pickles.len()
         }
     }
 
     /// Takes over the pickle that was appended. After an error there is no going on.
     pub fn end_pickle(&mut self) -> Result<()> {
-        self.go_on(|deflate, pickle, output| deflate.write(pickle, output))
+        self.result.clone()?;
+        self.result = self.take_pickle();
+        self.result.clone()
+    }
+
+    fn take_pickle(&mut self) -> Result<()> {
+        let Some(deflate) = &mut self.deflate else {
+            self.encrypt();
+            return Ok(());
+        };
+        let mut end = self.ends.last().copied().unwrap_or(0);
+        while self.pickles.len() - end > MAX_PIECE {
+            end += MAX_PIECE;
+            push(&mut self.ends, end)?;
+        }
+        push(&mut self.ends, self.pickles.len())?;
+        if self.batch == GATHERED && self.pickles.len() >= GATHERED {
+            // Only now it pays to find out how many there may be.
+            let threads = deflate.threads();
+            self.batch = if threads > 1 { threads * GATHERED } else { 0 };
+        }
+        if self.pickles.len() < self.batch {
+            return Ok(());
+        }
+        self.compress()
+    }
+
+    fn compress(&mut self) -> Result<()> {
+        let Some(deflate) = &mut self.deflate else {
+            return Ok(());
+        };
+        // What is written first is encrypted while other threads still look for matches.
+        let (encryptor, start) = (&mut self.encryptor, &mut self.start);
+        *start = self.cutter.input().len();
+        deflate.write_pieces(&self.pickles, &self.ends, self.cutter.input(), |output| {
+            if let Some(encryptor) = encryptor {
+                encryptor.apply(&mut output[*start..]);
+                *start = output.len();
+            }
+        })?;
+        self.ends.clear();
+        self.pickles.clear();
+        // One huge item must not hold its memory for all that follow it.
+        shrink(&mut self.pickles, self.batch.max(CHUNK_SIZE));
+        Ok(())
     }
 
     /// Ends the stream. What is left is in the full chunks and the last one.
     pub fn finish(&mut self) -> Result<()> {
-        self.start = self.cutter.input().len();
-        self.go_on(|deflate, _, output| deflate.finish(output))
+        self.result.clone()?;
+        self.result = self.end_stream();
+        self.result.clone()
     }
 
-    fn go_on(&mut self, compress: impl FnOnce(&mut Deflate, &[u8], &mut Vec<u8>) -> Result<()>) -> Result<()> {
-        self.result.clone()?;
+    fn end_stream(&mut self) -> Result<()> {
+        self.compress()?;
+        self.start = self.cutter.input().len();
         if let Some(deflate) = &mut self.deflate {
-            self.result = compress(deflate, &self.pickle, self.cutter.input());
-            self.pickle.clear();
-            // One huge item must not hold its memory for all that follow it.
-            shrink(&mut self.pickle, CHUNK_SIZE);
+            deflate.finish(self.cutter.input())?;
         }
         self.encrypt();
-        self.result.clone()
+        Ok(())
     }
 
     /// The chunks made so far.
@@ -237,6 +310,8 @@ impl<Chunk: AsRef<[u8]>> Source<Chunk> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -245,8 +320,13 @@ mod tests {
 
     /// The stored chunks, as a caller collects them.
     fn write(items: &[Vec<u8>], compress: bool, encrypt: bool) -> Vec<Vec<u8>> {
+        write_shared(items, compress, encrypt, Sharing::serial())
+    }
+
+    fn write_shared(items: &[Vec<u8>], compress: bool, encrypt: bool, sharing: Sharing) -> Vec<Vec<u8>> {
         let key = Key::new(KEY).unwrap();
-        let mut writer = Writer::new(compress, encrypt.then_some((key, IV))).unwrap();
+        let encryption = encrypt.then_some((key, IV));
+        let mut writer = Writer::new(compress, encryption).unwrap().shared(sharing);
         let mut chunks: Vec<Vec<u8>> = Vec::new();
         let mut collect = |cutter: &mut Cutter| {
             chunks.extend(cutter.full_chunks().map(<[u8]>::to_vec));
@@ -314,6 +394,55 @@ mod tests {
                     assert!(read(&chunks, compress, encrypt, step).unwrap() == item);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn several_threads_do_not_show() {
+        let long = noise(3_000_000);
+        let records: Vec<Vec<u8>> = long.chunks(150).map(<[u8]>::to_vec).collect();
+        let mixed = [
+            records[..1000].to_vec(),
+            vec![long.clone()],
+            records[1000..2000].to_vec(),
+        ]
+        .concat();
+        for items in [vec![long], records, mixed] {
+            for encrypt in [false, true] {
+                let expected = write(&items, true, encrypt);
+                for threads in [2, 4] {
+                    let sharing = Sharing::new(NonZero::new(threads));
+                    assert!(write_shared(&items, true, encrypt, sharing) == expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_items_are_gathered() {
+        let key = Key::new(KEY).unwrap();
+        for threads in 1..=4 {
+            let sharing = Sharing::new(NonZero::new(threads));
+            let mut writer = Writer::new(true, Some((key, IV))).unwrap().shared(sharing);
+            let item = noise(1000);
+            let (mut gathered, mut most) = (0, 0);
+            for _ in 0..10_000 {
+                writer.pickle().extend_from_slice(&item);
+                gathered += item.len();
+                // Compressing is announced, but for once when only the number of threads is found out.
+                let due = writer.due();
+                writer.end_pickle().unwrap();
+                if writer.pickles.is_empty() {
+                    assert_eq!(due, gathered);
+                    most = most.max(gathered);
+                    gathered = 0;
+                }
+            }
+            let batch = if threads == 1 { 1 } else { threads << 20 };
+            assert!(
+                (batch..batch + item.len()).contains(&most),
+                "{most} with {threads} threads"
+            );
         }
     }
 

@@ -1,9 +1,10 @@
 //! Our deflate against stock zlib, byte for byte. `FASTBLETS_FUZZ=N` tries N times as many inputs.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+use std::num::NonZero;
 use std::time::{Duration, Instant};
 
-use fastblets::zlib::Deflate;
+use fastblets::zlib::{Deflate, Sharing};
 use flate2::{Compress, Compression, FlushCompress, Status};
 use proptest::prelude::*;
 
@@ -35,6 +36,42 @@ fn ours(data: &[u8], cuts: &[usize]) -> Vec<u8> {
     output
 }
 
+/// With several threads, and the pieces in batches of at most this many bytes, unless one is longer.
+fn shared(data: &[u8], cuts: &[usize], sharing: Sharing, batch: usize) -> Vec<u8> {
+    let mut deflate = Deflate::new(sharing);
+    let mut output = Vec::new();
+    let (mut start, mut end, mut ends) = (0, 0, Vec::new());
+    let mut told = 0;
+    let mut write = |bytes: &[u8], ends: &[usize], output: &mut Vec<u8>| {
+        let written = |output: &mut Vec<u8>| {
+            assert!(output.len() >= told);
+            told = output.len();
+        };
+        deflate.write_pieces(bytes, ends, output, written).unwrap();
+    };
+    for piece in pieces(data, cuts) {
+        if end + piece.len() - start > batch {
+            write(&data[start..end], &ends, &mut output);
+            ends.clear();
+            start = end;
+        }
+        end += piece.len();
+        ends.push(end - start);
+    }
+    write(&data[start..end], &ends, &mut output);
+    deflate.finish(&mut output).unwrap();
+    output
+}
+
+/// Small segments, and warm-ups after which guesses are often wrong.
+fn sharing(random: &mut Random) -> Sharing {
+    Sharing {
+        threads: NonZero::new(random.between(1, 5)),
+        segment: random.between(600, 43_000),
+        warm_up: [0, 30, 200, 1000, 4096][random.below(5)],
+    }
+}
+
 fn pieces<'a>(data: &'a [u8], cuts: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
     let starts = std::iter::once(0).chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain([data.len()]);
@@ -47,6 +84,21 @@ fn check(data: &[u8], cuts: &[usize], what: &str) {
     if ours != model {
         let at = ours.iter().zip(&model).position(|(one, other)| one != other);
         panic!("{what}: {} bytes, {} cuts, differ at {at:?}", data.len(), cuts.len());
+    }
+}
+
+#[track_caller]
+fn check_shared(data: &[u8], cuts: &[usize], random: &mut Random, what: &str) {
+    let sharing = sharing(random);
+    let batch = [1, 100_000, usize::MAX][random.below(3)];
+    let (ours, model) = (shared(data, cuts, sharing, batch), model(data, cuts));
+    if ours != model {
+        let at = ours.iter().zip(&model).position(|(one, other)| one != other);
+        panic!(
+            "{what}, {sharing:?}: {} bytes, {} cuts, batches of {batch}, differ at {at:?}",
+            data.len(),
+            cuts.len()
+        );
     }
 }
 
@@ -274,6 +326,24 @@ fn all_kinds_of_data_however_cut() {
     println!("{inputs} inputs, each whole and in pieces, {} MB", bytes / 1_000_000);
 }
 
+#[test]
+fn shared_between_threads() {
+    let mut bytes = 0;
+    let inputs = 100 * fuzz_factor();
+    for seed in 0..inputs {
+        let random = &mut Random(seed as u64);
+        let (what, generate) = KINDS[seed % KINDS.len()];
+        let size = random.between(40_000, 600_000);
+        let mut data = generate(random, size);
+        data.truncate(size);
+        bytes += size;
+        check_shared(&data, &[], random, &format!("{what}, seed {seed}"));
+        let cuts = cuts(random, size);
+        check_shared(&data, &cuts, random, &format!("{what} in pieces, seed {seed}"));
+    }
+    println!("{inputs} inputs, each whole and in pieces, {} MB", bytes / 1_000_000);
+}
+
 /// The one case where zlib's bytes depend on where the pieces end: a candidate at the largest distance, at a position
 /// where the window may slide first.
 #[test]
@@ -282,7 +352,7 @@ fn a_match_at_the_largest_distance_where_the_window_slides() {
     let mut depends = 0;
     for round in 0..25 * fuzz_factor() {
         let position = 65_274 + 32_768 * random.below(4);
-        let size = position + random.between(1, 800);
+        let size = position + random.between(1, 800) + random.below(2) * random.below(60_000);
         let mut data = random.bytes(size, 256);
         let length = random.between(3, 300);
         for at in position..size.min(position + length) {
@@ -291,7 +361,14 @@ fn a_match_at_the_largest_distance_where_the_window_slides() {
         let around = [0, 1, 2, 261, 262, 263, 264, 300].map(|after| (position + after).min(size));
         for cut in around {
             check(&data, &[cut], &format!("round {round}"));
-            depends += usize::from(model(&data, &[cut]) != model(&data, &[]));
+            let expected = model(&data, &[cut]);
+            depends += usize::from(expected != model(&data, &[]));
+            // Found by a helper, too, to whom the pieces are told.
+            let sharing = sharing(random);
+            assert!(
+                shared(&data, &[cut], sharing, usize::MAX) == expected,
+                "{sharing:?}, round {round}"
+            );
         }
         check(&data, &around, &format!("round {round}"));
         check(

@@ -4,6 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::num::NonZero;
 
 use fastblets::cipher::{Decryptor, Encryptor, Key};
 use fastblets::error::{Error, Result};
@@ -12,7 +13,7 @@ use fastblets::pickle::memo::{Entry, Memo};
 use fastblets::pickle::scan::Scanner;
 use fastblets::pickle::write;
 use fastblets::seal::{Kind, Sealer};
-use fastblets::zlib::{Deflate, Inflate};
+use fastblets::zlib::{Deflate, Inflate, Sharing};
 use fastblets::{inspect, key};
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
@@ -29,6 +30,8 @@ enum Fails {
 thread_local! {
     static FAILS: Cell<Fails> = const { Cell::new(Fails::None) };
     static FAILED: Cell<bool> = const { Cell::new(false) };
+    /// Smaller allocations don't fail.
+    static LEAST: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Failing;
@@ -37,7 +40,10 @@ struct Failing;
 static ALLOCATOR: Failing = Failing;
 
 impl Failing {
-    fn fails() -> bool {
+    fn fails(size: usize) -> bool {
+        if size < LEAST.get() {
+            return false;
+        }
         let (fails, next) = match FAILS.get() {
             Fails::None => (false, Fails::None),
             Fails::One { after: 0 } => (true, Fails::None),
@@ -54,7 +60,7 @@ impl Failing {
 // SAFETY: the system's allocator, which may fail at any time, too.
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if Self::fails() {
+        if Self::fails(layout.size()) {
             return std::ptr::null_mut();
         }
         // SAFETY: as the caller promised.
@@ -67,7 +73,7 @@ unsafe impl GlobalAlloc for Failing {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if Self::fails() {
+        if Self::fails(layout.size()) {
             return std::ptr::null_mut();
         }
         // SAFETY: as the caller promised.
@@ -75,7 +81,7 @@ unsafe impl GlobalAlloc for Failing {
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if Self::fails() {
+        if Self::fails(size) {
             return std::ptr::null_mut();
         }
         // SAFETY: as the caller promised.
@@ -206,8 +212,25 @@ fn deflate_and_inflate() {
     });
 }
 
+/// Here only what is larger than what the standard library allocates to start a thread fails: of that it can't tell.
+#[test]
+fn deflate_by_several_threads() {
+    let sharing = Sharing {
+        threads: NonZero::new(3),
+        segment: 50_000,
+        warm_up: 1000,
+    };
+    let input = noise(300_000);
+    LEAST.set(4096);
+    check(|| deflated_by(Deflate::new(sharing), &input));
+    LEAST.set(0);
+}
+
 fn deflated(data: &[u8]) -> Result<Vec<u8>> {
-    let mut stream = Deflate::default();
+    deflated_by(Deflate::default(), data)
+}
+
+fn deflated_by(mut stream: Deflate, data: &[u8]) -> Result<Vec<u8>> {
     let mut output = Vec::new();
     stream.write(data, &mut output)?;
     stream.finish(&mut output)?;

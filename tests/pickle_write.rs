@@ -103,6 +103,50 @@ proptest! {
     }
 }
 
+/// CPython's rules, character by character.
+fn escaped(text: &[u32]) -> Vec<u8> {
+    let mut line = b"V".to_vec();
+    for &code in text {
+        match code {
+            0 | 0x0a | 0x0d | 0x1a | 0x5c => line.extend(format!("\\u{code:04x}").bytes()),
+            0..=0xff => line.push(code as u8),
+            0x100..=0xffff => line.extend(format!("\\u{code:04x}").bytes()),
+            _ => line.extend(format!("\\U{code:08x}").bytes()),
+        }
+    }
+    line.extend(b"\n.");
+    line
+}
+
+proptest! {
+    #[test]
+    fn long_texts_are_escaped_as_character_by_character(
+        parts in prop::collection::vec(
+            (
+                prop_oneof![0..0x80_u32, 0..0x100_u32, 0xd7f0..0xe010_u32, 0..0x1_0000_u32, 0..0x11_0000_u32, Just(10_u32)],
+                prop_oneof![Just(1_usize), 1..3_usize, 1..300_usize],
+            ),
+            0..300,
+        ),
+    ) {
+        let text: Vec<u32> = parts.into_iter().flat_map(|(code, count)| std::iter::repeat_n(code, count)).collect();
+        let written = |put: &dyn Fn(&mut Writer<'_>)| {
+            let mut pickle = Vec::new();
+            let mut writer = Writer::new(&mut pickle);
+            put(&mut writer);
+            writer.stop().unwrap();
+            pickle
+        };
+        prop_assert_eq!(written(&|writer| writer.ucs4(&text)), escaped(&text));
+        let text: Vec<u32> = text.iter().map(|code| code & 0xffff).collect();
+        let units: Vec<u16> = text.iter().map(|&code| code as u16).collect();
+        prop_assert_eq!(written(&|writer| writer.ucs2(&units)), escaped(&text));
+        let text: Vec<u32> = text.iter().map(|code| code & 0xff).collect();
+        let bytes: Vec<u8> = text.iter().map(|&code| code as u8).collect();
+        prop_assert_eq!(written(&|writer| writer.latin1(&bytes)), escaped(&text));
+    }
+}
+
 #[test]
 fn another_reader_reads_what_typed_vectors_say() {
     #[derive(Debug, PartialEq, Deserialize)]

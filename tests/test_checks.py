@@ -311,7 +311,7 @@ def test_an_app_of_djblets(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DJBLETS_CACHE_DEFAULT_ENCRYPTION_KY", "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY"),
         ("DJBLETS_CACHE_FORCE_ENCRYPT", "DJBLETS_CACHE_FORCE_ENCRYPTION"),
         ("FASTBLETS_SEALS", "FASTBLETS_SEAL"),
-        ("FASTBLETS_WHATEVER_IT_IS", None),
+        ("FASTBLETS_NOTHING_THAT_IS_KNOWN_HERE", None),
     ],
 )
 def test_a_setting_that_is_not_there(name: str, similar: str | None) -> None:
@@ -388,4 +388,16 @@ def test_an_interval_that_is_no_number(interval: object) -> None:
 @pytest.mark.parametrize("interval", [0, 0.5, 3600])
 def test_an_interval(interval: float) -> None:
     with override_settings(FASTBLETS_TRACEBACK_INTERVAL=interval):
+        assert found() == {}
+
+
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5, True, [2], 1 << 80], ids=repr)
+def test_a_number_of_threads_that_is_none(threads: object) -> None:
+    with override_settings(FASTBLETS_THREADS=threads):
+        assert list(found(deploy=False)) == ["fastblets.W015"]
+
+
+@pytest.mark.parametrize("threads", [None, 1, 4, 100])
+def test_a_number_of_threads(threads: int | None) -> None:
+    with override_settings(FASTBLETS_THREADS=threads):
         assert found() == {}

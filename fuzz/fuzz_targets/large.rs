@@ -2,13 +2,16 @@
 //! no more.
 #![no_main]
 
+use std::num::NonZero;
+
 use fastblets::cipher::Key;
 use fastblets::large::{Reader, Writer};
+use fastblets::zlib::{Deflate, Sharing};
 use flate2::{Compress, Compression, FlushCompress};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (bool, bool, u16, Vec<&[u8]>, u16, u8)| {
-    let (compress, encrypt, step, items, damaged, with) = input;
+fuzz_target!(|input: (bool, bool, u16, Vec<&[u8]>, u16, u8, (u8, u16, u8), u16)| {
+    let (compress, encrypt, step, items, damaged, with, (threads, segment, warm_up), repeated) = input;
     let key = Key::new(&[7; 16]).expect("16 bytes are a key");
     let mut writer = Writer::new(compress, encrypt.then_some((key, [9; 16]))).expect("there is memory");
     for item in &items {
@@ -19,6 +22,15 @@ fuzz_target!(|input: (bool, bool, u16, Vec<&[u8]>, u16, u8)| {
     let mut stored = writer.cutter().input().clone();
     if compress && !encrypt {
         assert_eq!(stored, stock(&items));
+    }
+
+    if compress && !encrypt {
+        let sharing = Sharing {
+            threads: NonZero::new(usize::from(threads % 5)),
+            segment: 600 + usize::from(segment) % 40_000,
+            warm_up: 16 * usize::from(warm_up),
+        };
+        share(&items, usize::from(repeated) * 4, sharing);
     }
 
     let key = encrypt.then_some(key);
@@ -32,6 +44,27 @@ fuzz_target!(|input: (bool, bool, u16, Vec<&[u8]>, u16, u8)| {
         let _ = read(&stored, compress, key, step);
     }
 });
+
+/// Several threads find what one finds: in what the fuzzer made, repeated until it is worth to share.
+fn share(items: &[&[u8]], repeated: usize, sharing: Sharing) {
+    let once = items.concat();
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    while !once.is_empty() && bytes.len() < 40_000 + repeated {
+        for item in items {
+            bytes.extend_from_slice(item);
+            ends.push(bytes.len());
+        }
+    }
+    let mut output = Vec::new();
+    let mut deflate = Deflate::new(sharing);
+    deflate
+        .write_pieces(&bytes, &ends, &mut output, |_| ())
+        .expect("there is memory");
+    deflate.finish(&mut output).expect("there is memory");
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let pieces: Vec<&[u8]> = starts.zip(&ends).map(|(start, &end)| &bytes[start..end]).collect();
+    assert_eq!(output, stock(&pieces));
+}
 
 fn read(stored: &[u8], compressed: bool, key: Option<Key<'_>>, step: u16) -> fastblets::error::Result<Vec<u8>> {
     let step = usize::from(step) + 1;

@@ -25,7 +25,7 @@ from fastblets.cache.classes import get_loads
 from fastblets.cache.failures import is_interval
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
 from fastblets.cache.kinds import DIGEST_SIZE, fits, measure_max_key_bytes, unwrap
-from fastblets.cache.options import get_expiration_time
+from fastblets.cache.options import get_expiration_time, is_number_of_threads
 from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.cache.shortcuts import get_settings
 from fastblets.conf import DOCUMENTATION, PREFIXES, RENAMED, SETTINGS
@@ -51,7 +51,7 @@ __all__ = ["IDS", "register_checks"]
 
 #: The ids of all checks.
 IDS: Final = tuple(
-    f"fastblets.{kind}{number:03}" for kind, count in (("E", 7), ("W", 14)) for number in range(1, count + 1)
+    f"fastblets.{kind}{number:03}" for kind, count in (("E", 7), ("W", 15)) for number in range(1, count + 1)
 )
 
 #: What `startproject` puts in front of a SECRET_KEY. It has the length of an AES key.
@@ -155,6 +155,19 @@ def check_traceback_interval() -> Findings:
             "W012",
             "FASTBLETS_TRACEBACK_INTERVAL is not a number of seconds: each error is logged with its traceback.",
             "Set it to the seconds between two tracebacks of the same error, 0 for all of them.",
+        )
+
+
+@_check()
+def check_threads() -> Findings:
+    """Check that FASTBLETS_THREADS is a number of threads: W015."""
+    threads = getattr(get_settings(), "FASTBLETS_THREADS", None)
+
+    if threads is not None and not is_number_of_threads(threads):
+        yield (
+            "W015",
+            "FASTBLETS_THREADS is not a positive whole number: it has no effect.",
+            "Set it to the most threads that may compress a large value, 1 for the calling thread alone, or remove it.",
         )
 
 

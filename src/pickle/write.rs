@@ -4,7 +4,7 @@ use super::byte_mask;
 use super::decimal;
 use super::expected_line::{self, NextPut};
 use super::opcode;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{append, grow};
 
 /// The decimal digits of 00 to 99. itoa is 4 to 15 % slower, and 24 to 52 % if its digits go by way of a block as ours do
@@ -307,7 +307,23 @@ impl Character for u32 {
 /// was opened as text on Windows, hence 0x1a.
 const ESCAPED: [u8; 5] = [b'\\', 0, b'\n', b'\r', 0x1a];
 
-const HEX: [u8; 16] = *b"0123456789abcdef";
+/// The two hexadecimal digits of each byte.
+static HEX_PAIRS: [[u8; 2]; 256] = {
+    let digits = *b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte / 16], digits[byte % 16]];
+        byte += 1;
+    }
+    pairs
+};
+
+/// With more escapes in a block than this, its characters are looked at one by one.
+const MANY: u32 = 16;
+
+/// How much is made room for behind a long text.
+const ROOM_FOR_MORE: usize = 1 << 12;
 
 #[inline]
 fn is_escaped(byte: u8) -> bool {
@@ -340,10 +356,12 @@ const fn worst(blocks: usize) -> usize {
 }
 
 fn escape_blocks<const ROOM: usize>(mut text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let (start, length) = (out.len(), text.len());
     let mut escaped = [0; ROOM];
     let mut end = 0;
     while let Some(block) = text.first_chunk() {
         if end + worst(1) > ROOM {
+            expect(out, start, end, length - text.len(), length)?;
             append(out, &escaped[..end])?;
             end = 0;
         }
@@ -389,62 +407,105 @@ fn escape_block(block: &[u8; 2 * byte_mask::BLOCK], length: usize, escaped: &mut
     }
 }
 
+/// The room that so many blocks of wide characters take at most, and one more behind them.
+const fn worst_wide(blocks: usize) -> usize {
+    (LONGEST_ESCAPE * blocks + 1) * byte_mask::BLOCK
+}
+
 fn escape_wide<C: Character>(text: &[C], out: &mut Vec<u8>) -> Result<()> {
-    const WORST: usize = BLOCK * LONGEST_ESCAPE;
-    grow(out, text.len() + WORST)?;
-    for block in text.chunks(BLOCK) {
-        grow(out, WORST)?;
-        match block.try_into() {
-            Ok(block) => escape_wide_block(block, out),
-            Err(_) => block
-                .iter()
-                .for_each(|character| escape_character(character.code(), out)),
-        }
-    }
-    Ok(())
-}
-
-fn escape_wide_block<C: Character>(block: &[C; BLOCK], out: &mut Vec<u8>) {
-    let narrow = block.map(|character| character.code() as u8);
-    let wide = block.iter().fold(0, |bits, character| bits | character.code()) > 0xff;
-    if wide || any_escaped(&narrow) {
-        block
-            .iter()
-            .for_each(|character| escape_character(character.code(), out));
+    grow(out, text.len())?;
+    if text.len() < 16 * byte_mask::BLOCK {
+        escape_wide_blocks::<C, { worst_wide(1) }>(text, out)
     } else {
-        out.extend_from_slice(&narrow);
+        escape_wide_blocks::<C, { worst_wide(16) }>(text, out)
     }
 }
 
-/// Appends to where there is room for the longest escape.
-fn escape_character(code: u32, out: &mut Vec<u8>) {
-    match code {
-        0..=0xff if is_escaped(code as u8) => out.extend_from_slice(&escaped_byte(code as u8)),
-        0..=0xff => out.push(code as u8),
-        0x100..=0xffff => escape(code, b'u', 4, out),
-        _ => escape(code, b'U', 8, out),
+fn escape_wide_blocks<C: Character, const ROOM: usize>(text: &[C], out: &mut Vec<u8>) -> Result<()> {
+    let start = out.len();
+    let mut escaped = [0; ROOM];
+    let (mut done, mut end) = (0, 0);
+    for block in text.chunks(byte_mask::BLOCK) {
+        if end + worst_wide(1) > ROOM {
+            expect(out, start, end, done, text.len())?;
+            append(out, &escaped[..end])?;
+            end = 0;
+        }
+        end += escape_wide_block(block, &mut escaped[end..]);
+        done += block.len();
+    }
+    append(out, &escaped[..end])
+}
+
+/// Makes room for `more` bytes and, if there isn't any yet, for all that the text takes if it goes on as it began: `done` of its
+/// `length` characters are what has been written since `start`, and these bytes. To grow step by step may be to copy it.
+fn expect(out: &mut Vec<u8>, start: usize, more: usize, done: usize, length: usize) -> Result<()> {
+    if out.capacity() - out.len() >= more {
+        return Ok(());
+    }
+    let written = out.len() - start + more;
+    let rest = (written as f64 / done as f64 * (length - done) as f64 * 1.1) as usize;
+    out.try_reserve_exact(more + rest + ROOM_FOR_MORE)
+        .map_err(|_| Error::Memory)
+}
+
+/// Escapes up to a block of characters. Returns how many bytes that makes.
+#[inline]
+fn escape_wide_block<C: Character>(block: &[C], escaped: &mut [u8]) -> usize {
+    let mut narrow = [b' '; 2 * byte_mask::BLOCK];
+    for (byte, character) in narrow.iter_mut().zip(block) {
+        // What is no byte becomes 0, which is one of those that are escaped.
+        let code = character.code();
+        *byte = if code > 0xff { 0 } else { code as u8 };
+    }
+    let mut found = narrow.first_chunk().map_or(0, |first| byte_mask::mask(first, ESCAPED));
+    if found.count_ones() > MANY {
+        return block.iter().fold(0, |end, character| {
+            end + escape_character(character.code(), &mut escaped[end..])
+        });
+    }
+    let (mut from, mut end) = (0, 0);
+    loop {
+        escaped[end..end + byte_mask::BLOCK].copy_from_slice(&narrow[from..from + byte_mask::BLOCK]);
+        if found == 0 {
+            return end + block.len() - from;
+        }
+        let next = found.trailing_zeros() as usize;
+        end += next - from;
+        end += escape(block[next].code(), &mut escaped[end..]);
+        from = next + 1;
+        found &= found - 1;
+    }
+}
+
+/// Writes a character, escaped if it has to be. Returns its size in bytes.
+#[inline]
+fn escape_character(code: u32, escaped: &mut [u8]) -> usize {
+    if code > 0xff || is_escaped(code as u8) {
+        return escape(code, escaped);
+    }
+    escaped[0] = code as u8;
+    1
+}
+
+/// Writes the escape of a character. Returns its size in bytes.
+#[inline]
+fn escape(code: u32, escaped: &mut [u8]) -> usize {
+    let [a, b, c, d] = code.to_be_bytes().map(|byte| HEX_PAIRS[usize::from(byte)]);
+    if code <= 0xffff {
+        escaped[..6].copy_from_slice(&[b'\\', b'u', c[0], c[1], d[0], d[1]]);
+        6
+    } else {
+        let long = [b'\\', b'U', a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]];
+        escaped[..10].copy_from_slice(&long);
+        10
     }
 }
 
 #[inline]
 fn escaped_byte(byte: u8) -> [u8; 6] {
-    [
-        b'\\',
-        b'u',
-        b'0',
-        b'0',
-        HEX[usize::from(byte >> 4)],
-        HEX[usize::from(byte & 0xf)],
-    ]
-}
-
-fn escape(code: u32, letter: u8, digits: usize, out: &mut Vec<u8>) {
-    let mut escaped = [0; LONGEST_ESCAPE];
-    escaped[..2].copy_from_slice(&[b'\\', letter]);
-    for (place, digit) in escaped[2..2 + digits].iter_mut().rev().enumerate() {
-        *digit = HEX[(code >> (4 * place) & 0xf) as usize];
-    }
-    out.extend_from_slice(&escaped[..2 + digits]);
+    let [high, low] = HEX_PAIRS[usize::from(byte)];
+    [b'\\', b'u', b'0', b'0', high, low]
 }
 
 /// The shortest digits that read back as the same float, laid out by Python's rules: plain from 1e-4 up to 1e16, an
@@ -658,7 +719,11 @@ mod tests {
                 text.extend(std::iter::repeat_n(b'x', plain).chain([escaped]));
             }
             let mut model = Vec::new();
-            text.iter().for_each(|&byte| escape_character(byte.into(), &mut model));
+            for &byte in &text {
+                let mut escaped = [0; LONGEST_ESCAPE];
+                let length = escape_character(byte.into(), &mut escaped);
+                model.extend_from_slice(&escaped[..length]);
+            }
             let mut out = Vec::new();
             escape_latin1(&text, &mut out).unwrap();
             prop_assert_eq!(out, model);

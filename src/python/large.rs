@@ -1,5 +1,7 @@
 //! Items to chunks and back.
 
+use std::num::NonZero;
+
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -14,6 +16,7 @@ use crate::cipher::{self, Key};
 use crate::error::{Error, Result};
 use crate::large::{Reader, Writer};
 use crate::memory::collect;
+use crate::zlib::Sharing;
 
 /// Up to this many bytes of pickles are unpickled before the first item is given out. Of a longer stream it is made sure
 /// that it is whole, and then it is read again, item by item.
@@ -28,16 +31,23 @@ pub(super) struct LargeWriter {
 
 #[pymethods]
 impl LargeWriter {
-    /// Starts a stream, encrypted if there are a key and an initialization vector.
+    /// Starts a stream, encrypted if there are a key and an initialization vector. `threads` is how many threads may compress
+    /// it, the caller's included, by default one for each processor that may be used. There are at most four.
     #[new]
-    #[pyo3(signature = (compress, key, iv, /))]
-    fn new(py: Python<'_>, compress: bool, key: Option<&[u8]>, iv: Option<&[u8]>) -> PyResult<Self> {
+    #[pyo3(signature = (compress, key, iv, threads=None, /))]
+    fn new(
+        py: Python<'_>,
+        compress: bool,
+        key: Option<&[u8]>,
+        iv: Option<&[u8]>,
+        threads: Option<NonZero<usize>>,
+    ) -> PyResult<Self> {
         let encryption = match (key, iv) {
             (Some(key), Some(iv)) => Some((Key::new(key)?, cipher::iv(iv)?)),
             (None, None) => None,
             _ => return Err(PyValueError::new_err("An encryption key needs an IV, and an IV a key.")),
         };
-        let writer = Writer::new(compress, encryption)?;
+        let writer = Writer::new(compress, encryption)?.shared(Sharing::new(threads));
         Ok(Self {
             writer,
             pickler: Pickler::new(py)?,
@@ -47,22 +57,17 @@ impl LargeWriter {
     /// Appends an item. Returns whether there are full chunks to take.
     #[pyo3(signature = (item, /))]
     fn write(&mut self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let output = self.writer.pickle();
-        let start = output.len();
-        self.pickler.write(item, output)?;
-        let size = output.len() - start;
-        detach_if_large(item.py(), size, || self.writer.end_pickle())?;
+        self.pickler.write(item, self.writer.pickle())?;
+        detach_if_large(item.py(), self.writer.due(), || self.writer.end_pickle())?;
         Ok(self.writer.cutter().full_chunks().len() > 0)
     }
 
     /// Takes the chunks that are full and certainly not the last.
     fn take_full_chunks<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let cutter = self.writer.cutter();
         let chunks = cpython::new_list(py).ok_or(Error::Memory)?;
-        for chunk in cutter.full_chunks() {
-            chunks.append(new_bytes(py, chunk)?)?;
-        }
-        cutter.drop_full_chunks();
+        let cutter = self.writer.cutter();
+        cutter.take_full_chunks(|chunk| chunks.append(new_bytes(py, chunk)?))?;
+        chunks.reverse()?;
         Ok(chunks)
     }
 

@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
 from fastblets.cache.errors import ForeignValueError
+from fastblets.cache.options import get_threads
 from fastblets.cache.seals import get_seal_key
 from fastblets.cache.shortcuts import get_settings
 
@@ -193,7 +194,7 @@ class Entry:
         Raises:
             _native.CodecError: The AES key has a wrong length.
         """
-        return _native.LargeWriter(self._options.compress, self.encryption_key, iv)
+        return _native.LargeWriter(self._options.compress, self.encryption_key, iv, get_threads(get_settings()))
 
     def encode_chunk(
         self, chunk: bytes, index: int, write_id: bytes, *, last: bool, record: bytes | None = None

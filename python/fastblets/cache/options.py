@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import Enum
@@ -20,7 +21,7 @@ from fastblets.cache.shortcuts import get_cache, get_named_cache, get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final, TypeAlias
+    from typing import Any, Final, TypeAlias, TypeGuard
 
     from django.core.cache.backends.base import BaseCache
 
@@ -218,3 +219,18 @@ def get_expiration_time(settings: Any) -> int | None:
         )
 
     return timeout
+
+
+def get_threads(settings: Any) -> int | None:
+    """Return how many threads may compress a large value: ``FASTBLETS_THREADS``, None for one for each processor.
+
+    A wrong value is reported by a system check, and counts as None.
+    """
+    threads = getattr(settings, "FASTBLETS_THREADS", None)
+
+    return threads if is_number_of_threads(threads) else None
+
+
+def is_number_of_threads(value: object) -> TypeGuard[int]:
+    """Return whether a value of FASTBLETS_THREADS is a positive whole number."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= sys.maxsize

@@ -92,12 +92,33 @@ static FIXED_DISTANCE_CODE: Huffman = Huffman {
 };
 
 /// A literal or a match: 9 bits for the literal, or 256 and the length; 5 for the distance code; 15 for the distance.
-#[derive(Clone, Copy, Default)]
-struct Symbol(u32);
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Symbol(u32);
 
 impl Symbol {
+    #[inline(always)]
+    pub(super) fn literal(byte: u8) -> Self {
+        Self::new(u32::from(byte), NO_DISTANCE, 0)
+    }
+
+    #[inline(always)]
+    pub(super) fn found(found: Match) -> Self {
+        let length = (found.length - MIN_MATCH) as u8;
+        let distance = u32::from(found.distance) - 1;
+        Self::new(LITERALS as u32 + u32::from(length), distance_code(distance), distance)
+    }
+
+    #[inline(always)]
     fn new(literal_or_length: u32, distance_code: u32, distance: u32) -> Self {
         Self(literal_or_length | distance_code << 9 | distance << 14)
+    }
+
+    /// How many bytes of the input it stands for.
+    pub(super) fn size(self) -> u64 {
+        match self.literal_or_length().checked_sub(LITERALS) {
+            Some(length) => (length + MIN_MATCH) as u64,
+            None => 1,
+        }
     }
 
     fn literal_or_length(self) -> usize {
@@ -146,25 +167,16 @@ impl Block {
     }
 
     #[inline(always)]
-    pub(super) fn literal(&mut self, byte: u8) {
-        self.push(Symbol::new(u32::from(byte), NO_DISTANCE, 0));
-        self.frequencies[usize::from(byte)] += 1;
-    }
-
-    #[inline(always)]
-    pub(super) fn found(&mut self, found: Match) {
-        let length = (found.length - MIN_MATCH) as u8;
-        let distance = u32::from(found.distance) - 1;
-        let code = distance_code(distance);
-        self.push(Symbol::new(LITERALS as u32 + u32::from(length), code, distance));
-        self.frequencies[END_OF_BLOCK + 1 + usize::from(LENGTH_CODE[usize::from(length)])] += 1;
-        self.distance_frequencies[code as usize % 32] += 1;
-    }
-
-    #[inline(always)]
-    fn push(&mut self, symbol: Symbol) {
+    pub(super) fn push(&mut self, symbol: Symbol) {
         self.symbols[self.count % (FULL + 1)] = symbol;
         self.count += 1;
+        match symbol.literal_or_length().checked_sub(LITERALS) {
+            Some(length) => {
+                self.frequencies[END_OF_BLOCK + 1 + usize::from(LENGTH_CODE[length % 256])] += 1;
+                self.distance_frequencies[symbol.distance_code() % 32] += 1;
+            }
+            None => self.frequencies[symbol.literal_or_length()] += 1,
+        }
     }
 
     /// Writes the block in the way that takes the least room, and starts the next. `stored` is the input that it covers.

@@ -35,13 +35,16 @@ struct Nearest(u64);
 impl Nearest {
     const TOO_FAR: u64 = 0x8000_8000_8000_8000;
 
+    /// In a run of one byte: 1, 2, 3 and 4.
+    const IN_RUN: u64 = 0x0004_0003_0002_0001;
+
     #[inline(always)]
     fn distance(self, lane: u32) -> u16 {
         (self.0 >> (16 * lane)) as u16
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
     pub(super) length: usize,
     pub(super) distance: u16,
@@ -158,42 +161,48 @@ impl Matcher {
             fine_heads: zeroed()?,
             nearest: zeroed()?,
         };
-        matcher.forget_first();
+        matcher.clear(WINDOW_SIZE);
         Ok(matcher)
     }
 
-    /// Forgets everything. What the heads don't lead to is never read.
-    pub(super) fn clear(&mut self) {
-        self.heads.fill(Head::default());
-        self.fine_heads.fill(FineHead::default());
-        self.forget_first();
-    }
-
-    /// The first position is searched for, but never inserted.
-    fn forget_first(&mut self) {
-        self.links[0] = Link::default();
-        self.nearest[0] = Nearest(Nearest::TOO_FAR);
+    /// Forgets everything before `start`. The heads are set to what is too far away from the next `WINDOW_SIZE` positions; what
+    /// they don't lead to is never read.
+    pub(super) fn clear(&mut self, start: u64) {
+        let far = start.wrapping_sub(WINDOW_SIZE) as u16;
+        self.heads.fill(Head(far.into()));
+        self.fine_heads.fill(FineHead(far.into()));
+        // A stream's first position is searched for, but never inserted. Of the one before, it is asked whether it is in a run.
+        for at in [start.wrapping_sub(1) as u16, start as u16] {
+            self.links[slot(at)] = Link(far.into());
+            self.nearest[slot(at)] = Nearest(Nearest::TOO_FAR);
+        }
     }
 
     /// Learns of the positions from `start` to `end`.
     #[inline(always)]
-    pub(super) fn insert(&mut self, window: &Window, start: u64, end: u64) {
+    pub(super) fn insert(&mut self, window: &Window, mut start: u64, end: u64) {
+        let (before, word) = (start.wrapping_sub(1) as u16, window.word(start as u16, 0));
+        if self.nearest[slot(before)].0 == Nearest::IN_RUN && window.word(before, 0) == word {
+            start = self.insert_run(window, start, end, word);
+        }
         let Self {
             heads,
             links,
             fine_heads,
             nearest,
         } = self;
-        // In a run of one byte each position is the next one's nearest candidate. To know that is faster than to look it up.
+        // In a run of one byte the hashes stay the same, and each position is the next one's nearest candidate. To know that is
+        // faster than to look it up.
         let mut last_word = !window.word(start as u16, 0);
         let mut hash3 = hash3_before(window.word(start as u16, 0));
+        let mut hash4 = 0;
         let (mut head, mut fine_head) = (Head::default(), FineHead::default());
         for position in start..end {
             let at = position as u16;
             let word = window.word(at, 0);
-            hash3 = next_hash3(hash3, word);
-            let hash4 = hash4(word);
             if word != last_word {
+                hash3 = next_hash3(hash3, word);
+                hash4 = self::hash4(word);
                 (head, fine_head) = (heads[hash3], fine_heads[hash4]);
             }
             let (link, near) = (head.next(), fine_head.seen_from(at));
@@ -202,6 +211,24 @@ impl Matcher {
             (heads[hash3], fine_heads[hash4]) = (head, fine_head);
             last_word = word;
         }
+    }
+
+    /// Goes on in a long run of one byte, of which `word` is four, as far as it reaches. Of each position only the rank is new.
+    /// Returns the position after the last.
+    #[inline(always)]
+    fn insert_run(&mut self, window: &Window, mut position: u64, end: u64, word: u32) -> u64 {
+        let hash3 = next_hash3(hash3_before(word), word);
+        let mut head = self.heads[hash3];
+        while position < end && window.word(position as u16, 0) == word {
+            let at = position as u16;
+            let link = head.next();
+            (self.links[slot(at)], self.nearest[slot(at)]) = (link, Nearest(Nearest::IN_RUN));
+            head = Head::new(at, link);
+            position += 1;
+        }
+        self.heads[hash3] = head;
+        self.fine_heads[hash4(word)] = FineHead::new(position.wrapping_sub(1) as u16, Nearest(Nearest::IN_RUN));
+        position
     }
 
     /// Moves the heads that are too far away so that they stay so until the next call, `WINDOW_SIZE` positions on.
@@ -295,9 +322,12 @@ impl Search<'_> {
     #[inline(always)]
     fn nearest(&mut self) -> Option<()> {
         let mut from = self.at;
-        for _ in 0..MAX_GROUPS {
+        let mut nearest = self.matcher.nearest[slot(from)];
+        for group in 0..MAX_GROUPS {
             let passed = self.at.wrapping_sub(from);
-            let nearest = self.matcher.nearest[slot(from)];
+            let last = nearest.distance(3);
+            // Loaded now, as it takes time to arrive.
+            let next = self.matcher.nearest[slot(from.wrapping_sub(last))];
             let mut matching = self.matching(nearest, from);
             while matching != 0 {
                 let distance = passed.saturating_add(nearest.distance(matching.trailing_zeros()));
@@ -307,11 +337,12 @@ impl Search<'_> {
                 matching &= matching - 1;
                 matching &= self.matching(nearest, from);
             }
-            let last = nearest.distance(3);
             from = from.wrapping_sub(last);
-            if passed.saturating_add(last) > self.reach || self.ends_chain(from) {
+            // To look for the end of the chain costs as much as half a group of candidates that can't win.
+            if passed.saturating_add(last) > self.reach || group % 2 == 1 && self.ends_chain(from) {
                 return Some(());
             }
+            nearest = next;
         }
         None
     }

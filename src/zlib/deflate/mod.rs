@@ -26,15 +26,31 @@
 //! Distances are 16 bits. A distance of 32 KiB or more is only known to be too far; heads that would wrap around are moved
 //! along every 32 KiB (`prune`).
 //!
-//! [`stream`] decides which matches are used, as zlib's lazy evaluation does: a match waits one position for a better one.
-//! [`block`] and [`huffman`] write blocks of 16,383 symbols with zlib's trees. `tests/deflate.rs` compares all of it with
-//! stock zlib.
+//! In a long run of one byte each position has the same four nearest ones, so that only its rank is written.
+//!
+//! # From the input to the stream
+//!
+//! [`parser`] decides which matches are used, as zlib's lazy evaluation does: a match waits one position for a better one.
+//! [`stream`] counts literals and matches and ends a block after 16,383 of them; [`block`] and [`huffman`] write it with
+//! zlib's trees. `tests/deflate.rs` compares all of it with stock zlib.
+//!
+//! # Several threads
+//!
+//! Every position is inserted into its chain, whether it is parsed or skipped. So the chains, and with them the match that is
+//! found at a position, depend on the 32 KiB before and the 262 bytes after it, and on nothing that the parser decided. Its
+//! decisions depend on them and on its own [`State`](parser::State). [`parallel`] has several threads parse parts of a long
+//! input from a guessed state, and uses what they find only if the guess was right.
+//!
+//! Two things could make a difference, and don't. zlib's window slides early where there is less than 262 bytes ahead: that
+//! is at the ends of pieces only, and whether it may is a part of the state. Blocks end by count: the main thread counts.
 
 mod bits;
 mod block;
 mod huffman;
 mod matcher;
 mod multiversion;
+mod parallel;
+mod parser;
 mod stream;
 mod u16x4;
 mod window;
@@ -42,49 +58,86 @@ mod window;
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
+pub use parallel::Sharing;
 use stream::Stream;
 
 const WINDOW_SIZE: u64 = 1 << 15;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 
+/// CPython hands larger pieces to zlib in parts of this size.
+pub const MAX_PIECE: usize = u32::MAX as usize;
+
 /// The last stream, kept for the next: allocating two thirds of a megabyte takes longer than a few kilobytes of input.
 static SPARE: Mutex<Option<Stream>> = Mutex::new(None);
 
 /// Writes one zlib stream. After an error it must not be used any more.
-pub struct Deflate(Option<Stream>);
+pub struct Deflate {
+    stream: Option<Stream>,
+    sharing: Sharing,
+}
 
 impl Default for Deflate {
     fn default() -> Self {
-        let spare = SPARE.try_lock().ok().and_then(|mut spare| spare.take());
-        Self(spare.map(Stream::restart))
+        Self::new(Sharing::serial())
     }
 }
 
 impl Drop for Deflate {
     fn drop(&mut self) {
-        if let (Some(stream), Ok(mut spare)) = (self.0.take(), SPARE.try_lock()) {
+        if let (Some(mut stream), Ok(mut spare)) = (self.stream.take(), SPARE.try_lock()) {
+            stream.shrink();
             *spare = Some(stream);
         }
     }
 }
 
 impl Deflate {
+    /// A stream whose long inputs are shared between threads. How they are does not show in the output.
+    pub fn new(sharing: Sharing) -> Self {
+        let spare = SPARE.try_lock().ok().and_then(|mut spare| spare.take());
+        Self {
+            stream: spare.map(Stream::restart),
+            sharing,
+        }
+    }
+
     /// Compresses one piece, appending to `output` what is complete so far, which may be nothing.
     ///
     /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
     /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
     pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        multiversion::write(self.stream()?, piece, output)
+        for part in piece.chunks(MAX_PIECE) {
+            self.write_pieces(part, &[part.len()], output, |_| ())?;
+        }
+        Ok(())
+    }
+
+    /// Compresses several pieces at once, of at most [`MAX_PIECE`] bytes each, as one after the other. They end at `ends` in
+    /// `bytes`, the last one at its end. `written` is called when more has been appended to `output`.
+    pub fn write_pieces(
+        &mut self,
+        bytes: &[u8],
+        ends: &[usize],
+        output: &mut Vec<u8>,
+        mut written: impl FnMut(&mut Vec<u8>),
+    ) -> Result<()> {
+        let plan = self.sharing.plan(bytes.len());
+        self.stream()?.write(bytes, ends, plan, output, &mut written)
+    }
+
+    /// How many threads may share a long input.
+    pub(crate) fn threads(&mut self) -> usize {
+        self.sharing.threads()
     }
 
     /// Ends the stream.
     pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
-        multiversion::finish(self.stream()?, output)
+        self.stream()?.finish(output)
     }
 
     fn stream(&mut self) -> Result<&mut Stream> {
-        match &mut self.0 {
+        match &mut self.stream {
             Some(stream) => Ok(stream),
             none => Ok(none.insert(Stream::new()?)),
         }

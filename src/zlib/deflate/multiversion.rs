@@ -11,27 +11,44 @@
     )
 )]
 
-use super::stream::Stream;
+use std::ops::Range;
+
+use super::parser::{Parser, Pieces, State, Symbols};
 use crate::error::Result;
 
-/// [`Stream::write`].
-pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
+/// [`Parser::feed`].
+pub(super) fn feed(
+    parser: &mut Parser,
+    pieces: &Pieces<'_>,
+    range: Range<usize>,
+    symbols: &mut impl Symbols,
+) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
     if x86_64_v3::is_supported() {
         // SAFETY: the instructions are present, as has just been checked.
-        return unsafe { x86_64_v3::write(stream, piece, output) };
+        return unsafe { x86_64_v3::feed(parser, pieces, range, symbols) };
     }
-    stream.write(piece, output)
+    parser.feed(pieces, range, symbols)
 }
 
-/// [`Stream::finish`].
-pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) -> Result<()> {
+/// [`Parser::resume`].
+pub(super) fn resume(parser: &mut Parser, pieces: &Pieces<'_>, fed: usize, state: State) {
     #[cfg(target_arch = "x86_64")]
     if x86_64_v3::is_supported() {
         // SAFETY: the instructions are present, as has just been checked.
-        return unsafe { x86_64_v3::finish(stream, output) };
+        return unsafe { x86_64_v3::resume(parser, pieces, fed, state) };
     }
-    stream.finish(output)
+    parser.resume(pieces, fed, state);
+}
+
+/// [`Parser::finish`].
+pub(super) fn finish(parser: &mut Parser, symbols: &mut impl Symbols) -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    if x86_64_v3::is_supported() {
+        // SAFETY: the instructions are present, as has just been checked.
+        return unsafe { x86_64_v3::finish(parser, symbols) };
+    }
+    parser.finish(symbols)
 }
 
 /// Code that is inlined here is compiled for x86-64-v3: servers' processors have had it since about 2015.
@@ -39,7 +56,7 @@ pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) -> Result<()> {
 mod x86_64_v3 {
     use std::arch::is_x86_feature_detected;
 
-    use super::{Result, Stream};
+    use super::{Parser, Pieces, Range, Result, State, Symbols};
 
     pub(super) fn is_supported() -> bool {
         is_x86_feature_detected!("avx2")
@@ -49,13 +66,23 @@ mod x86_64_v3 {
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    pub(super) fn write(stream: &mut Stream, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
-        stream.write(piece, output)
+    pub(super) fn feed(
+        parser: &mut Parser,
+        pieces: &Pieces<'_>,
+        range: Range<usize>,
+        symbols: &mut impl Symbols,
+    ) -> Result<()> {
+        parser.feed(pieces, range, symbols)
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
-    pub(super) fn finish(stream: &mut Stream, output: &mut Vec<u8>) -> Result<()> {
-        stream.finish(output)
+    pub(super) fn resume(parser: &mut Parser, pieces: &Pieces<'_>, fed: usize, state: State) {
+        parser.resume(pieces, fed, state);
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    pub(super) fn finish(parser: &mut Parser, symbols: &mut impl Symbols) -> Result<()> {
+        parser.finish(symbols)
     }
 }
 
@@ -63,27 +90,35 @@ mod x86_64_v3 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::parallel::List;
+    use super::super::parser::HISTORY;
     use super::*;
 
     proptest! {
         #[test]
         fn the_processor_does_not_matter(
             words in prop::collection::vec("[a-e]{1,9}", 1..20),
-            choices in prop::collection::vec(any::<prop::sample::Index>(), 0..20_000),
+            choices in prop::collection::vec(any::<prop::sample::Index>(), 0..30_000),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
         ) {
             let text: String = choices.iter().map(|choice| choice.get(&words).as_str()).collect();
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([0, text.len()]).collect();
             cuts.sort_unstable();
-            let (mut here, mut anywhere) = (Stream::new().unwrap(), Stream::new().unwrap());
-            let (mut output, mut expected) = (Vec::new(), Vec::new());
-            for piece in cuts.windows(2).map(|cut| &text.as_bytes()[cut[0]..cut[1]]) {
-                write(&mut here, piece, &mut output).unwrap();
-                anywhere.write(piece, &mut expected).unwrap();
+            let (mut here, mut anywhere) = (Parser::new().unwrap(), Parser::new().unwrap());
+            let (mut found, mut expected) = (List::default(), List::default());
+            let pieces = Pieces { bytes: text.as_bytes(), ends: &cuts, start: here.end() };
+            feed(&mut here, &pieces, 0..text.len(), &mut found).unwrap();
+            anywhere.feed(&pieces, 0..text.len(), &mut expected).unwrap();
+            if text.len() > HISTORY {
+                let state = State::new(pieces.start + HISTORY as u64);
+                resume(&mut here, &pieces, HISTORY, state);
+                anywhere.resume(&pieces, HISTORY, state);
+                feed(&mut here, &pieces, HISTORY..text.len(), &mut found).unwrap();
+                anywhere.feed(&pieces, HISTORY..text.len(), &mut expected).unwrap();
             }
-            finish(&mut here, &mut output).unwrap();
+            finish(&mut here, &mut found).unwrap();
             anywhere.finish(&mut expected).unwrap();
-            prop_assert_eq!(output, expected);
+            prop_assert!(found.as_slice() == expected.as_slice());
         }
     }
 }

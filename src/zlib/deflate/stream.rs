@@ -1,190 +1,164 @@
-//! The stream: what goes into the window, how it is parsed, where a block ends.
+//! The stream: what is written of what the parser finds.
 
 use zlib_rs::adler32::adler32;
 
 use super::bits::BitWriter;
-use super::block::Block;
-use super::matcher::{Match, Matcher};
-use super::window::Window;
-use super::{MAX_MATCH, MIN_MATCH, WINDOW_SIZE};
+use super::block::{Block, Symbol};
+use super::matcher::Match;
+use super::parallel::{self, Plan};
+use super::parser::{Parser, Pieces, Symbols};
+use super::window::{self, Window};
+use super::{WINDOW_SIZE, multiversion};
 use crate::error::Result;
 use crate::memory::{append, grow};
 
 /// Deflate with a window of 32 KiB at zlib's default level (RFC 1950, section 2.2).
 const HEADER: [u8; 2] = [0x78, 0x9c];
 
-/// zlib waits for more input when it has less than this ahead, until the final flush.
-const MIN_LOOKAHEAD: u64 = (MAX_MATCH + MIN_MATCH + 1) as u64;
-
-/// How far ahead positions are inserted: less than `MIN_LOOKAHEAD`, as their entries replace those a window ago.
-const AHEAD: u64 = 256;
-
-/// zlib's `max_lazy` at level 6: a match of this length is taken without a look at the next position.
-const MAX_LAZY: usize = 16;
-
-/// CPython hands larger pieces to zlib in parts of this size.
-const MAX_PIECE: usize = u32::MAX as usize;
-
 pub(super) struct Stream {
-    window: Window,
-    matcher: Matcher,
-    block: Block,
+    parser: Parser,
+    blocks: Blocks,
     /// What is yet to be written of it.
     header: &'static [u8],
-    bits: BitWriter,
     checksum: u32,
-    /// The position after the input. Positions start at `WINDOW_SIZE`, so that those in zeroed tables are too far away.
-    end: u64,
-    /// The position to be parsed next.
-    position: u64,
-    /// The position that the matcher is to learn next. It may learn of one before it is parsed, as the parser only ever
-    /// looks back.
-    inserted: u64,
-    /// Where the block begins.
-    block_start: u64,
-    /// Where the matcher last forgot what is too far away.
-    pruned: u64,
-    /// The position at which the last piece left less than `MIN_LOOKAHEAD`.
-    ran_dry: u64,
-    /// The match at the previous position, which waits for a better one.
-    deferred: Match,
-    /// Whether the byte at the previous position is not yet in the block.
-    literal_deferred: bool,
+    /// Parsers for other threads.
+    helpers: Vec<Parser>,
 }
 
-// What `multiversion` compiles for newer processors has to be inlined there.
 impl Stream {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self::begin(Window::new()?, Matcher::new()?, Block::new()?))
+        Ok(Self::begin(Parser::new()?, Blocks::new(Block::new()?)))
     }
 
-    fn begin(window: Window, matcher: Matcher, block: Block) -> Self {
+    fn begin(parser: Parser, blocks: Blocks) -> Self {
         Self {
-            window,
-            matcher,
-            block,
+            parser,
+            blocks,
             header: &HEADER,
-            bits: BitWriter::default(),
             checksum: 1,
-            end: WINDOW_SIZE,
-            position: WINDOW_SIZE,
-            // zlib's tables use 0 for "none", so it never finds the very first position.
-            inserted: WINDOW_SIZE + 1,
-            block_start: WINDOW_SIZE,
-            pruned: WINDOW_SIZE,
-            ran_dry: 0,
-            deferred: Match::NONE,
-            literal_deferred: false,
+            helpers: Vec::new(),
         }
     }
 
     /// Another stream in the same memory.
     pub(super) fn restart(mut self) -> Self {
-        self.matcher.clear();
-        self.block.clear();
-        Self::begin(self.window, self.matcher, self.block)
+        self.blocks.block.clear();
+        Self::begin(self.parser.restart(), Blocks::new(self.blocks.block))
     }
 
-    #[inline(always)]
-    pub(super) fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
+    /// Frees the memory that only long inputs need.
+    pub(super) fn shrink(&mut self) {
+        self.helpers = Vec::new();
+    }
+
+    /// Compresses the bytes, of which pieces end at `ends`, the last of them at the end. `written` is called when more of the
+    /// output is there.
+    pub(super) fn write(
+        &mut self,
+        bytes: &[u8],
+        ends: &[usize],
+        plan: Option<Plan>,
+        output: &mut Vec<u8>,
+        written: &mut dyn FnMut(&mut Vec<u8>),
+    ) -> Result<()> {
         append(output, std::mem::take(&mut self.header))?;
-        for part in piece.chunks(MAX_PIECE) {
-            let mut rest = part;
-            while !rest.is_empty() {
-                rest = self.fill(rest);
-                self.parse(MIN_LOOKAHEAD, output)?;
-            }
-            self.ran_dry = self.position;
+        self.checksum = adler32(self.checksum, bytes);
+        let start = self.parser.end();
+        let pieces = Pieces { bytes, ends, start };
+        let encoder = &mut Encoder {
+            blocks: &mut self.blocks,
+            output,
+        };
+        match plan {
+            Some(plan) => parallel::parse(&pieces, plan, &mut self.parser, &mut self.helpers, encoder, written)?,
+            None => multiversion::feed(&mut self.parser, &pieces, 0..bytes.len(), encoder)?,
         }
+        written(output);
         Ok(())
     }
 
-    #[inline(always)]
     pub(super) fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
         append(output, std::mem::take(&mut self.header))?;
-        self.parse(1, output)?;
-        if self.literal_deferred {
-            self.block.literal(self.window.byte(self.position - 1));
-            self.literal_deferred = false;
-        }
-        self.end_block(true, output)?;
+        let encoder = &mut Encoder {
+            blocks: &mut self.blocks,
+            output,
+        };
+        multiversion::finish(&mut self.parser, encoder)?;
+        encoder.end_block(self.parser.window.range(encoder.blocks.start, self.parser.end()), true)?;
         grow(output, 1)?;
-        self.bits.align(output);
+        self.blocks.bits.align(output);
         append(output, &self.checksum.to_be_bytes())
     }
+}
 
-    /// Moves as much of the input into the window as it has room for. Returns the rest.
-    #[inline(always)]
-    fn fill<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
-        if self.end == self.pruned + WINDOW_SIZE {
-            self.matcher.prune(self.inserted);
-            self.pruned = self.position;
+/// The block that is being filled.
+pub(super) struct Blocks {
+    block: Block,
+    bits: BitWriter,
+    /// Where the block begins.
+    start: u64,
+}
+
+impl Blocks {
+    fn new(block: Block) -> Self {
+        Self {
+            block,
+            bits: BitWriter::default(),
+            start: WINDOW_SIZE,
         }
-        let room = usize::try_from(self.pruned + WINDOW_SIZE - self.end).unwrap_or_default();
-        let (piece, rest) = input.split_at(room.min(input.len()));
-        self.window.write(self.end, piece);
-        self.checksum = adler32(self.checksum, piece);
-        self.end += piece.len() as u64;
-        rest
     }
+}
 
-    /// Parses the input into literals and matches while at least `reserve` bytes of it are ahead.
-    #[inline(always)]
-    fn parse(&mut self, reserve: u64, output: &mut Vec<u8>) -> Result<()> {
-        while self.end - self.position >= reserve {
-            let position = self.position;
-            let lookahead = (self.end - position) as usize;
-            let previous = self.deferred;
-            if position >= self.inserted {
-                self.insert_ahead();
-            }
-            self.deferred = if previous.length < MAX_LAZY && lookahead >= MIN_MATCH {
-                let ran_dry = lookahead < MIN_LOOKAHEAD as usize || self.ran_dry == position;
-                self.matcher
-                    .longest(&self.window, position, previous.length, lookahead, ran_dry)
-            } else {
-                Match::NONE
-            };
-            if previous.length >= MIN_MATCH && self.deferred.length <= previous.length {
-                self.take(previous);
-                if self.block.is_full() {
-                    self.end_block(false, output)?;
-                }
-            } else {
-                if self.literal_deferred {
-                    self.block.literal(self.window.byte(position - 1));
-                    if self.block.is_full() {
-                        self.end_block(false, output)?;
-                    }
-                }
-                self.literal_deferred = true;
-                self.position += 1;
+/// Writes blocks.
+pub(super) struct Encoder<'a> {
+    blocks: &'a mut Blocks,
+    pub(super) output: &'a mut Vec<u8>,
+}
+
+impl Encoder<'_> {
+    /// Takes literals and matches of which the first begins at `position`, far behind the beginning of `pieces`.
+    pub(super) fn take(&mut self, symbols: &[Symbol], mut position: u64, pieces: &Pieces<'_>) -> Result<()> {
+        for &symbol in symbols {
+            self.blocks.block.push(symbol);
+            position += symbol.size();
+            if self.is_full() {
+                // A block that begins before the pieces is too long to be stored.
+                let start = self.blocks.start.checked_sub(pieces.start);
+                let stored = start.and_then(|start| {
+                    let end = position - pieces.start;
+                    (end - start <= window::MAX_RANGE).then(|| &pieces.bytes[start as usize..end as usize])
+                });
+                self.end_block(stored.map(|stored| [stored, &[]]), false)?;
+                self.blocks.start = position;
             }
         }
         Ok(())
     }
 
-    /// Takes the match that began at the previous position.
+    fn end_block(&mut self, stored: Option<[&[u8]; 2]>, last: bool) -> Result<()> {
+        self.blocks.block.end(stored, last, &mut self.blocks.bits, self.output)
+    }
+}
+
+impl Symbols for Encoder<'_> {
     #[inline(always)]
-    fn take(&mut self, found: Match) {
-        self.block.found(found);
-        self.position += found.length as u64 - 1;
-        self.deferred = Match::NONE;
-        self.literal_deferred = false;
+    fn literal(&mut self, byte: u8) {
+        self.blocks.block.push(Symbol::literal(byte));
     }
 
-    /// Tells the matcher of the next positions: many in a row, as that is fast.
     #[inline(always)]
-    fn insert_ahead(&mut self) {
-        let until = self.end.min(self.position + AHEAD);
-        self.matcher.insert(&self.window, self.inserted, until);
-        self.inserted = until;
+    fn found(&mut self, found: Match) {
+        self.blocks.block.push(Symbol::found(found));
     }
 
-    fn end_block(&mut self, last: bool, output: &mut Vec<u8>) -> Result<()> {
-        let stored = self.window.range(self.block_start, self.position);
-        self.block.end(stored, last, &mut self.bits, output)?;
-        self.block_start = self.position;
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        self.blocks.block.is_full()
+    }
+
+    fn make_room(&mut self, window: &Window, position: u64) -> Result<()> {
+        self.end_block(window.range(self.blocks.start, position), false)?;
+        self.blocks.start = position;
         Ok(())
     }
 }

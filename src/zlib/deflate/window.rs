@@ -5,6 +5,9 @@ use crate::error::Result;
 
 const SIZE: usize = 1 << 16;
 
+/// The most that a block is stored of: what is certainly still in the window.
+pub(super) const MAX_RANGE: u64 = SIZE as u64 / 2;
+
 /// The beginning is repeated after the end, so that a match can be read past it.
 const MIRROR: usize = 272;
 
@@ -61,10 +64,10 @@ impl Window {
 
     /// What is between two positions, in two parts, or none if it may be gone. No block that long is worth storing.
     pub(super) fn range(&self, start: u64, end: u64) -> Option<[&[u8]; 2]> {
-        let length = (end - start) as usize;
-        if length > SIZE / 2 {
+        if end - start > MAX_RANGE {
             return None;
         }
+        let length = (end - start) as usize;
         let start = usize::from(start as u16);
         let first = length.min(SIZE - start);
         Some([&self.0[start..start + first], &self.0[..length - first]])
