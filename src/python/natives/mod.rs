@@ -294,6 +294,8 @@ pub(super) struct Checks {
     results: [Option<bool>; COUNT],
     /// In how many items before this one there was no instance.
     unused: [u8; COUNT],
+    /// Whether there was one lately. If not, there are no results and no numbers, and an item of plain types costs nothing.
+    is_in_use: bool,
     /// Whether the walk met an instance of a type that is not checked, so that it was in vain.
     met_unchecked: bool,
     /// The memo numbers of the types, and of functions, in this pickle.
@@ -311,6 +313,7 @@ impl Checks {
             natives,
             results: [None; COUNT],
             unused: [Self::UNUSED; COUNT],
+            is_in_use: false,
             met_unchecked: false,
             numbers: [None; COUNT],
             zones: ReducedZones::default(),
@@ -319,6 +322,10 @@ impl Checks {
 
     /// Begins an item: looks again at the types that there were instances of lately.
     pub(super) fn look(&mut self, py: Python<'_>) -> PyResult<()> {
+        if !self.is_in_use {
+            return Ok(());
+        }
+        self.is_in_use = false;
         self.met_unchecked = false;
         self.zones.look();
         self.numbers = [None; COUNT];
@@ -327,6 +334,7 @@ impl Checks {
             let index = native as usize;
             if self.unused[index] < Self::UNUSED {
                 self.unused[index] += 1;
+                self.is_in_use = true;
                 self.results[index] = Some(self.natives.is_written_here(py, native)?);
             }
         }
@@ -359,6 +367,7 @@ impl Checks {
     fn allow(&mut self, native: Native) -> Option<()> {
         let index = native as usize;
         self.unused[index] = 0;
+        self.is_in_use = true;
         match self.results[index] {
             Some(holds) => holds.then_some(()),
             None => {
