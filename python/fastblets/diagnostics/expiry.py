@@ -90,10 +90,10 @@ def _ask_redis(backend: Any, full_key: str) -> float | None:
 
 
 def _ask_for_ttl(backend: Any, full_key: str) -> float | None:
-    # django-redis: None is for ever.
+    # django-redis: None for a key that never expires, 0 for one that is not there.
     seconds: float | None = backend.ttl(full_key)
 
-    return inf if seconds is None else seconds
+    return inf if seconds is None else seconds or None
 
 
 def _left(expires: float | None) -> float | None:
