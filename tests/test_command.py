@@ -23,6 +23,7 @@ from django.test import override_settings
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.diagnostics.inspector import inspect_entry
 from tests.backends import stored_bytes, use_cache, without_marks
+from tests.test_measure import NAMES
 from tools.servers import Memcached, Redis, missing_servers
 
 pytestmark = pytest.mark.django_db
@@ -266,15 +267,7 @@ def test_a_terminal_without_those_characters(locmem: BaseCache) -> None:
 def test_bench(cache_backend: BaseCache, encrypt: list[str]) -> None:
     cache_backend.set("mine", 1)
     rows = json.loads(run("bench", "--records", "200", "--json", *encrypt))
-    assert [row["name"] for row in rows] == [
-        "round trip to the cache",
-        "small value, miss",
-        "small value, hit",
-        "large value, miss",
-        "large value, hit",
-        "iterable, miss",
-        "iterable, hit",
-    ]
+    assert [row["name"] for row in rows] == NAMES
     assert all(row["seconds"] > 0 for row in rows)
     assert [row["megabytes_per_second"] is not None for row in rows] == [False] * 3 + [True] * 4
     assert cache_backend.get("mine") == 1
