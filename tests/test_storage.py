@@ -10,8 +10,9 @@ from django.core.cache.backends.base import BaseCache
 
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.errors import UnreachableError
+from fastblets.cache.opening import open_entry
 from fastblets.cache.options import UNSET
-from fastblets.cache.storage import Storage, open_entry
+from fastblets.cache.storage import Storage
 from tests.test_memoize import MODES
 
 Options = dict[str, Any]
