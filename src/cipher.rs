@@ -1,11 +1,11 @@
 //! AES-CFB8: AES as a stream cipher with an 8-bit shift register (NIST SP 800-38A, section 6.3).
 //!
-//! Each byte of keystream is the first byte of the encryption of the 16 bytes of ciphertext before it. So encrypting
-//! is one block after the other, while decrypting, where all of the ciphertext is there, can go many blocks at a time.
+//! Each byte of keystream is the first byte of the encryption of the 16 bytes of ciphertext before it. So
+//! encryption takes one block after the other. Decryption has the whole ciphertext, and takes many blocks at a time.
 //! Keys and initialization vectors are arguments: there is no randomness here.
 
 use aes::cipher::{Array, BlockCipherEncrypt, BlockModeEncrypt, InnerIvInit, KeyInit, consts::U16};
-// Decryption, too, only ever encrypts blocks.
+// Decryption encrypts blocks, too.
 use aes::{Aes128Enc as Aes128, Aes192Enc as Aes192, Aes256Enc as Aes256};
 
 use crate::error::{Error, Result};

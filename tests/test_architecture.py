@@ -65,6 +65,33 @@ def room_of(name: str, rooms: dict[str, int]) -> str:
     return found[0]
 
 
+#: Where a module's tests are if not in the file with its name, and why.
+TESTED_IN: dict[str, tuple[str, str]] = {
+    "__init__": ("test_replacement.py", "it holds the version and hands out replace_djblets()"),
+    "apps": ("test_checks.py", "the app does nothing but bring the checks"),
+    "cache.backend": ("test_memoize.py", "it has the signatures of what cache.memoize does"),
+    "cache.batch": ("test_values.py", "the functions for values by hand are its only callers"),
+    "cache.classes": ("test_pickle_classes.py", "beside the other tests of pickles"),
+    "cache.errors": ("test_failures.py", "classes without code, raised where something fails"),
+    "cache.opening": ("test_storage.py", "it builds the entries that those tests use"),
+    "cache.stamped": ("test_tags.py", "entries with tags are stored by it"),
+    "cache.state": ("test_tags.py", "marks and records are how tags work"),
+    "conf": ("test_checks.py", "a list of names, which the checks compare"),
+    "diagnostics.fetch": ("test_inspector.py", "the inspector is what damaged entries are fetched for"),
+    "diagnostics.report": ("test_inspector.py", "plain data that the inspector fills"),
+    "management.commands.fastblets": ("test_command.py", "a command has the name of its app"),
+    "secrets.crypto": ("differential/test_crypto.py", "each test compares it with Djblets"),
+}
+
+
+def test_each_module_has_its_tests() -> None:
+    tests = ROOT / "tests"
+    own = {name: f"test_{name.rpartition('.')[2]}.py" for name in MODULES}
+    without = {name for name, file in own.items() if not (tests / file).exists()}
+    assert without == TESTED_IN.keys()
+    assert [file for file, _ in TESTED_IN.values() if not (tests / file).exists()] == []
+
+
 def test_what_only_types_need_is_no_arrow(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 from django.core.cache.backends.base import BaseCache
-from django.test import override_settings
 
 from fastblets.cache.backend import (
     CACHE_CHUNK_SIZE,
-    DEFAULT_EXPIRATION_TIME,
     cache_memoize,
     cache_memoize_iter,
     make_cache_key,
@@ -224,107 +222,10 @@ def test_a_second_generation_is_whole_or_missing(locmem: BaseCache, options: Opt
         assert list(cache_memoize_iter("key", ["missing"], **options)) in (old, new, ["missing"])
 
 
-def test_refused_keys_are_a_failure(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    items = ["x" * 3_000_000]
-    set_many = locmem.set_many
-
-    def refuse(data: dict[str, Any], **kwargs: Any) -> list[str]:
-        set_many(data, **kwargs)
-        return list(data)[:1]
-
-    monkeypatch.setattr(locmem, "set_many", refuse)
-    assert list(cache_memoize_iter("key", items, compress_large_data=False)) == items
-    assert make_cache_key("key") not in locmem
-
-
-@pytest.mark.parametrize("options", MODES)
-@pytest.mark.parametrize("count", ["1000000000", "-1", "99999999999999999999", "", "x", None, [], 2.5, 10**9], ids=repr)
-def test_a_count_that_is_wrong_is_a_miss(locmem: BaseCache, options: Options, count: Any) -> None:
-    cache_memoize("key", lambda: count, use_encryption=options["use_encryption"])
-    assert list(cache_memoize_iter("key", ["new"], **options)) == ["new"]
-    assert list(cache_memoize_iter("key", ["newer"], **options)) == ["new"]
-
-
-def test_a_huge_count_costs_one_batch(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    get_many = locmem.get_many
-    monkeypatch.setattr(locmem, "get_many", lambda keys: asked.append(list(keys)) or get_many(keys))
-    locmem.set(make_cache_key("key"), "1000000000")
-    assert list(cache_memoize_iter("key", ["new"])) == ["new"]
-    assert [len(keys) for keys in asked] == [64]
-
-
-def test_many_chunks_are_fetched_in_batches(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    get_many = locmem.get_many
-    monkeypatch.setattr(locmem, "get_many", lambda keys: asked.append(list(keys)) or get_many(keys))
-    items = ["x" * 1_000_000] * 70
-    for _ in range(2):
-        assert list(cache_memoize_iter("key", items, compress_large_data=False)) == items
-    # 70 million bytes are a little more than 66 chunks.
-    assert [len(keys) for keys in asked] == [64, 3]
-
-
-@pytest.mark.parametrize(
-    ("settings", "expiration", "expected"),
-    [
-        ({}, {}, DEFAULT_EXPIRATION_TIME),
-        ({"CACHE_EXPIRATION_TIME": 60}, {}, 60),
-        ({"CACHE_EXPIRATION_TIME": 60}, {"expiration": 5}, 5),
-        ({"CACHE_EXPIRATION_TIME": 60}, {"expiration": None}, None),
-    ],
-    ids=repr,
-)
-def test_expiration_is_read_at_call_time(
-    locmem: BaseCache, monkeypatch: pytest.MonkeyPatch, settings: Options, expiration: Options, expected: int | None
-) -> None:
-    timeouts = []
-    for name in ("set", "set_many"):
-        monkeypatch.setattr(locmem, name, lambda _, *args, timeout: timeouts.append(timeout))
-    with override_settings(**settings):
-        cache_memoize("small", lambda: 1, **expiration)
-        list(cache_memoize_iter("large", ["x" * 3_000_000], compress_large_data=False, **expiration))
-    assert timeouts == [expected] * 4
-
-
-def test_options_by_position_warn_and_work(locmem: BaseCache) -> None:
-    with pytest.warns(DeprecationWarning, match="expiration, force_overwrite"):
-        assert cache_memoize("key", lambda: 1, 60, True) == 1
-    with pytest.warns(DeprecationWarning, match="expiration"):
-        assert list(cache_memoize_iter("items", [1], 60)) == [1]
-    with pytest.warns(DeprecationWarning, match="use_encryption"):
-        assert make_cache_key("key", True) == make_cache_key("key", use_encryption=True)
-    with pytest.warns(DeprecationWarning, match="use_generator"):
-        assert cache_memoize("key", lambda: 2, use_generator=True) == 1
-    with pytest.raises(TypeError):
-        make_cache_key("key", True, b"key", 5)
-
-
 def test_parameters_may_be_named(locmem: BaseCache) -> None:
     assert cache_memoize(key="key", lookup_callable=lambda: 1) == 1
     assert list(cache_memoize_iter(key="items", items_or_callable=[1])) == [1]
     assert make_cache_key(key="key") == "example.com:key"
-
-
-@pytest.mark.parametrize("size", [1, 15, 17, 33])
-def test_a_key_of_a_wrong_length_caches_nothing(locmem: BaseCache, size: int, caplog: pytest.LogCaptureFixture) -> None:
-    options: Options = {"use_encryption": True, "encryption_key": b"k" * size}
-    assert cache_memoize("key", lambda: 1, **options) == 1
-    assert cache_memoize("key", lambda: 2, large_data=True, **options) == 2
-    assert list(cache_memoize_iter("key", [3, 4], **options)) == [3, 4]
-    assert f"Invalid key size ({size * 8}) for AES" in caplog.text
-    assert "k" * size not in caplog.text.replace("key", "") or size == 1
-
-
-@pytest.mark.parametrize("key", ["0123456789abcdef", bytearray(16), 5], ids=repr)
-def test_a_key_of_a_wrong_type_is_refused(locmem: BaseCache, key: Any) -> None:
-    for call in (
-        lambda: cache_memoize("key", lambda: 1, use_encryption=True, encryption_key=key),
-        lambda: next(cache_memoize_iter("key", [1], use_encryption=True, encryption_key=key)),
-        lambda: make_cache_key("key", use_encryption=True, encryption_key=key),
-    ):
-        with pytest.raises(AssertionError, match='must be of type "bytes"'):
-            call()
 
 
 def test_a_fault_is_what_it_says(locmem: BaseCache) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -331,6 +332,18 @@ def check() -> BaseCache:
     cache = get_cache()
     assert cache is get_cache() is caches["default"]
     return cache
+
+
+def test_threads_are_told_apart_as_they_are_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    # gevent puts its own function in there, perhaps after the import.
+    if not shortcuts._has_states:
+        pytest.skip("this asgiref's locals have no states")
+    threads = iter(range(100))
+    assert get_cache() is get_cache()
+    monkeypatch.setattr(threading, "get_ident", lambda: next(threads))
+    before = shortcuts._found.get()
+    get_cache()
+    assert shortcuts._found.get() is not before
 
 
 class _Changing:

@@ -54,7 +54,7 @@ IDS: Final = tuple(
     f"fastblets.{kind}{number:03}" for kind, count in (("E", 7), ("W", 15)) for number in range(1, count + 1)
 )
 
-#: What `startproject` puts in front of a SECRET_KEY. It has the length of an AES key.
+#: The beginning of each SECRET_KEY that `startproject` writes. It has the length of an AES key.
 _KEY_OF_STARTPROJECT: Final = b"django-insecure-"
 
 #: The functions that read a setting in each call and refuse a wrong one, by the id of the check, with the consequence.
@@ -173,7 +173,7 @@ def check_threads() -> Findings:
 
 @_check(Tags.security)
 def check_seal() -> Findings:
-    """Check that what must have a seal can have one: W009."""
+    """Check that values that must have a seal can have one: W009."""
     if _get_seal_of_unencrypted() == "require":
         yield (
             "W009",

@@ -25,7 +25,7 @@ SETTINGS: Final = (
 #: Settings with a new name. The old name is still read, unless the new one is set.
 RENAMED: Final = {"DJBLETS_CACHE_ENCRYPTION_KEY_FALLBACKS": "FASTBLETS_ENCRYPTION_KEY_FALLBACKS"}
 
-#: What settings begin with that can't be meant for anybody else.
+#: The prefixes of settings that only fastblets and Djblets read.
 PREFIXES: Final = ("DJBLETS_CACHE_", "FASTBLETS_")
 
 #: Where the pages of ``docs`` can be read without a copy of the repository.

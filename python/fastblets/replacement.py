@@ -21,7 +21,7 @@ KNOWN_VERSIONS = ((5, 2), (8, 0))
 
 
 def replace() -> None:
-    """Do what :func:`fastblets.replace_djblets` says."""
+    """Replace Djblets' modules, as :func:`fastblets.replace_djblets` describes it."""
     _check_version()
     replaced: dict[int, object] = {}
 
@@ -70,7 +70,7 @@ def _exists(name: str) -> bool:
 
 
 def _pair(old: ModuleType, new: ModuleType) -> dict[int, object]:
-    """Return what takes the place of each object of the old module, and of the module itself, by their ids."""
+    """Return the replacement of the old module and of each of its objects, by their ids."""
     pairs: dict[int, object] = {id(old): new}
 
     for name, value in vars(old).items():

@@ -18,7 +18,7 @@ use super::{BLOCK_SIZE, Key};
 /// AES-256 has the most rounds, and one key more than rounds.
 const MOST_KEYS: usize = 15;
 
-/// Encrypts a stream. There is none where the processor doesn't have the instructions.
+/// Encrypts a stream. Exists only if the processor has the instructions.
 pub(super) struct Encryptor {
     keys: [__m128i; MOST_KEYS],
     rounds: usize,
@@ -59,12 +59,11 @@ impl Encryptor {
     }
 }
 
-/// Returns the register as it is behind the data.
+/// Encrypts the data in place. Returns the register after it.
 ///
-/// What a byte waits for is the byte before, through all of AES. So everything else is done beside that: whatever
-/// is to be added to the byte, its plain text among it, is part of the last round's key, and one instruction both moves
-/// it to the register's end and moves the register on. What comes of that is the next block with its first round key
-/// already added.
+/// Each byte depends on all rounds of AES of the byte before. So all other work is taken out of this chain: the plain text
+/// and everything else that is added to the byte is part of the last round's key, and one instruction both puts the byte at
+/// the register's end and shifts the register. The result is the next block with its first round key already added.
 #[target_feature(enable = "aes,sse4.1")]
 fn encrypt<const ROUNDS: usize>(keys: &[__m128i; MOST_KEYS], register: __m128i, data: &mut [u8]) -> __m128i {
     let first = keys[0];

@@ -1,7 +1,8 @@
-//! What stands in a stored stream, for people to look at. No pickle is executed, and no input can make it take much.
+//! The contents of a stored stream, as text for people. No pickle is executed, and time and memory are bounded for every
+//! input.
 //!
-//! - `tree`: what a pickle would build: classes are names, and calls are not made.
-//! - `render`: as much of that as is worth showing, as text.
+//! - `tree`: the objects that a pickle would build: classes are names, and calls are not made.
+//! - `render`: the tree as shortened text.
 
 mod render;
 mod tree;
@@ -21,9 +22,8 @@ const MOST_GLOBALS: usize = 200;
 /// How many bytes of pickles are read at a time, at least.
 const STEP: usize = 64 * 1024;
 
-/// The most memory, in bytes, that it takes to show what is found in one step, apart from the tree: each value is
-/// shortened, and there are so many of them at most. What reads and writes texts asks nobody for memory, so this is asked
-/// for before.
+/// The most memory, in bytes, that rendering takes in one step, apart from the tree: values are shortened, and their number
+/// is limited. The code that renders texts can't return an error if memory is short, so this much is reserved before.
 const ROOM_TO_SHOW: usize = 8 << 20;
 
 /// How many characters are shown of one item.
@@ -32,7 +32,7 @@ const MOST_TEXT: usize = 2000;
 /// The first byte of every zlib stream that is stored. No pickle begins with it: it is no opcode.
 const ZLIB: u8 = 0x78;
 
-/// What was found in a stream.
+/// The contents of a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Stream {
     /// Whether it is compressed: as was said or, if nothing was, as its first byte says.
@@ -47,7 +47,7 @@ pub struct Stream {
     pub globals: BTreeSet<String>,
     /// Whether they name more than were collected.
     pub more_globals: bool,
-    /// What is wrong with it.
+    /// Why it can't be read to its end, if it can't.
     pub damage: Option<Damage>,
 }
 
@@ -63,7 +63,7 @@ pub struct Item {
 /// Why a stream can't be read to its end.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// What is wrong.
+    /// The error.
     pub error: Error,
     /// The number of the chunk where it was noticed, from 0: the last one that was looked at.
     pub chunk: usize,

@@ -78,7 +78,7 @@ impl<'a> Renderer<'a> {
         self.out.extend(["<", text, ">"]);
     }
 
-    /// What protocol 0 can't but write as a call, though it is plain data.
+    /// Plain data that protocol 0 has to write as a call.
     fn usual_call(&mut self, callable: Id, arguments: &'a [Id], depth: usize) -> bool {
         let kind = match &*self.name(callable) {
             "builtins.bytes" if self.tuple(arguments) == Some(&[]) => {
@@ -311,7 +311,7 @@ impl<'a> Renderer<'a> {
     fn more(&mut self, shown: usize, rest: usize) {
         let text = match (shown, rest) {
             (_, 0) => return,
-            // Of a pickle that goes on, nobody has counted them.
+            // The number of items is not known if the pickle was cut.
             (0, _) if self.tree.cut => "…".to_owned(),
             (_, _) if self.tree.cut => ", …".to_owned(),
             (0, 1) => "… 1 item".to_owned(),
@@ -463,7 +463,7 @@ fn bytes_repr(bytes: &[u8]) -> String {
     quoted + "'"
 }
 
-/// How Python spells a number. None if it is none, or too long to be shown.
+/// Python's spelling of a number. None if it is not a number, or too long to be shown.
 fn number(literal: Operation<'_>) -> Option<String> {
     let content = literal.content;
     let int = || {
@@ -511,7 +511,7 @@ fn float(value: f64) -> String {
     latin1_or_utf8(&line[1..]).trim_end().to_owned()
 }
 
-/// What stands in a pickle, as text.
+/// Bytes of a pickle as text.
 fn latin1_or_utf8(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),

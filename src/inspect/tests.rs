@@ -204,7 +204,7 @@ fn bombs_go_off_unheard() {
     // Two of two of two…
     let laughs = [b"I1\n", &b"2\x86".repeat(100_000)[..], b"."].concat();
     assert!(show(&laughs).chars().count() < 2100);
-    // Digits that take for ever to convert.
+    // Digits that take very long to convert.
     let digits = [b"L", &b"9".repeat(3_000_000)[..], b"L\n."].concat();
     assert_eq!(show(&digits), "<a number of 3000001 bytes>");
     // A length that isn't there is the scanner's to refuse.

@@ -1,8 +1,7 @@
-//! What a pickle would build: a tree, or a graph, in which classes are names and no call is made.
+//! The objects that a pickle would build, as a tree, or a graph, in which classes are names and no call is made.
 //!
-//! A node takes the place of an object. Nodes stand in one vector and know each other by number: there is nothing to
-//! recurse into when they are dropped, a value that is named a thousand times stands there once, and one that
-//! contains itself is no trouble.
+//! A node stands for an object. Nodes are in one vector and refer to each other by number. So dropping them needs no
+//! recursion, a value that is used a thousand times exists once, and a value may contain itself.
 
 use std::collections::HashMap;
 
@@ -14,11 +13,10 @@ use crate::pickle::scan::{Operation, operations};
 /// The number of a node.
 pub(super) type Id = usize;
 
-/// Of a longer pickle, only so many bytes are looked at, or up to the end of the literal that stands there. What is
-/// shown of a value is far less.
+/// The most bytes of a pickle that are read; the last literal is read to its end. The text of a value is far shorter.
 const MOST_BYTES: usize = 256 * 1024;
 
-/// What a container is.
+/// The type of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     List,
@@ -27,7 +25,7 @@ pub(super) enum Kind {
     FrozenSet,
     /// Keys and values in turn.
     Dict,
-    /// What stands behind a mark where the pickle goes on, but not we.
+    /// The values after a mark whose opcode was not read, because the pickle was cut.
     Unknown,
 }
 
@@ -44,14 +42,14 @@ pub(super) enum Node<'a> {
         module: &'a [u8],
         name: &'a [u8],
     },
-    /// What a call would return.
+    /// The result of a call.
     Call {
         callable: Id,
         /// Arguments: a tuple and, for what has them, keyword arguments.
         arguments: Vec<Id>,
-        /// What `__setstate__` would be given.
+        /// The arguments of `__setstate__`.
         state: Vec<Id>,
-        /// What would be appended or set: items, or keys and values in turn.
+        /// The values that would be appended or set: items, or keys and values in turn.
         items: Vec<Id>,
         pairs: bool,
     },
@@ -63,7 +61,7 @@ pub(super) enum Node<'a> {
 pub(super) struct Tree<'a> {
     nodes: Vec<Node<'a>>,
     pub(super) root: Id,
-    /// Whether the pickle goes on behind what is here.
+    /// Whether the pickle goes on after these nodes.
     pub(super) cut: bool,
 }
 
@@ -336,7 +334,7 @@ impl<'a> Grower<'a> {
 fn number(operation: Operation<'_>) -> u64 {
     let content = operation.content;
     if matches!(operation.opcode, opcode::PUT | opcode::GET) {
-        // What is no number names nothing that is there.
+        // Text that is not a number refers to no value.
         let text = std::str::from_utf8(content).unwrap_or_default();
         return text.trim().parse().unwrap_or(u64::MAX);
     }

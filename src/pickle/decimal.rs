@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::memory::grow;
 
-/// What a limb is worth more than the one below it: as many digits as fit into 32 bits.
+/// The base of the limbs: as many digits as fit into 32 bits.
 const BASE: u64 = 1_000_000_000;
 const DIGITS: usize = 9;
 

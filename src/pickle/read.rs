@@ -34,11 +34,11 @@ pub enum Token<'a> {
     Global(&'a [u8], &'a [u8]),
     /// The start of a tuple, list or dict.
     Mark,
-    /// A tuple of everything behind the mark.
+    /// A tuple of everything after the mark.
     Tuple,
-    /// A list of everything behind the mark: of nothing, as CPython writes it.
+    /// A list of everything after the mark. CPython writes an empty one, and appends.
     List,
-    /// A dict of everything behind the mark: of nothing, as CPython writes it.
+    /// A dict of everything after the mark. CPython writes an empty one, and sets its items.
     Dict,
     /// The last value becomes the list's next item.
     Append,
@@ -245,7 +245,7 @@ fn float(line: &[u8]) -> Option<f64> {
         .iter()
         .all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'+' | b'-'));
     let line = std::str::from_utf8(line).ok().filter(|_| spelled_out)?;
-    // What overflows is an error to Python, infinity to Rust.
+    // A number that overflows is an error in Python, but infinity in Rust.
     line.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
@@ -286,7 +286,7 @@ pub enum Piece<'a> {
     Character(u32),
 }
 
-/// What a hexadecimal digit is worth; more than any is worth for what is none.
+/// The value of a hexadecimal digit; 16 for other bytes.
 static HEX_DIGITS: [u8; 256] = {
     let mut worth = [0x10; 256];
     let mut digit = 0;
@@ -401,7 +401,7 @@ fn look_at(line: &[u8]) -> (u32, bool) {
     (if bits & TOP == 0 { ASCII } else { 0xff }, found != 0)
 }
 
-/// What has become of a str's line.
+/// The result of decoding a str's line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Filled {
     /// How many characters there are.
@@ -443,8 +443,8 @@ pub fn fill<C: Character>(mut line: &[u8], place: &mut [MaybeUninit<C>]) -> Opti
 /// Fills in what begins in the first half of a block, and returns how many of its bytes that takes. No byte makes more than
 /// one character.
 ///
-/// What stands between two escapes is copied with whatever comes behind, which the next copy covers: so many characters
-/// that nobody has to count.
+/// The text between two escapes is copied together with the bytes after it, which the next copy overwrites. So each copy
+/// has a fixed length.
 #[inline]
 fn fill_block<C: Character>(
     block: &[u8; 2 * byte_mask::BLOCK],

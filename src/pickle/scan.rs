@@ -1,9 +1,9 @@
 //! Where a pickle ends.
 //!
 //! Pickles carry no length: the end is the STOP that follows the last whole opcode. The scanner walks the opcodes of
-//! every protocol (0 to 5), executes none, and refuses what CPython's unpickler refuses for its shape alone: an unknown
-//! opcode, a stack that runs empty, a missing mark. It refuses one thing more, a memo number larger than the pickle, for
-//! which the unpickler would make room. So whatever it refuses is damaged. The opcodes are those of CPython's
+//! every protocol (0 to 5), executes none, and refuses pickles of a shape that CPython's unpickler refuses: an unknown
+//! opcode, a stack that runs empty, a missing mark. It also refuses a memo number larger than the pickle, for which the
+//! unpickler would allocate memory. So each pickle that it refuses is damaged. The opcodes are those of CPython's
 //! `pickletools`.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const NO_SUCH_MEMO: Error = Error::pickle("a memo number beyond any pickle of it
 const NOT_WRITTEN_SO: Error = Error::pickle("pickles are not written like this");
 const TOO_LONG: Error = Error::pickle("a length beyond any memory");
 
-/// How the bytes behind an opcode are laid out.
+/// The layout of the bytes after an opcode.
 #[derive(Debug, Clone, Copy)]
 enum Argument {
     /// This many bytes.
@@ -32,7 +32,7 @@ enum Argument {
     Lines(u8),
 }
 
-/// What an opcode does to the stack's depth.
+/// The effect of an opcode on the stack's depth.
 #[derive(Debug, Clone, Copy)]
 enum Effect {
     /// Takes some values off, puts some on.
@@ -47,7 +47,7 @@ enum Effect {
     Stop,
 }
 
-/// An opcode of a pickle, and what stands behind it.
+/// An opcode of a pickle, with its argument.
 #[derive(Debug, Clone, Copy)]
 pub struct Operation<'a> {
     /// The opcode's byte.
@@ -86,7 +86,7 @@ pub fn operations(data: &[u8]) -> impl Iterator<Item = Operation<'_>> {
     })
 }
 
-/// What the scanner has to know about strings, to tell which global STACK_GLOBAL means.
+/// The meaning of an opcode for strings and globals: the scanner tells which global STACK_GLOBAL means.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
     Other,
@@ -222,7 +222,7 @@ const fn is_written_in_protocol_0(byte: u8) -> bool {
     )
 }
 
-/// Whether CPython's pickler writes this opcode in protocol 4, behind the first one.
+/// Whether CPython's pickler writes this opcode in protocol 4, other than as the first one.
 const fn is_written_in_protocol_4(byte: u8) -> bool {
     matches!(
         byte,
@@ -376,7 +376,7 @@ struct Strings {
     /// The two values on top of the stack.
     top: [Span; 2],
     memo: HashMap<usize, Span>,
-    /// PUTs of protocol 0 are not followed: behind one, nothing is known.
+    /// PUTs of protocol 0 are not followed: after one, nothing is known.
     lost: bool,
 }
 
@@ -401,7 +401,7 @@ impl Strings {
     }
 }
 
-/// What came of one opcode.
+/// The result of one opcode.
 enum Step {
     /// It ends here.
     Whole(usize),
@@ -433,8 +433,8 @@ impl Scanner {
         Self::default()
     }
 
-    /// A scanner, of data that is there at once, that refuses what CPython's pickler doesn't write in protocols 0 and 4,
-    /// whatever its unpickler takes.
+    /// A scanner of complete data that accepts only opcodes that CPython's pickler writes in protocols 0 and 4. The
+    /// unpickler accepts more.
     ///
     /// Two random bytes are a pickle of any protocol in one of 10,000 cases, six in one of 65,000: many opcodes of later
     /// protocols push a value of any bytes. In protocol 0, two are `N.` in one of 65,536 cases, and more are one far more
@@ -582,7 +582,7 @@ impl Scanner {
         }
     }
 
-    /// Where the argument's content stands, behind its length if it has one.
+    /// The place of the argument's content, after its length if it has one.
     fn argument(&mut self, data: &[u8], start: usize, byte: u8, layout: Argument) -> Result<Option<Range<usize>>> {
         match layout {
             Argument::Fixed(size) => {
@@ -627,7 +627,7 @@ impl Scanner {
         let text = &data[argument.clone()];
         let number = match meaning {
             Meaning::Put => little_endian(text),
-            // What is no number is for the unpickler to refuse.
+            // The unpickler refuses text that is not a number.
             Meaning::LinePut if text.len() > LONGEST_NUMBER => std::str::from_utf8(text)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())

@@ -22,7 +22,7 @@ static PAIRS: [[u8; 2]; 100] = {
 /// The longest line of an int of 64 bits, which has 19 digits, and a digit more.
 const LONGEST_LONG: usize = "L-".len() + 20 + "L\n".len();
 
-/// Writes one pickle behind what `out` already holds.
+/// Appends one pickle to `out`.
 ///
 /// Each opcode is appended as it comes; the caller makes sure that they are a pickle. If memory is short,
 /// opcodes are left out, and [`stop`](Self::stop) returns the error: returning it from each of them would cost more.
@@ -144,7 +144,7 @@ impl<'a> Writer<'a> {
         self.push(opcode::MARK);
     }
 
-    /// A tuple of everything behind the mark.
+    /// A tuple of everything after the mark.
     #[inline]
     pub fn tuple(&mut self) {
         self.push(opcode::TUPLE);
@@ -350,7 +350,7 @@ fn escape_latin1(text: &[u8], out: &mut Vec<u8>) -> Result<()> {
     }
 }
 
-/// The room that so many blocks take at most, and one more behind them.
+/// The most bytes that this many blocks take once they are escaped, and one more block.
 const fn worst(blocks: usize) -> usize {
     (6 * blocks + 1) * byte_mask::BLOCK
 }
@@ -386,8 +386,8 @@ fn escape_blocks<const ROOM: usize>(mut text: &[u8], out: &mut Vec<u8>) -> Resul
 
 /// Escapes the first `length` bytes of a block that is followed by another one. Returns how many bytes that makes.
 ///
-/// What stands between two escapes is copied with whatever comes behind, which the next copy covers: so many bytes that
-/// nobody has to count.
+/// The text between two escapes is copied together with the bytes after it, which the next copy overwrites. So each copy
+/// has a fixed length.
 #[inline]
 fn escape_block(block: &[u8; 2 * byte_mask::BLOCK], length: usize, escaped: &mut [u8]) -> usize {
     let mut found = block.first_chunk().map_or(0, |first| byte_mask::mask(first, ESCAPED));

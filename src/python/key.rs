@@ -47,7 +47,7 @@ pub(super) fn make_chunk_keys<'py>(
             "A cache key without parts has no place for chunks.",
         ));
     }
-    // The index goes behind the last part, where there is nothing in it to escape.
+    // The index is appended to the last part. It has no characters to escape.
     let joined = join(prefix, key)?;
     let keys = PyList::empty(py);
     for index in start..end {

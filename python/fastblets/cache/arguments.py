@@ -1,4 +1,4 @@
-"""What arguments may be, and the errors for all others."""
+"""Checks of arguments, and their error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SECOND: Final = timedelta(seconds=1)
 
-#: What functions that are declared with ``async def`` return.
+#: The types of the results of functions that are declared with ``async def``.
 _ASYNCHRONOUS: Final = (CoroutineType, AsyncGeneratorType)
 
 
@@ -35,7 +35,7 @@ def check_seconds(name: str, value: object) -> None:
         value: Its value.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
     """
     if not isinstance(value, Number):
         raise TypeError(f"{name} must be a number of seconds, not of type {type(value).__name__}.")
@@ -88,7 +88,7 @@ def check_lock(lock: object) -> None:
     """Check that an argument is a lock that could be acquired.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not a lock.
     """
     if isinstance(lock, type) or not hasattr(lock, "full_cache_key"):
         found = f"the class {lock.__name__}" if isinstance(lock, type) else f"of type {type(lock).__name__}"
@@ -97,11 +97,11 @@ def check_lock(lock: object) -> None:
 
 
 def compute(lookup_callable: Callable[[], _T]) -> _T:
-    """Return what a ``lookup_callable`` returns.
+    """Call a ``lookup_callable`` and return its result.
 
     Raises:
         TypeError: It can't be called, or it is asynchronous.
-        Exception: What it raised.
+        Exception: The function raised it.
     """
     if not callable(lookup_callable):
         refuse_async("lookup_callable", lookup_callable)
@@ -120,17 +120,17 @@ def refuse_async(name: str, value: object) -> None:
     """Refuse a coroutine or an asynchronous generator: they can neither be stored nor used twice.
 
     Args:
-        name: The argument that is one, or returned one.
-        value: What it is or returned.
+        name: The name of the argument that is asynchronous, or returned the value.
+        value: The argument or the returned value.
 
     Raises:
-        TypeError: It is one.
+        TypeError: It is a coroutine or an asynchronous generator.
     """
     if isinstance(value, _ASYNCHRONOUS):
         instead = "a function that computes the same without await"
 
         if isinstance(value, CoroutineType):
-            # Else Python warns that it was never awaited.
+            # Otherwise Python warns that it was never awaited.
             value.close()
             instead = f"asgiref.sync.async_to_sync({value.__name__}), or {instead}"
 

@@ -27,8 +27,8 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin-1")
 
 
-#: What plain types are pickled by, and instances of allowed classes, which may be subclasses of plain types. To call
-#: any of them does nothing but that.
+#: The functions and classes that pickles of plain types call, and those of allowed classes, which may be subclasses of
+#: plain types. Calling them creates such an object and has no other effect.
 _ALWAYS_ALLOWED: Final[dict[tuple[str, str], Any]] = {
     ("_codecs", "encode"): _encode,
     **{
@@ -40,21 +40,21 @@ _ALWAYS_ALLOWED: Final[dict[tuple[str, str], Any]] = {
     ("copyreg", "_reconstructor"): copyreg._reconstructor,  # type: ignore[attr-defined]
 }
 
-#: The first protocol that names what a class holds: ``Outer.Inner``.
+#: The first protocol with names of attributes of classes: ``Outer.Inner``.
 _FIRST_WITH_DOTS: Final = 4
 
-#: What was there before the pickle, and will be there after it.
+#: The types of objects that exist without the pickle, and that it must not change.
 _SHARED: Final = (type, FunctionType, BuiltinFunctionType, Enum)
 
 
 def get_loads(settings: Any) -> Callable[[bytes], Any] | None:
-    """Return what unpickles in place of ``pickle.loads``, None if that does.
+    """Return the function that unpickles, None for ``pickle.loads``.
 
     That is so unless ``FASTBLETS_PICKLE_CLASSES`` is set: a list of patterns for the classes that stored pickles may
     name, as ``"module.Class"``, in which ``*`` stands for anything. A function has to be spelled out.
 
     Raises:
-        ImproperlyConfigured: The setting is no list of strings.
+        ImproperlyConfigured: The setting is not a list of strings.
     """
     patterns: object = getattr(settings, "FASTBLETS_PICKLE_CLASSES", None)
 
@@ -71,9 +71,9 @@ def get_loads(settings: Any) -> Callable[[bytes], Any] | None:
     return lambda data: _Unpickler(data, allowed).load()
 
 
-# The one in C finds classes of registered extensions on its own, and can't be told what may be built on.
+# The unpickler in C looks up classes of registered extensions itself, and its handling of BUILD can't be overridden.
 class _Unpickler(pickle._Unpickler):
-    """Unpickles what is made of plain types and allowed classes alone."""
+    """Unpickles only objects of plain types and allowed classes."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch}
     proto: int
@@ -108,7 +108,7 @@ class _Unpickler(pickle._Unpickler):
             if isinstance(found, type):
                 return found
 
-            # What the pickle could call or change has to be spelled out.
+            # An object that the pickle could call or change needs its exact name in the list.
             if found is not None and (full_name in self._patterns or _is_inert(found)):
                 self._named.append(found)
 
@@ -117,16 +117,17 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"{full_name} is not allowed by FASTBLETS_PICKLE_CLASSES")
 
     def _find(self, module: str, name: str, home: tuple[str, str]) -> Any:
-        """Return what has its home there, None if the name leads to something else.
+        """Return the object that is defined there, None if the name leads to an object that is defined elsewhere.
 
-        From an allowed module a name would lead on into any that it has imported. Pickles name everything by its home.
+        Otherwise a name could lead from an allowed module into any module that it has imported. Pickles name each
+        object by the module that defines it.
         """
         outer, _, _ = name.rpartition(".")
 
         if outer and self.proto < _FIRST_WITH_DOTS:
             return None
 
-        # Only classes hold what has a dotted name.
+        # An object with a dotted name is an attribute of a class.
         if outer and not isinstance(self._find(module, outer, (home[0], outer)), type):
             return None
 
@@ -143,7 +144,7 @@ class _Unpickler(pickle._Unpickler):
         return found if own_home == home else None
 
     def get_extension(self, code: int) -> None:
-        """Refuse a registered extension: what was found once is kept for all pickles, allowed or not.
+        """Refuse a registered extension: pickle caches its object for all pickles, allowed or not.
 
         Raises:
             pickle.UnpicklingError: Always.

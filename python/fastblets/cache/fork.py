@@ -64,11 +64,11 @@ class _Fork:
         #: The caches that a project put in the place of Django's, by their aliases.
         self.set_by_hand = _get_set_by_hand()
 
-        #: What keeps the parent's clients alive. Before any hook runs in the child, CPython clears the contexts of
-        #: other threads. A client of pylibmc that is destroyed then ends the parent's connection.
+        #: References that keep the parent's clients alive. Before any hook runs in the child, CPython clears the
+        #: contexts of other threads. A client of pylibmc that is destroyed then ends the parent's connection.
         self.clients = [*self.set_by_hand.values(), *_get_clients()]
 
-        #: The names of the LocMem caches that this thread isn't inside of.
+        #: The names of the LocMem caches whose lock was free.
         self.locmem = _wait_for_locmem()
 
 
@@ -142,7 +142,7 @@ def _create_connection(alias: str) -> BaseCache:
 
 
 def _get_clients() -> list[object]:
-    """Return what keeps all known clients of this process alive, without waiting for any lock."""
+    """Return references that keep all known clients of this process alive. Waits for no lock."""
     return [*(reference() for reference in _made.valuerefs()), _caches._connections, copy_context()]
 
 

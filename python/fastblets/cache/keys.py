@@ -54,7 +54,7 @@ def find_max_key_bytes(alias: str | None) -> int | None:
 
 
 def get_key_prefix(settings: Any) -> str | None:
-    """Return what all full keys of this site begin with, None if there is no Site.
+    """Return the prefix of all full keys of this site, None if there is no Site.
 
     Raises:
         SiteUnavailableError: The Site can't be looked up, and was not seen before. There may be one, and without its
@@ -95,7 +95,7 @@ def get_encryption_key_fallbacks(settings: Any, key_in_use: bytes) -> Sequence[b
         key_in_use: The current key; skipped if it is also listed as a fallback.
 
     Raises:
-        ImproperlyConfigured: The setting is no list of AES keys.
+        ImproperlyConfigured: The setting is not a list of AES keys.
     """
     name = "FASTBLETS_ENCRYPTION_KEY_FALLBACKS"
     setting: object = getattr(settings, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS", _UNSET)

@@ -1,4 +1,4 @@
-"""What kind of cache a backend is, seen through backends that forward to another one."""
+"""The kind of a cache, found behind backends that forward to another one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGEST_SIZE: Final = 64
 #: The most bytes that a full key can have: four for each character.
 _MOST_BYTES: Final = 4 * _native.MAX_KEY_SIZE
 
-#: What the names of the modules with Django's backends begin with.
+#: The names of the modules with Django's backends begin with this.
 _DJANGOS: Final = "django.core.cache.backends."
 
 #: How many backends may forward to each other.
@@ -96,7 +96,7 @@ def get_max_key_bytes(cache: Any) -> int | None:
 
 
 def measure_max_key_bytes(cache: Any) -> int | None:
-    """Return the most bytes of a full key that memcached takes with what its backend puts around it.
+    """Return the most bytes that a full key may have so that memcached accepts it with the additions of its backend.
 
     Args:
         cache: A backend for memcached.
@@ -106,7 +106,7 @@ def measure_max_key_bytes(cache: Any) -> int | None:
         shortens keys itself.
 
     Raises:
-        Exception: What a ``KEY_FUNCTION`` of the project's raises.
+        Exception: The project's ``KEY_FUNCTION`` raised it.
     """
     if fits(cache, "x" * _MOST_BYTES):
         return None
@@ -118,9 +118,9 @@ def measure_max_key_bytes(cache: Any) -> int | None:
 
 
 def fits(cache: Any, full_key: str) -> bool:
-    """Return whether memcached takes what its backend and client make of a full key."""
+    """Return whether memcached accepts a full key with the additions of its backend and client."""
     key: bytes = cache.make_key(full_key).encode("utf-8", "surrogatepass")
-    # pymemcache can put a prefix of its own in front.
+    # pymemcache can add a prefix of its own.
     prefix = cache._options.get("key_prefix", b"")
 
     return len(prefix) + len(key) <= MEMCACHE_MAX_KEY_LENGTH
@@ -128,12 +128,12 @@ def fits(cache: Any, full_key: str) -> bool:
 
 def _find_max_key_bytes(backend: Any) -> int | None:
     try:
-        # Behind one that keeps it, and doesn't look attributes up in it, it may be known already.
+        # If a backend keeps this one without forwarding attributes, the size may be known already.
         size: int | None = object.__getattribute__(backend, "_fastblets_max_key_bytes")
     except AttributeError:
         size = None
 
-        # A KEY_FUNCTION that fails does so for each key, and then says why.
+        # A KEY_FUNCTION that fails here also fails for each key, where its error is logged.
         with suppress(Exception):
             if isinstance(backend, BaseMemcachedCache):
                 # Without room for a digest there is nothing to be gained.

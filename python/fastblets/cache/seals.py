@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from typing import Any, Final, TypeAlias
 
 
-#: Whether entries are sealed. ``True``: what is stored gets a seal, and one that is found is checked. ``"require"``: in
-#: addition, an entry without one is a miss. ``False``: neither; what is stored is exactly what Djblets stores.
+#: Whether entries are sealed. ``True``: new entries get a seal, and seals that are found are checked. ``"require"``: in
+#: addition, an entry without a seal is a miss. ``False``: neither; the stored bytes are those of Djblets.
 Seal: TypeAlias = bool | Literal["require"]
 
-#: The fewest bytes of a secret from which nobody can guess it.
+#: The fewest bytes of a secret that can't be guessed.
 _SHORTEST_SEAL_KEY: Final = 16
 
 
@@ -22,8 +22,8 @@ def resolve_seal(settings: Any, seal: Seal | None = None) -> Seal:
     """Return how a call's entry is sealed; the setting ``FASTBLETS_SEAL`` says it where the call doesn't.
 
     Raises:
-        ImproperlyConfigured: The setting is none of the values there are.
-        ValueError: The argument is none of them.
+        ImproperlyConfigured: The setting has none of these values.
+        ValueError: The argument has none of these values.
     """
     if seal is None:
         seal = getattr(settings, "FASTBLETS_SEAL", False)

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from django.contrib.sites.models import Site
     from django.core.cache.backends.base import BaseCache
 
-    #: What holds Django's caches, what tells its state, the state, the thread, and the cache.
+    #: The object that holds Django's caches, the function that returns its state, the state, the thread, and the cache.
     _Found: TypeAlias = tuple[object, Callable[[None], object], object, int, BaseCache]
 
 
 def _get_code(module: ModuleType, function: Any) -> CodeType | None:
-    """Return the code of a function of Django's. None, which is no function's code, if it is written elsewhere."""
+    """Return the code of a function of Django's, None if another module defines it."""
     code: CodeType | None = getattr(function, "__code__", None)
 
     return code if code is not None and code.co_filename == module.__file__ else None
@@ -73,12 +73,12 @@ _caches: Final[Any] = caches
 
 _caches_code: Final = _get_code(connection, connection.BaseConnectionHandler.__getitem__)
 
-#: What was found last in this context.
+#: The result of the last lookup in this context.
 _found: Final[ContextVar[_Found | None]] = ContextVar("fastblets.cache.shortcuts", default=None)
 
 
 def get_cache() -> BaseCache:
-    """Return what ``caches["default"]`` is now, which is what ``django.core.cache.cache`` stands for.
+    """Return the current ``caches["default"]``, the cache that ``django.core.cache.cache`` forwards to.
 
     Django is asked only if something may have changed since it was asked last.
     """
@@ -115,7 +115,7 @@ def get_cache() -> BaseCache:
 
 
 def get_named_cache(alias: str | None) -> BaseCache:
-    """Return what ``caches[alias]`` is now, the default cache for None."""
+    """Return the current ``caches[alias]``, the default cache for None."""
     if alias is None or alias == DEFAULT_CACHE_ALIAS:
         return get_cache()
 
@@ -135,8 +135,8 @@ def _find_get_state(connections: Any) -> Callable[[None], object]:
 
 
 def _find_out_whether_there_are_states() -> bool:
-    # Django keeps its caches in an asgiref local. Since asgiref 3.9.1, each change of one leaves another object behind.
-    # asgiref doesn't promise that, so it is tried out.
+    # Django keeps its caches in an asgiref local. Since asgiref 3.9.1, each change replaces its state by
+    # another object. asgiref doesn't promise that, so it is tried out.
     local = Local()
     get_state = _find_get_state(local)
     states = [get_state(None)]
@@ -181,9 +181,9 @@ class SiteLookup:
         """Return the domain of the current Site, which is that with this ID unless the project overrides the lookup.
 
         Raises:
-            Exception: What ``Site.objects.get_current()`` raises.
+            Exception: ``Site.objects.get_current()`` raised it.
         """
-        # What `Site.objects` is by itself: another one each time that Django has forgotten how models are related.
+        # `Site.objects` returns this manager, too: a new one each time that Django clears its caches of relations.
         if self._attributes.get("objects") is self._objects:
             manager = self._meta.managers_map["objects"]
         else:

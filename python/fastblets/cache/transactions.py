@@ -28,7 +28,7 @@ pending: Final[list[ref[_Deletion]]] = []
 
 
 class _Deletion:
-    """What Django calls after the transaction. Django drops it if the transaction or its savepoint is rolled back."""
+    """A callback after the transaction. Django drops it if the transaction or its savepoint is rolled back."""
 
     def __init__(self, delete: Callable[[], object], alias: str | None, full_keys: Iterable[str]) -> None:
         self._delete = delete

@@ -44,7 +44,7 @@ def get_expiry(cache: Any, full_keys: Iterable[str]) -> str | None:
 
         return "never" if first == inf else (datetime.now(timezone.utc) + timedelta(seconds=first)).isoformat()
     except Exception:
-        # It is not worth an error. Nor does anything promise that the insides of backends stay as they are.
+        # The expiry is a hint, not worth an error, and it is read from private attributes, which may change.
         return None
 
 
@@ -54,7 +54,7 @@ def _ask_locmem(backend: Any, full_key: str) -> float | None:
 
 def _ask_files(backend: Any, full_key: str) -> float | None:
     with suppress(FileNotFoundError), open(backend._key_to_file(full_key), "rb") as file:
-        # As Django does it when it looks whether the file has expired. What is stored comes behind.
+        # Django does the same to find out whether the file has expired. The value follows.
         return _left(pickle.load(file))
 
     return None
@@ -90,10 +90,10 @@ def _ask_redis(backend: Any, full_key: str) -> float | None:
 
 
 def _ask_for_ttl(backend: Any, full_key: str) -> float | None:
-    # django-redis: None is for ever.
+    # django-redis: None for a key that never expires, 0 for one that is not there.
     seconds: float | None = backend.ttl(full_key)
 
-    return inf if seconds is None else seconds
+    return inf if seconds is None else seconds or None
 
 
 def _left(expires: float | None) -> float | None:

@@ -63,7 +63,7 @@ def measure(
 ) -> list[Measurement]:
     """Measure Django's default cache, with the project's settings.
 
-    Its entries have random keys of their own, and are removed at the end, whatever happens.
+    It stores entries under random keys, and removes them at the end, also after an error.
 
     Args:
         records: How many records a large entry has. A thousand of them are pickled in about 0.15 MB.
@@ -124,7 +124,7 @@ class _Run:
 
     def clean_up(self) -> None:
         for key in self._keys:
-            # What can't be removed ends by itself.
+            # An entry that can't be removed expires.
             with suppress(Exception):
                 forget_entry(key, **self._options, mark=False)
 

@@ -96,14 +96,15 @@ class CacheLock:
         Raises:
             InvalidCacheBackendError: ``CACHES`` has no such alias.
             SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
-            TypeError: One of the times is no number: a lock that never ends would stay when its process dies.
+            TypeError: One of the times is not a number. None is refused, too: a lock that never ends would stay if its
+                process died.
             ValueError: One of the times is not positive.
         """
         check_seconds("timeout_secs", timeout_secs)
         check_seconds("retry_secs", retry_secs)
         check_seconds("lock_expiration_secs", lock_expiration_secs)
 
-        # Not the other way round: NaN is no time either.
+        # Written as `not x > 0` so that NaN is rejected too.
         if timeout_secs != -1 and not timeout_secs > 0:
             raise ValueError("timeout_secs must be -1 or a positive value.")
 
@@ -229,14 +230,14 @@ class CacheLock:
             if owner is not None:
                 last_seen = waited
             elif waited - last_seen >= self.lock_expiration_secs:
-                # Nobody has it, and still it can't be had: it is the cache that doesn't work.
+                # add() keeps failing although no owner is visible: the cache is broken.
                 self._time_out(self.lock_expiration_secs)
 
             slept += self._sleep()
             last_owner, owner = owner, self._cache.get(key)
 
-            # What is being waited for is stored before its owner lets go of the lock. So the time to look for it is
-            # when the lock has changed hands, and before queueing for it: else all who wait would pass one by one.
+            # The owner stores its value before it releases the lock. So the value is looked for when the owner has
+            # changed, and before the next attempt: otherwise all waiting processes would acquire the lock one by one.
             if is_needless is not None and owner != last_owner and is_needless():
                 return False
 
@@ -323,8 +324,8 @@ class CacheLock:
             expired = owner is None
 
             if owner == self.token:
-                # The lock may end at any moment. Touching it first makes sure that between the check that it is still
-                # ours and its removal nobody else gets it.
+                # The lock may expire at any moment. Extending it first makes sure that no other process can acquire it
+                # between the check of the owner and the removal.
                 expired = not self._cache.touch(self.full_cache_key, self.lock_expiration_secs)
 
                 if not expired and self._is_owner():
@@ -360,7 +361,7 @@ class CacheLock:
     def was_interrupted_asleep(self) -> bool:
         """Return whether an exception ended this thread's :meth:`acquire` between two attempts.
 
-        Then the exception is not the cache's, whatever its class: a lock that sleeps doesn't call the cache.
+        If so, the exception doesn't come from the cache, because no call to the cache was running.
         """
         return self._sleeper == threading.get_ident()
 

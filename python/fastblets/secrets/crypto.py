@@ -34,7 +34,7 @@ def get_default_aes_encryption_key() -> bytes:
 
     It must encode to a valid key: 16, 24 or 32 bytes of UTF-8.
     """
-    # Without one, Django's own settings say what is wrong.
+    # If it is empty, Django's own settings raise the error.
     secret: str = getattr(get_settings(), "SECRET_KEY", "") or settings.SECRET_KEY
 
     return secret[:16].encode("utf-8")
@@ -72,8 +72,8 @@ def aes_encrypt_iter(
 ) -> Iterator[bytes]:
     """Encrypt a stream, piece by piece.
 
-    The pieces that come out, joined, are what :func:`aes_encrypt` would make of the pieces that went in, joined. Each
-    is yielded before the next one is asked for. There is always at least one, since the initialization vector comes
+    The joined result equals that of :func:`aes_encrypt` for the joined input. Each piece is yielded before the next one
+    is asked for. There is always at least one, since the initialization vector comes
     first.
 
     Args:
@@ -99,7 +99,7 @@ def aes_encrypt_iter(
 
 
 def aes_decrypt(encrypted_data: bytes, *, key: bytes | None = None) -> bytes:
-    """Decrypt what :func:`aes_encrypt` returned.
+    """Decrypt the result of :func:`aes_encrypt`.
 
     Args:
         encrypted_data: The initialization vector and the encrypted data.
@@ -117,7 +117,7 @@ def aes_decrypt(encrypted_data: bytes, *, key: bytes | None = None) -> bytes:
 
 
 def aes_decrypt_base64(encrypted_data: bytes | str, *, key: bytes | None = None) -> str:
-    """Decrypt what :func:`aes_encrypt_base64` returned into a string.
+    """Decrypt the result of :func:`aes_encrypt_base64` into a string.
 
     Raises:
         TypeError: As for :func:`aes_decrypt`.

@@ -51,6 +51,11 @@ def _only_if_sealed(promise: int, name: str, outcome: Expected) -> Callable[[Run
     return _same_for_all(promise, name, outcome, sealed=Outcome.REBUILT, undetectable=UNSEALED)
 
 
+def _noticed_by_the_list(name: str, djblets: Outcome) -> Callable[[Run], Run]:
+    """One that a list of allowed classes notices, sealed or not. Djblets has no such list."""
+    return experiment(13, name, djblets=djblets, fastblets=Outcome.REBUILT, backends=ONE)
+
+
 def _change(stored: Stored) -> None:
     """Each flipped bit garbles the next 16 bytes, and no more, once they are decrypted."""
     for index, chunk in enumerate(stored.chunks):
@@ -243,13 +248,7 @@ def _allow_list() -> Iterator[None]:
         yield
 
 
-@experiment(
-    13,
-    "an object is stored that is not on the list",
-    djblets=Outcome.EXECUTED,
-    fastblets=Outcome.REBUILT,
-    backends=ONE,
-)
+@_noticed_by_the_list("an object is stored that is not on the list", Outcome.EXECUTED)
 def not_allowed(lab: Lab) -> Iterator[Finding]:
     with _allow_list():
         for options in MODES:
@@ -259,13 +258,7 @@ def not_allowed(lab: Lab) -> Iterator[Finding]:
         yield _executed(lab, lab.value("small", lambda: "new", **PLAIN_ENCRYPTED), ["new"])
 
 
-@experiment(
-    13,
-    "a class on the list is given other attributes",
-    djblets=Outcome.WRONG,
-    fastblets=Outcome.REBUILT,
-    backends=ONE,
-)
+@_noticed_by_the_list("a class on the list is given other attributes", Outcome.WRONG)
 def attributes_given(lab: Lab) -> Iterator[Finding]:
     crafted = b"c%s\nAllowed\n(N(dVtrusted\nI01\nstb." % __name__.encode()
     with _allow_list(), override_settings(FASTBLETS_SEAL=False):
