@@ -224,6 +224,29 @@ def test_nothing_outdated_stays(form: dict[str, Any], locmem: BaseCache) -> None
     assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
 
 
+@pytest.mark.parametrize("form", [LARGE, {**LARGE, **SECRET}], ids=["large", "large encrypted"])
+def test_no_outdated_chunk_stays_under_the_count_of_another(form: dict[str, Any], locmem: BaseCache) -> None:
+    """It comes between the chunk and the count of a call that began after the deletion."""
+    where = address(form)
+    outdated = cache_memoize_iter("key", lambda: iter(["old"]), tags=TAGS, **where)
+    assert next(outdated) == "old"
+    cache_delete("key", **where)
+    count_key = make_cache_key("key", **where)
+    real = locmem.set
+    waiting = [False, True]
+
+    def let_it_end_first(key: str, value: Any, timeout: Any = None, **options: Any) -> None:
+        if key == count_key and waiting.pop():
+            assert list(outdated) == []
+        real(key, value, timeout, **options)
+
+    with replaced(locmem, set=let_it_end_first):
+        assert cache_memoize("key", lambda: "new", tags=TAGS, **form) == "new"
+    assert locmem.get(count_key) is not None
+    locmem.delete(make_cache_key("_fence_:key", **where))
+    assert [cache_get("key", MISSING, tags=tags, **form) for tags in (TAGS, [])] == [MISSING, MISSING]
+
+
 @pytest.mark.parametrize("options", [{}, {"lock": True}, {"force_overwrite": True}], ids=str)
 @forms
 def test_also_with_a_lock_and_overwriting(form: dict[str, Any], options: dict[str, Any], locmem: BaseCache) -> None:

@@ -43,7 +43,7 @@ _MARGIN: Final = 60
 class StampedStorage(Storage):
     """An entry that has tags, in its cache."""
 
-    __slots__ = ("_found", "_now", "_record", "_stamps", "_state_key")
+    __slots__ = ("_found", "_last_chunk_key", "_now", "_record", "_stamps", "_state_key")
 
     def __init__(self, entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> None:
         """Take the parts.
@@ -63,6 +63,8 @@ class StampedStorage(Storage):
         self._found: Record | None = None
         #: The record of what is to be stored.
         self._record: Record | None = None
+        #: Where this call stored the last chunk of a large entry.
+        self._last_chunk_key: str | None = None
 
     @property
     def depends_on(self) -> list[str]:
@@ -235,6 +237,7 @@ class StampedStorage(Storage):
     def encode_last_chunk(self, chunk: bytes | None, index: int, write_id: bytes) -> list[bytes] | None:
         """Return the stored form of the last chunk, with the record."""
         record = self.entry.encode_record(self._require_record().encode().encode(), os.urandom(AES_BLOCK_SIZE))
+        (self._last_chunk_key,) = self.entry.chunk_keys(index, index + 1)
 
         return self.entry.encode_last_chunk(chunk, index, write_id, record)
 
@@ -254,6 +257,22 @@ class StampedStorage(Storage):
 
         for outdated in find_outdated([self]):
             outdated.discard()
+
+    def discard(self) -> bool:
+        """Remove the entry, and the last chunk if this call stored one. An error is logged.
+
+        Another call may have stored its own chunks before, and store its count afterwards: the chunk of this call would
+        then be taken for its.
+
+        Returns:
+            Whether the cache can be reached.
+        """
+        is_reachable = super().discard()
+
+        if self._last_chunk_key is None or not is_reachable:
+            return is_reachable
+
+        return self._discard_key(self._last_chunk_key)
 
     def holds(self, found: Mapping[str, Any]) -> bool:
         """Return whether what was stored is valid, by the stamps that were fetched afterwards."""
