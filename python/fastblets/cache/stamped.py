@@ -17,6 +17,7 @@ from fastblets.cache.entry import COUNT, VALUE, prefix_key
 from fastblets.cache.errors import UnstampedError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
+from fastblets.cache.kinds import tells_refusals
 from fastblets.cache.options import UNSET
 from fastblets.cache.shortcuts import get_settings
 from fastblets.cache.state import MOST_TAGS, Record, Stamps, find_token
@@ -87,6 +88,14 @@ class StampedStorage(Storage):
     def state(self) -> dict[str, str]:
         """What is to be stored beside a small value, by full key: its record, unless that lies within."""
         return {} if self._state_key is None else {self._state_key: self._require_record().encode()}
+
+    @property
+    def may_outlive_its_record(self) -> bool:
+        """Whether an old value must be deleted before a new one is stored.
+
+        If storing the new one fails unseen, the new record would come to stand beside the old value.
+        """
+        return self._state_key is not None and not tells_refusals(self.options.get_cache())
 
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
@@ -249,6 +258,10 @@ class StampedStorage(Storage):
             UnstampedError: The stamps are not known.
         """
         self._require_record()
+
+        if kind is VALUE and self.may_outlive_its_record:
+            self._delete_first()
+
         super().store(value, kind)
 
         if kind is VALUE:
@@ -292,6 +305,15 @@ class StampedStorage(Storage):
     def log_outdated(self) -> None:
         """Log that an entry is not valid."""
         logger.debug('Cache key "%s" was invalidated, or stored with other tags', self.entry.full_key)
+
+    def _delete_first(self) -> None:
+        key = self.entry.full_key
+
+        try:
+            self._delete(key)
+        except Exception as e:
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', key, e)
+            raise
 
     def _is_valid(self) -> bool:
         is_valid = self._found is not None and self._found.holds(self._now)
