@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from unittest.mock import patch
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
@@ -127,7 +127,10 @@ class Tape:
 class SteppedCache(BaseCache):
     """A cache of which each call is a step."""
 
-    tape: Tape | None = None
+    # As of Django: what it didn't store, it would say.
+    __module__ = "django.core.cache.backends.stepped"
+
+    tape: ClassVar[Tape | None] = None
 
     def __init__(self, _: str, params: dict[str, Any]) -> None:
         super().__init__(params)
@@ -164,6 +167,10 @@ class SteppedCache(BaseCache):
 
     def delete_many(self, keys: Any, version: int | None = None) -> None:
         _take_many("delete", list(keys))
+
+
+class DoubtfulCache(SteppedCache):
+    """One that may not have stored everything, and doesn't say so, as Django's on a database."""
 
 
 def _take(name: str, key: str, *values: Any) -> Answer:
@@ -422,11 +429,11 @@ def get_version(contents: Contents) -> int:
 
 
 @contextmanager
-def stepped_cache() -> Iterator[None]:
+def stepped_cache(name: str = "SteppedCache") -> Iterator[None]:
     """Make that Django's default cache."""
     logging.disable(logging.CRITICAL)
     try:
-        with override_settings(CACHES={"default": {"BACKEND": "tests.interleavings.SteppedCache"}}):
+        with override_settings(CACHES={"default": {"BACKEND": f"tests.interleavings.{name}"}}):
             yield
     finally:
         logging.disable(logging.NOTSET)

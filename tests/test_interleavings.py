@@ -229,6 +229,16 @@ def test_small_with_a_lock(how: str, atomic: bool) -> None:
 
 
 @HOW
+def test_a_cache_that_does_not_say_what_it_refuses(how: str) -> None:
+    """Marks are read back, and an old small value is deleted before it is replaced."""
+    with stepped_cache("DoubtfulCache"):
+        check(make_processes(SMALL, how, lock=True), begin_with_entry(SMALL), SMALL, how)
+        check(make_processes(SECRET, how), begin_with_tokens(SECRET), SECRET, how)
+        processes = make_processes(SMALL, how)
+        check(processes, begin_with_tokens(SMALL), SMALL, how, is_excused=is_about_to_look_again)
+
+
+@HOW
 def test_an_old_small_entry(how: str) -> None:
     check(make_processes(SMALL, how, lock=True), begin_with_entry(SMALL), SMALL, how, atomic=False)
 

@@ -1,0 +1,81 @@
+"""No old value after an invalidation has returned: processes and threads on real caches, counted. See `tests/races.py`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.races import BACKENDS, BOUND, FORMS, WITH_LOCK, make_config, race
+from tests.test_values import LARGE, SECRET, address
+from tests.workers import PATIENCE, workers
+from tools.servers import AnyServer, missing_servers
+
+pytestmark = pytest.mark.linux("servers, and SIGKILL")
+
+#: Where a small value that isn't encrypted is safe under a lock. Two may get a lock in files, and several servers
+#: answer in any order.
+IN_ORDER = ("database", "redis", "memcached")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with ExitStack() as stack:
+
+        def start(server: AnyServer) -> AnyServer:
+            if server.program in missing_servers():
+                pytest.skip(f"{server.program} isn't installed")
+            return stack.enter_context(server)
+
+        yield request.param, make_config(request.param, tmp_path, start)
+
+
+@pytest.mark.parametrize("seconds", [0.4, pytest.param(5, marks=pytest.mark.slow)])
+def test_no_old_value_is_read_after_an_invalidation(
+    backend: tuple[str, dict[str, Any]], seconds: float, tmp_path: Path
+) -> None:
+    name, config = backend
+    counts = race(config, tmp_path, seconds)
+    print(name, counts)
+    assert list(counts) == list(FORMS)
+    for form, each in counts.items():
+        assert each["computed"]
+        assert each["read"] > each["computed"]
+        assert each["invalidated"]
+        assert not each["stays"]
+        if form in BOUND or (form == WITH_LOCK and name in IN_ORDER):
+            assert not each["old"], form
+
+
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+@pytest.mark.parametrize("how", ["invalidate_tags('tag')", "cache_delete('key', **where)"], ids=["tags", "delete"])
+def test_a_writer_is_killed_before_it_looks_again(form: dict[str, Any], how: str, shared: dict[str, Any]) -> None:
+    """The old value is there, with its record, and is not found."""
+    names = f"""
+import signal
+from fastblets.cache import stamped
+from fastblets.cache.tags import invalidate_tags
+from fastblets.cache.values import cache_delete, cache_exists, cache_get
+
+form, where = {form!r}, {address(form)!r}
+"""
+    write = f"""
+def compute():
+    {how}
+    return "old"
+
+stamped.find_outdated = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+cache_memoize("key", compute, tags=["tag"], **form)
+"""
+    look = """
+say(cache_exists("key", **where), cache_get("key", tags=["tag"], **form))
+say(cache_memoize("key", lambda: "new", tags=["tag"], **form))
+"""
+    with workers(shared, names + write, 1) as (worker,):
+        assert worker.process.wait(PATIENCE) == -signal.SIGKILL
+    with workers(shared, names + look, 1) as (worker,):
+        assert worker.end() == [[True, None], ["new"]]
