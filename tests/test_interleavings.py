@@ -71,6 +71,8 @@ MORE_BOUND: dict[str, Form] = {
     "large sealed": {**LARGE, "seal": "require"},
 }
 HOW = pytest.mark.parametrize("how", ["tags", "delete"])
+#: For what takes seconds: deleting has more steps.
+HOW_AND_SLOWLY = pytest.mark.parametrize("how", ["tags", pytest.param("delete", marks=pytest.mark.slow)])
 BOUND_FORMS = pytest.mark.parametrize(
     "form",
     [
@@ -228,7 +230,7 @@ def test_small_with_a_lock(how: str, atomic: bool) -> None:
     check(make_processes(SMALL, how, lock=True), begin_with_tokens(SMALL), SMALL, how, atomic=atomic)
 
 
-@HOW
+@HOW_AND_SLOWLY
 def test_a_cache_that_does_not_say_what_it_refuses(how: str) -> None:
     """Marks are read back, and an old small value is deleted before it is replaced."""
     with stepped_cache("DoubtfulCache"):
@@ -238,7 +240,7 @@ def test_a_cache_that_does_not_say_what_it_refuses(how: str) -> None:
         check(processes, begin_with_tokens(SMALL), SMALL, how, is_excused=is_about_to_look_again)
 
 
-@HOW
+@HOW_AND_SLOWLY
 def test_an_old_small_entry(how: str) -> None:
     check(make_processes(SMALL, how, lock=True), begin_with_entry(SMALL), SMALL, how, atomic=False)
 
@@ -266,7 +268,14 @@ def test_from_an_empty_cache(form: Form) -> None:
     check(make_processes(form, "tags"), start(), form)
 
 
-@pytest.mark.parametrize("form", [SMALL, *BOUND.values()], ids=["small", *BOUND])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(SMALL, id="small"),
+        pytest.param(SECRET, id="encrypted"),
+        pytest.param(LARGE, id="large", marks=pytest.mark.slow),
+    ],
+)
 def test_a_lost_token(form: Form) -> None:
     excuse = is_about_to_look_again if form == SMALL else lambda _: False
     processes = [*make_processes(form, "tags"), Process("the cache", lose("_tag_:tag"))]
@@ -325,7 +334,7 @@ def test_a_writer_that_is_killed(form: Form, how: str) -> None:
             check(processes, contents, form)
 
 
-@HOW
+@HOW_AND_SLOWLY
 def test_a_writer_of_a_small_value_that_is_killed(how: str) -> None:
     """Alone, or under a lock that lasts, it does no harm. Else the old value may stay, beside another's record."""
     processes, contents = make_processes(SMALL, how, may_die=True), begin_with_tokens(SMALL)
@@ -429,7 +438,7 @@ def counters() -> Iterator[Any]:
 def test_what_is_broken_is_found(
     break_it: Callable[[], Iterator[Any]], form: Form, how: str, begin: Callable[[Form], Contents]
 ) -> None:
-    is_without_lock = break_it in (no_second_look,) and form == SMALL
+    is_without_lock = break_it is no_second_look
     processes = make_processes(form, how, lock=form == SMALL and not is_without_lock)
     if break_it is counters:
         processes.append(Process("the cache", lose("_tag_:tag")))
