@@ -310,7 +310,9 @@ class Exploration:
             ViolationError: A process saw an old version.
         """
         orders = self._visit(self._start, self._nodes)
-        return Findings(len(self._orders), orders, [(self._contents[place], path) for place, path in self._ends.items()])
+        return Findings(
+            len(self._orders), orders, [(self._contents[place], path) for place, path in self._ends.items()]
+        )
 
     def _find_place(self, contents: Contents) -> int:
         place = self._places.setdefault(frozenset(contents.items()), len(self._contents))
@@ -350,7 +352,9 @@ class Exploration:
         if step is None:
             return False
         if node.is_about_to_begin and node.process.after:
-            return any(other is not None and other.ended and other.process.name == node.process.after for other in nodes)
+            return any(
+                other is not None and other.ended and other.process.name == node.process.after for other in nodes
+            )
         if step.name == "wait":
             stored = self._contents[place].get(step.keys[0])
             return stored is None or (stored,) != step.values

@@ -1,12 +1,12 @@
-"""Old values seen by reads that began after an invalidation had returned: counted, with processes and threads on real
-caches.
+"""Old values that are read after an invalidation has returned, counted with processes and threads on real caches.
 
-The data is a number, its version. A process has threads that write and read: they call `cache_memoize()`, whose producer
-reads the version and takes its time. Another only reads, by `cache_get()`. A thread of the first process raises the
-version, invalidates, and notes that version as the promised one. Every thread looks at the promise before it begins:
-an older version than that is an old value. The version and the promise are in a file that all processes have mapped.
+The data is a number, its version. A process has threads that write and read: they call `cache_memoize()`, whose
+producer reads the version and takes its time. Another only reads, by `cache_get()`. A thread of the first process
+raises the version, invalidates, and notes that version as the promised one. Every thread looks at the promise before it
+begins: an older version than that is an old value. The version and the promise are in a file that all processes have
+mapped.
 
-`python -m tests.races` prints a table of it for each cache and form.
+`python -m tests.races` prints a table for each cache and form. With a number behind it, each takes so many seconds.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""No old value after an invalidation has returned: in all orders in which two writers, an invalidator and a reader may
-call the cache.
+"""No old value after an invalidation has returned, in all orders of the cache calls of writers, invalidator and reader.
 
 The data is a number, its version. The invalidator raises it, invalidates, and promises from then on that nobody sees an
 older version. A writer is a call of `cache_memoize()`: if it finds nothing it reads the version, which is a step of its

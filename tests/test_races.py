@@ -1,4 +1,4 @@
-"""No old value after an invalidation has returned: processes and threads on real caches, counted. See `tests/races.py`."""
+"""No old value after an invalidation has returned, counted on real caches with the processes of `tests/races.py`."""
 
 from __future__ import annotations
 
