@@ -63,8 +63,6 @@ class Shared:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         path = directory / "numbers"
-        if not path.exists():
-            path.write_bytes(bytes(16 * len(FORMS)))
         with path.open("r+b") as file:
             self._numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
 
@@ -181,6 +179,7 @@ def race(config: Options, directory: Path, seconds: float, forms: Iterable[str] 
     """Let processes race on a cache, each form for some seconds. Return what they counted."""
     code = "from tests.races import work\nsay(work(*json.loads(sys.argv[2])))"
     counts: Counts = {form: Counter() for form in forms}
+    (directory / "numbers").write_bytes(bytes(16 * len(FORMS)))
     arguments = [json.dumps([str(directory), number, seconds, list(forms)]) for number in range(PROCESSES)]
     with workers(config, code, arguments=arguments) as started:
         for worker in started:
