@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 from django.test import override_settings
 
 from fastblets import _native
@@ -222,6 +222,29 @@ def test_nothing_outdated_stays(form: dict[str, Any], locmem: BaseCache) -> None
     memoize(Counter(form, during=lambda: cache_delete("key", **address(form))), form)
     locmem.delete_many([make_cache_key("_fence_:key"), make_cache_key("_fence_:key", use_encryption=True)])
     assert cache_get("key", MISSING, tags=TAGS, **form) is MISSING
+
+
+@pytest.mark.parametrize("form", [LARGE, {**LARGE, **SECRET}], ids=["large", "large encrypted"])
+def test_no_outdated_chunk_stays_under_the_count_of_another(form: dict[str, Any], locmem: BaseCache) -> None:
+    """It comes between the chunk and the count of a call that began after the deletion."""
+    where = address(form)
+    outdated = cache_memoize_iter("key", lambda: iter(["old"]), tags=TAGS, **where)
+    assert next(outdated) == "old"
+    cache_delete("key", **where)
+    count_key = make_cache_key("key", **where)
+    real = locmem.set
+    waiting = [False, True]
+
+    def let_it_end_first(key: str, value: Any, timeout: Any = None, **options: Any) -> None:
+        if key == count_key and waiting.pop():
+            assert list(outdated) == []
+        real(key, value, timeout, **options)
+
+    with replaced(locmem, set=let_it_end_first):
+        assert cache_memoize("key", lambda: "new", tags=TAGS, **form) == "new"
+    assert locmem.get(count_key) is not None
+    locmem.delete(make_cache_key("_fence_:key", **where))
+    assert [cache_get("key", MISSING, tags=tags, **form) for tags in (TAGS, [])] == [MISSING, MISSING]
 
 
 @pytest.mark.parametrize("options", [{}, {"lock": True}, {"force_overwrite": True}], ids=str)
@@ -466,6 +489,39 @@ def test_marks_of_a_client_that_swallows_errors_are_read_back(db: None) -> None:
             with pytest.raises(CacheRefusedError):
                 cache_delete("key")
         assert memoize(producer, {}) == 2
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_database_that_stores_nothing_and_does_not_tell(by_hand: bool, db: None) -> None:
+    """Django's database cache swallows the database's errors: a lock that isn't to be had, a deadlock."""
+    refused = "_tag_:"
+
+    def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith(("INSERT", "UPDATE")) and any(str(each).endswith(refused) for each in params):
+            raise OperationalError("database is locked")
+        return execute(sql, params, many, context)
+
+    def store(number: int) -> None:
+        if by_hand:
+            cache_set("key", number, tags=["reports"])
+        else:
+            cache_memoize("key", lambda: number, tags=["reports"])
+
+    config = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache_entries"}
+    with use_cache(config):
+        store(1)
+        with connection.execute_wrapper(refuse):
+            for refused in ("_tag_:reports", "_fence_:key"):
+                with pytest.raises(CacheRefusedError, match="did not store 1 of 1 marks"):
+                    _ = cache_delete("key") if "fence" in refused else invalidate_tags("reports")
+            assert cache_get("key", tags=["reports"]) == 1
+            invalidate_tags("reports")
+            # The new value is not stored, but its record is.
+            refused = "com:key"
+            store(2)
+        assert cache_get("key", MISSING, tags=["reports"]) is MISSING
+        store(3)
+        assert cache_get("key", tags=["reports"]) == 3
 
 
 # What Djblets sees, and what it costs

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,8 +81,11 @@ class Worker:
 
 
 @contextmanager
-def workers(config: dict[str, Any], code: str, count: int = PROCESSES) -> Iterator[list[Worker]]:
-    started = [Worker(config, code, str(number)) for number in range(count)]
+def workers(
+    config: dict[str, Any], code: str, count: int = PROCESSES, *, arguments: Sequence[str] | None = None
+) -> Iterator[list[Worker]]:
+    """Processes that run some code, each with its number or another argument."""
+    started = [Worker(config, code, each) for each in arguments or map(str, range(count))]
     try:
         yield started
     finally:

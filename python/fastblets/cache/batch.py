@@ -557,6 +557,11 @@ def _prepare(storages: dict[int, Storage], values: Sequence[object], large: bool
         # Beside a chunk of an older entry, a decimal text would be taken for its count.
         heads = {index: (storage, values[index]) for index, storage in storages.items()}
         keys += [heads[index][0].entry.chunk_keys(0, 1)[0] for index in _find_counts(heads)]
+        keys += [
+            storage.entry.full_key
+            for storage in storages.values()
+            if isinstance(storage, StampedStorage) and storage.may_outlive_its_record
+        ]
 
     delete_keys(first, keys)
 

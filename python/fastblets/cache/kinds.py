@@ -66,7 +66,8 @@ def _find_owner(cache: Any) -> BaseCache | None:
 def tells_refusals(cache: Any) -> bool:
     """Return whether ``set_many()`` of a cache raises an error or returns the keys for what it could not store.
 
-    Clients can be told to swallow errors, or not to wait for answers. Of other backends than Django's nobody knows.
+    Clients can be told to swallow errors, or not to wait for answers. Django's database cache swallows those of the
+    database when it stores. Of other backends than Django's nobody knows.
     """
     backend = unwrap(cache)
     options = getattr(backend, "_options", None) or {}
@@ -75,8 +76,10 @@ def tells_refusals(cache: Any) -> bool:
     if package.startswith("django_redis."):
         return getattr(backend, "_ignore_exceptions", True) is False
 
-    return package.startswith("django.core.cache.backends.") and not (
-        isinstance(options, dict) and (options.get("default_noreply") or options.get("ignore_exc"))
+    return (
+        package.startswith("django.core.cache.backends.")
+        and package != "django.core.cache.backends.db"
+        and not (isinstance(options, dict) and (options.get("default_noreply") or options.get("ignore_exc")))
     )
 
 

@@ -17,6 +17,7 @@ from fastblets.cache.entry import COUNT, VALUE, prefix_key
 from fastblets.cache.errors import UnstampedError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
+from fastblets.cache.kinds import tells_refusals
 from fastblets.cache.options import UNSET
 from fastblets.cache.shortcuts import get_settings
 from fastblets.cache.state import MOST_TAGS, Record, Stamps, find_token
@@ -43,7 +44,7 @@ _MARGIN: Final = 60
 class StampedStorage(Storage):
     """An entry that has tags, in its cache."""
 
-    __slots__ = ("_found", "_now", "_record", "_stamps", "_state_key")
+    __slots__ = ("_found", "_last_chunk_key", "_now", "_record", "_stamps", "_state_key")
 
     def __init__(self, entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> None:
         """Take the parts.
@@ -63,6 +64,8 @@ class StampedStorage(Storage):
         self._found: Record | None = None
         #: The record of what is to be stored.
         self._record: Record | None = None
+        #: Where this call stored the last chunk of a large entry.
+        self._last_chunk_key: str | None = None
 
     @property
     def depends_on(self) -> list[str]:
@@ -85,6 +88,14 @@ class StampedStorage(Storage):
     def state(self) -> dict[str, str]:
         """What is to be stored beside a small value, by full key: its record, unless that lies within."""
         return {} if self._state_key is None else {self._state_key: self._require_record().encode()}
+
+    @property
+    def may_outlive_its_record(self) -> bool:
+        """Whether an old value must be deleted before a new one is stored.
+
+        If storing the new one fails unseen, the new record would come to stand beside the old value.
+        """
+        return self._state_key is not None and not tells_refusals(self.options.get_cache())
 
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
@@ -235,6 +246,7 @@ class StampedStorage(Storage):
     def encode_last_chunk(self, chunk: bytes | None, index: int, write_id: bytes) -> list[bytes] | None:
         """Return the stored form of the last chunk, with the record."""
         record = self.entry.encode_record(self._require_record().encode().encode(), os.urandom(AES_BLOCK_SIZE))
+        (self._last_chunk_key,) = self.entry.chunk_keys(index, index + 1)
 
         return self.entry.encode_last_chunk(chunk, index, write_id, record)
 
@@ -246,6 +258,10 @@ class StampedStorage(Storage):
             UnstampedError: The stamps are not known.
         """
         self._require_record()
+
+        if kind is VALUE and self.may_outlive_its_record:
+            self._delete_first()
+
         super().store(value, kind)
 
         if kind is VALUE:
@@ -254,6 +270,22 @@ class StampedStorage(Storage):
 
         for outdated in find_outdated([self]):
             outdated.discard()
+
+    def discard(self) -> bool:
+        """Remove the entry, and the last chunk if this call stored one. An error is logged.
+
+        Another call may have stored its own chunks before, and store its count afterwards: the chunk of this call would
+        then be taken for its.
+
+        Returns:
+            Whether the cache can be reached.
+        """
+        is_reachable = super().discard()
+
+        if self._last_chunk_key is None or not is_reachable:
+            return is_reachable
+
+        return self._discard_key(self._last_chunk_key)
 
     def holds(self, found: Mapping[str, Any]) -> bool:
         """Return whether what was stored is valid, by the stamps that were fetched afterwards."""
@@ -273,6 +305,15 @@ class StampedStorage(Storage):
     def log_outdated(self) -> None:
         """Log that an entry is not valid."""
         logger.debug('Cache key "%s" was invalidated, or stored with other tags', self.entry.full_key)
+
+    def _delete_first(self) -> None:
+        key = self.entry.full_key
+
+        try:
+            self._delete(key)
+        except Exception as e:
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', key, e)
+            raise
 
     def _is_valid(self) -> bool:
         is_valid = self._found is not None and self._found.holds(self._now)

@@ -371,10 +371,13 @@ class Storage:
         Returns:
             Whether the cache can be reached.
         """
+        return self._discard_key(self.entry.full_key)
+
+    def _discard_key(self, key: str) -> bool:
         try:
-            self.options.get_cache().delete(self.entry.full_key)
+            self.options.get_cache().delete(key)
         except Exception as e:
-            log_failure(logger, e, 'Error deleting cache key "%s": %s', self.entry.full_key, e)
+            log_failure(logger, e, 'Error deleting cache key "%s": %s', key, e)
 
             return not is_unreachable(e)
 
