@@ -246,6 +246,47 @@ class Wrapped(str):
         return Kept(str.__str__(self))
 
 
+class Passing(str):
+    """A reduction of its own, which is Python's in the end."""
+
+    def __str__(self) -> str:
+        return "****"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol)
+
+
+class PassingMore(list):  # type: ignore[type-arg]
+    """As above, with a state of its own, and items that it shows otherwise."""
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        function, arguments, *_ = super().__reduce_ex__(protocol)
+        return function, arguments, {"name": "state"}, iter(self[:]) if protocol >= 2 else None
+
+
+class PassingMade(str):
+    """As above, and what it says in protocol 4 is all its own."""
+
+    def __new__(cls, first: str, second: str) -> PassingMade:
+        return super().__new__(cls, first + second)
+
+    def __str__(self) -> str:
+        return "****"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (PassingMade, (self[:], "")) if protocol >= 2 else super().__reduce_ex__(protocol)
+
+
+class PassingNothing(str):
+    """As above, in which nothing gets lost."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol)
+
+
 class Percent(int):
     def __int__(self) -> int:
         return 0
@@ -519,6 +560,12 @@ def recursive_doubled() -> Doubled:
     return value
 
 
+def passing_more() -> PassingMore:
+    value = PassingMore([1, [2]])
+    value.name = "state"  # type: ignore[attr-defined]
+    return value
+
+
 def instant() -> Instant:
     value = Instant(2023, 11, 5, 1, 30, fold=1, tzinfo=NEW_YORK)
     value.name = "instant"  # type: ignore[attr-defined]
@@ -564,6 +611,9 @@ CHANGED: list[Any] = [
     instant,
     lambda: Masked("secret"),
     lambda: {Masked("secret"): [Masked("other")]},
+    lambda: Passing("secret"),
+    passing_more,
+    lambda: [PassingMade("a", "b"), PassingMade("c", "")],
     lambda: Percent(5),
     lambda: Rounded(2.25),
     lambda: Conjugated(1, 2),
@@ -581,7 +631,8 @@ CHANGED: list[Any] = [
 KEPT: list[Any] = [
     lambda: datetime(2023, 11, 5, 1, 30, tzinfo=NEW_YORK),
     lambda: Moment(2023, 11, 5, 1, 30, fold=1),
-    lambda: [Kept("text"), Wrapped("text"), Kept("\ud800")],
+    lambda: [Kept("text"), Wrapped("text"), Kept("\ud800"), PassingNothing("text")],
+    lambda: Passing("****"),
     lambda: [Percent(0), Rounded(2.0), Rounded("nan"), Conjugated(1, 0.0).real, Stripped(b"raw")],
     lambda: [Chained([1, [2], Plain(a=1)]), Doubled()],
     lambda: [Hidden(), Lowered(A=1), Itemless(a=1)],

@@ -8,6 +8,9 @@
 //!   makes of them, and so as what the class's own `__str__()`, `__int__()` or `__iter__()` returns;
 //! - instances with a state that protocol 0 leaves out, such as a false one.
 //!
+//! A class that has a `__reduce__()` of its own pickles its instances alike in any protocol. One that has a `__reduce_ex__()`
+//! of its own may call Python's, and loses the same.
+//!
 //! The class decides whether an object is looked at. Then its reduction for protocol 0, which the pickler asks for anyway, is
 //! compared with the object.
 
@@ -304,11 +307,15 @@ impl Kind {
             return Ok(Self::Time);
         }
         let object = py.get_type::<PyAny>();
-        if differs(class, &object, intern!(py, "__reduce_ex__"))? || differs(class, &object, intern!(py, "__reduce__"))?
-        {
+        if differs(class, &object, intern!(py, "__reduce__"))? {
             return Ok(Self::Own);
         }
-        let defaults = Defaults::of(class)?;
+        let mut defaults = Defaults::of(class)?;
+        // It is told the protocol, and may return what Python's own returns. What it returns for protocol 4 stays as it is.
+        if differs(class, &object, intern!(py, "__reduce_ex__"))? {
+            defaults.rebuild = false;
+            defaults.own_items = false;
+        }
         let looked_at =
             defaults.base != Base::Object || defaults.takes_false_state || defaults.hides_slots || defaults.rebuild;
         Ok(if looked_at { Self::Default(defaults) } else { Self::Own })
