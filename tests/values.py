@@ -404,6 +404,16 @@ class FalseState(Plain):
         self.__dict__["number"] = state
 
 
+class Remade(FalseState):
+    """Protocols from 2 on refuse it."""
+
+    def __getnewargs__(self) -> Any:
+        raise ValueError("not to be made")
+
+    def __getstate__(self) -> Any:
+        return None
+
+
 class BelowSlots(Slots):
     """To protocol 0 of Python 3.10 it has no slots."""
 
@@ -638,7 +648,7 @@ KEPT: list[Any] = [
     lambda: [Hidden(), Lowered(A=1), Itemless(a=1)],
     lambda: [Numbered([1]), Reversed((1,)), Crossed(1, 1)],
     lambda: [Made("a", "b"), MadePlain(1)],
-    lambda: [FalseState(number=1), SlotsWithState(0), FrozenSlots(None)],
+    lambda: [FalseState(number=1), Remade(), SlotsWithState(0), FrozenSlots(None)],
     *([lambda: BelowSlots(1)] if sys.version_info >= (3, 11) else []),
 ]
 

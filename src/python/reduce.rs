@@ -352,6 +352,7 @@ impl Defaults {
 
     /// The reduction for protocol 0.
     fn unchanged<'py>(self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = object.py();
         let reduction = reduce(object, DJBLETS)?;
         let Some((arguments, state)) = self.parts(object, &reduction)? else {
             return Ok(reduction);
@@ -359,15 +360,16 @@ impl Defaults {
         if !self.base.carries(object, &arguments.get_item(2)?)? {
             return Err(changed());
         }
-        if self.hides_slots || (self.takes_false_state && state.is_none()) {
+        // Asked alone, since the rest of protocol 4's reduction may be refused.
+        let leaves_out_state = self.takes_false_state && state.is_none();
+        if leaves_out_state && !object.call_method0(intern!(py, "__getstate__"))?.is_none() {
+            return Err(changed());
+        }
+        if self.hides_slots {
             let wider = reduce(object, WIDER)?;
             let state = cpython::exact::<PyTuple>(&wider).and_then(|parts| item(parts, 2));
             // Slots stand beside the attributes, in a tuple.
-            let is_lost = |state: Bound<'_, PyAny>| match self.hides_slots {
-                true => state.is_exact_instance_of::<PyTuple>(),
-                false => !state.is_none(),
-            };
-            if state.is_some_and(is_lost) {
+            if state.is_some_and(|state| state.is_exact_instance_of::<PyTuple>()) {
                 return Err(changed());
             }
         }
