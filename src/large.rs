@@ -1,7 +1,6 @@
 //! The pipe: pickles > deflate? > encrypt? > chunks, and chunks > decrypt? > inflate? > pickles.
 //!
-//! Both directions stream. Writing holds a chunk and zlib's state, and a megabyte for each thread that compresses; reading holds
-//! what the caller asks for.
+//! Both directions stream. Writing holds a chunk and zlib's state, reading what the caller asks for.
 
 use crate::chunk::{CHUNK_SIZE, Cutter};
 use crate::cipher::{BLOCK_SIZE, Decryptor, Encryptor, Key, iv};
@@ -12,21 +11,16 @@ use crate::zlib::{Deflate, Inflate, MAX_PIECE, Sharing};
 /// How much is given to inflate at a time, and the least room it is given for its output, in bytes.
 const STEP: usize = 64 * 1024;
 
-/// With several threads, so many bytes of pickles are gathered for each before they are compressed. A thread that got less
-/// would take too long to begin.
-const GATHERED: usize = 1 << 20;
-
 /// Turns pickles into chunks.
 pub struct Writer {
     deflate: Option<Deflate>,
     encryptor: Option<Encryptor>,
     cutter: Cutter,
-    /// The pickles that are to be compressed.
-    pickles: Vec<u8>,
-    /// Where each of them ends.
+    /// The pickle that is to be compressed. Small items are not gathered for several threads: their chunks would be stored later
+    /// than Djblets stores them, and several at once.
+    pickle: Vec<u8>,
+    /// Where its pieces end, of which zlib counts the bytes in 32 bits.
     ends: Vec<usize>,
-    /// How many bytes of them are compressed at once.
-    batch: usize,
     /// Where in the cutter's input that begins which is not yet encrypted.
     start: usize,
     /// The first error. After it the stream is not what it should be.
@@ -44,9 +38,8 @@ impl Writer {
             deflate: compress.then(Deflate::default),
             encryptor: encryption.map(|(key, iv)| Encryptor::new(key, iv)),
             cutter,
-            pickles: Vec::new(),
+            pickle: Vec::new(),
             ends: Vec::new(),
-            batch: 0,
             start: 0,
             result: Ok(()),
         })
@@ -55,7 +48,6 @@ impl Writer {
     /// Lets several threads compress a stream that has just been started.
     #[must_use]
     pub fn shared(mut self, sharing: Sharing) -> Self {
-        self.batch = if sharing.is_serial() { 0 } else { GATHERED };
         self.deflate = self.deflate.map(|_| Deflate::new(sharing));
         self
     }
@@ -63,7 +55,7 @@ impl Writer {
     /// Where the next item's pickle is to be appended, before [`end_pickle`](Self::end_pickle).
     pub fn pickle(&mut self) -> &mut Vec<u8> {
         if self.deflate.is_some() {
-            &mut self.pickles
+            &mut self.pickle
         } else {
             self.start = self.cutter.input().len();
             self.cutter.input()
@@ -74,10 +66,8 @@ impl Writer {
     pub fn due(&mut self) -> usize {
         if self.deflate.is_none() {
             self.cutter.input().len() - self.start
-        } else if self.pickles.len() < self.batch {
-            0
         } else {
-            self.pickles.len()
+            self.pickle.len()
         }
     }
 
@@ -93,40 +83,25 @@ impl Writer {
             self.encrypt();
             return Ok(());
         };
-        let mut end = self.ends.last().copied().unwrap_or(0);
-        while self.pickles.len() - end > MAX_PIECE {
+        let mut end = 0;
+        while self.pickle.len() - end > MAX_PIECE {
             end += MAX_PIECE;
             push(&mut self.ends, end)?;
         }
-        push(&mut self.ends, self.pickles.len())?;
-        if self.batch == GATHERED && self.pickles.len() >= GATHERED {
-            // Only now it pays to find out how many there may be.
-            let threads = deflate.threads();
-            self.batch = if threads > 1 { threads * GATHERED } else { 0 };
-        }
-        if self.pickles.len() < self.batch {
-            return Ok(());
-        }
-        self.compress()
-    }
-
-    fn compress(&mut self) -> Result<()> {
-        let Some(deflate) = &mut self.deflate else {
-            return Ok(());
-        };
+        push(&mut self.ends, self.pickle.len())?;
         // What is written first is encrypted while other threads still look for matches.
         let (encryptor, start) = (&mut self.encryptor, &mut self.start);
         *start = self.cutter.input().len();
-        deflate.write_pieces(&self.pickles, &self.ends, self.cutter.input(), |output| {
+        deflate.write_pieces(&self.pickle, &self.ends, self.cutter.input(), |output| {
             if let Some(encryptor) = encryptor {
                 encryptor.apply(&mut output[*start..]);
                 *start = output.len();
             }
         })?;
         self.ends.clear();
-        self.pickles.clear();
+        self.pickle.clear();
         // One huge item must not hold its memory for all that follow it.
-        shrink(&mut self.pickles, self.batch.max(CHUNK_SIZE));
+        shrink(&mut self.pickle, CHUNK_SIZE);
         Ok(())
     }
 
@@ -138,7 +113,6 @@ impl Writer {
     }
 
     fn end_stream(&mut self) -> Result<()> {
-        self.compress()?;
         self.start = self.cutter.input().len();
         if let Some(deflate) = &mut self.deflate {
             deflate.finish(self.cutter.input())?;
@@ -415,34 +389,6 @@ mod tests {
                     assert!(write_shared(&items, true, encrypt, sharing) == expected);
                 }
             }
-        }
-    }
-
-    #[test]
-    fn small_items_are_gathered() {
-        let key = Key::new(KEY).unwrap();
-        for threads in 1..=4 {
-            let sharing = Sharing::new(NonZero::new(threads));
-            let mut writer = Writer::new(true, Some((key, IV))).unwrap().shared(sharing);
-            let item = noise(1000);
-            let (mut gathered, mut most) = (0, 0);
-            for _ in 0..10_000 {
-                writer.pickle().extend_from_slice(&item);
-                gathered += item.len();
-                // Compressing is announced, but for once when only the number of threads is found out.
-                let due = writer.due();
-                writer.end_pickle().unwrap();
-                if writer.pickles.is_empty() {
-                    assert_eq!(due, gathered);
-                    most = most.max(gathered);
-                    gathered = 0;
-                }
-            }
-            let batch = if threads == 1 { 1 } else { threads << 20 };
-            assert!(
-                (batch..batch + item.len()).contains(&most),
-                "{most} with {threads} threads"
-            );
         }
     }
 

@@ -552,7 +552,8 @@ def test_a_cluster_with_the_pages_client(db: None, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def recording(db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingCache]:
     # As a backend of Django's own, it is trusted to tell what it could not store, so that nothing is read back.
-    monkeypatch.setattr("fastblets.cache.batch.tells_refusals", lambda _: True)
+    for room in ("batch", "stamped"):
+        monkeypatch.setattr(f"fastblets.cache.{room}.tells_refusals", lambda _: True)
     backend = f"{RecordingCache.__module__}.{RecordingCache.__name__}"
     with use_cache({"BACKEND": backend, "LOCATION": "scale-out", "OPTIONS": {"MAX_ENTRIES": 10_000}}) as recording:
         assert isinstance(recording, RecordingCache)

@@ -76,7 +76,8 @@ def most_tasks(work: Callable[[], object]) -> int:
     finally:
         stopped.set()
         counter.join()
-    return max(counts) - before
+    # A thread of another test may end meanwhile.
+    return max(max(counts) - before, 0)
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2, 4, "wrong"], ids=repr)

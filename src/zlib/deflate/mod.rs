@@ -126,11 +126,6 @@ impl Deflate {
         self.stream()?.write(bytes, ends, plan, output, &mut written)
     }
 
-    /// How many threads may share a long input.
-    pub(crate) fn threads(&mut self) -> usize {
-        self.sharing.threads()
-    }
-
     /// Ends the stream.
     pub fn finish(&mut self, output: &mut Vec<u8>) -> Result<()> {
         self.stream()?.finish(output)

@@ -60,11 +60,6 @@ impl Sharing {
         Self::new(Some(NonZero::<usize>::MIN))
     }
 
-    /// Whether it is known that nothing is shared.
-    pub fn is_serial(self) -> bool {
-        self.threads == Some(NonZero::<usize>::MIN)
-    }
-
     /// How many threads there may be. The system is asked at most once, as it takes its time.
     pub(super) fn threads(&mut self) -> usize {
         let threads = self
