@@ -33,7 +33,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
         yield request.param, make_config(request.param, tmp_path, start)
 
 
-@pytest.mark.parametrize("seconds", [0.4, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [0.4, pytest.param(2, marks=pytest.mark.slow)])
 def test_no_old_value_is_read_after_an_invalidation(
     backend: tuple[str, dict[str, Any]], seconds: float, tmp_path: Path
 ) -> None:
