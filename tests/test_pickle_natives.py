@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import random
 import re
+import subprocess
 import sys
 import uuid
 import zoneinfo
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from zoneinfo import ZoneInfo
@@ -765,3 +767,108 @@ def test_no_python_code_runs_in_a_walk() -> None:
     finally:
         sys.setprofile(None)
     assert not called
+
+
+# As a process begins
+
+
+def in_a_new_process(code: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
+@pytest.mark.parametrize(
+    "value", ["Decimal('1.5')", "date(2020, 1, 2)", "complex(3, 1)", "UUID(int=5)", "datetime(2020, 1, 2)"]
+)
+def test_a_reducer_that_was_registered_before_counts(value: str) -> None:
+    """Projects register theirs when they start, long before anything is cached."""
+    code = f"""
+import copyreg, pickle
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+value = {value}
+copyreg.pickle(type(value), lambda _: (list, ("abc",)))
+from fastblets import _native
+assert pickle.loads(pickle.dumps([value], 0)) == [["a", "b", "c"]]
+assert _native.pickle_dumps([value]) in (None, pickle.dumps([value], 0))
+"""
+    in_a_new_process(code)
+
+
+def test_the_c_interface_of_datetime_is_there_from_the_beginning() -> None:
+    """PyO3 looks for it when it is first used, which would be in the middle of a walk."""
+    code = """
+import sys, types, datetime as real
+from fastblets import _native
+fake = types.ModuleType("datetime")
+fake.__dict__.update({name: value for name, value in vars(real).items() if name != "datetime_CAPI"})
+sys.modules["datetime"] = fake
+value = [real.datetime(2020, 1, 1), real.timedelta(1)]
+stored = _native.encrypt_value(value, b"k" * 16, b"i" * 16, False, None)
+assert _native.decrypt_value(stored, b"k" * 16, False, None, False, None) == value
+"""
+    in_a_new_process(code)
+
+
+def test_what_a_signal_raises_while_a_zone_is_read_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Soft(Exception):
+        pass
+
+    raised = []
+
+    def load_data(key: str) -> Any:
+        # As a handler of a signal that comes now.
+        raised.append(key)
+        raise Soft
+
+    data = _native.pickle_dumps([ZoneInfo("Asia/Tokyo")]) or pickle.dumps([ZoneInfo("Asia/Tokyo")], 0)
+    ZoneInfo.clear_cache()
+    monkeypatch.setattr("zoneinfo._common.load_data", load_data)
+    with pytest.raises(Soft):
+        pickle.loads(data)
+    raised.clear()
+    with pytest.raises(Soft):
+        list(_native.read_items([data], False, None))
+    assert len(raised) == 1
+    monkeypatch.undo()
+    assert list(_native.read_items([data], False, None)) == [[ZoneInfo("Asia/Tokyo")]]
+
+
+def test_only_an_item_that_names_a_zone_fails_without_it(tmp_path: Path) -> None:
+    if not (file := next((path for path in (Path(path, "UTC") for path in zoneinfo.TZPATH) if path.exists()), None)):
+        pytest.skip("the system has no time zones of its own")
+    mine = tmp_path / "Mine"
+    mine.write_bytes(file.read_bytes())
+    before = zoneinfo.TZPATH
+    zoneinfo.reset_tzpath([str(tmp_path), *before])
+    try:
+        zone = [ZoneInfo("Mine")]
+        # Long enough that the items are read one by one.
+        items = [zone, *(["x" * 1_000_000, number] for number in range(20)), zone]
+        data = b"".join(pickle.dumps(item, 0) for item in items)
+        stream = iter(_native.read_items([data], False, None))
+        assert next(stream) == zone
+        ZoneInfo.clear_cache()
+        mine.unlink()
+        assert [next(stream)[1] for _ in range(20)] == list(range(20))
+        with pytest.raises(zoneinfo.ZoneInfoNotFoundError):
+            next(stream)
+    finally:
+        zoneinfo.reset_tzpath(before)
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_a_record_after_a_pickle_that_looks_like_a_seal(seal: bool) -> None:
+    """Protocol 4 pickles hold any bytes, and so what a seal begins with."""
+    key, iv = b"k" * 16, b"i" * 16
+    sealer = _native.Sealer(key, b"full key") if seal else None
+    for size in range(40):
+        value = [datetime(2020, 1, 1, fold=1), "a\0fb\x01" + "b" * size]
+        for record in (None, b"1;;;;abc"):
+            stored = _native.encrypt_value(value, key, iv, False, sealer, record)
+            assert _native.decrypt_value_and_record(stored, key, False, sealer, seal, None) == (value, record)
+            content, found, sealed = _native.split_value(_native.decrypt(stored, key))
+            assert (pickle.loads(content), found, sealed) == (value, record, seal)

@@ -46,6 +46,8 @@ from tests.test_values import (
     counted,
     forms,
 )
+from tests.vectors.cases import noise
+from tools.servers import Memcached
 
 pytestmark = pytest.mark.django_db
 
@@ -63,6 +65,7 @@ class Counter:
         self._value = big_or_small(form)
         self._during = during
         self.calls = 0
+        self.is_done = False
 
     def __call__(self) -> Any:
         self.calls += 1
@@ -306,6 +309,119 @@ def test_nothing_of_it_stays(form: dict[str, Any], locmem: BaseCache) -> None:
     tokens = {locmem.make_key(make_cache_key(f"_tag_:{tag}")) for tag in ("reports", "user:7")}
     assert stored_bytes(locmem).keys() >= tokens
     assert without_marks(stored_bytes(locmem)) == {}
+
+
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+@pytest.mark.parametrize("names", [("a:b", ["a:b"]), (["a:b"], "a:b"), ("100%", ("100%",))], ids=str)
+def test_a_sequence_of_one_part_is_that_part(names: Any, form: dict[str, Any], locmem: BaseCache) -> None:
+    stored, deleted = names
+    memoize(Counter(form, during=lambda: cache_delete(deleted, **address(form))), form, key=stored)
+    assert cache_get(stored, MISSING, tags=TAGS, **form) is MISSING
+    cache_set(stored, 1, tags=[stored], **form)
+    assert cache_get(deleted, tags=[deleted], **form) == 1
+    invalidate_tags(deleted)
+    assert cache_get(stored, MISSING, tags=[stored], **form) is MISSING
+    assert cache_delete(deleted, **address(form))
+    tokens = [locmem.make_key(make_cache_key(f"_tag_:{tag}")) for tag in ("a:b", "100%", "reports", "user:7")]
+    assert not without_marks({key: value for key, value in stored_bytes(locmem).items() if key not in tokens})
+
+
+@pytest.mark.parametrize("call", ["set", "get_many"])
+def test_an_error_after_storing_leaves_no_old_value(call: str, locmem: BaseCache) -> None:
+    """An outdated value comes to stand beside the record of a newer one, and then the cache fails once."""
+    redis_exceptions = pytest.importorskip("redis.exceptions")
+    form: dict[str, Any] = {}
+    newer = Counter(form)
+    newer.calls = 1
+
+    def overtake() -> None:
+        invalidate_tags("reports")
+        assert memoize(newer, form) == 2
+        newer.is_done = True
+
+    real = getattr(locmem, call)
+    failed = []
+
+    def fail_once(key: Any, *args: Any, **options: Any) -> Any:
+        # The record of the outdated value, or the look at the stamps after it.
+        if newer.is_done and not failed and (call == "get_many" or "_state_" in key):
+            failed.append(key)
+            raise redis_exceptions.TimeoutError("fails once")
+        return real(key, *args, **options)
+
+    outdated = Counter(form, during=overtake)
+    with replaced(locmem, **{call: fail_once}):
+        assert memoize(outdated, form) == 1
+    assert failed
+    found = cache_get("key", MISSING, tags=TAGS)
+    assert found is MISSING or found[0] == 2
+
+
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+def test_an_error_after_storing_by_hand(form: dict[str, Any], locmem: BaseCache) -> None:
+    cache_set("other", 1, tags=TAGS, **form)
+    real, calls = locmem.get_many, []
+
+    def fail_at_the_last(keys: Any, *args: Any, **options: Any) -> Any:
+        calls.append(keys)
+        if len(calls) == 2:
+            raise RuntimeError("fails once")
+        return real(keys, *args, **options)
+
+    # The tokens are there, so that they are looked up before and after.
+    with replaced(locmem, get_many=fail_at_the_last, get=lambda *args, **options: fail_at_the_last(args)):
+        stored = cache_set("key", 2, tags=TAGS, **form)
+    assert len(calls) >= 2
+    assert stored is (cache_get("key", MISSING, tags=TAGS, **form) is not MISSING)
+
+
+@pytest.mark.parametrize("encrypt", [False, True])
+@pytest.mark.parametrize("compress", [False, True])
+def test_chunks_of_two_writes_are_told_apart(compress: bool, encrypt: bool, locmem: BaseCache) -> None:
+    options = {"compress_large_data": compress, "use_encryption": encrypt, "tags": TAGS}
+    rows = [noise(CACHE_CHUNK_SIZE // 20) for _ in range(60)]
+    # The pickles of an old and a new row are of one size, so that chunks of both fit together.
+    old = iter(cache_memoize_iter("key", lambda: (["old", row] for row in rows), **options))
+    half = [next(old) for _ in range(15)]
+    invalidate_tags("reports")
+    new = iter(cache_memoize_iter("key", lambda: (["new", row] for row in rows), **options))
+    half_new = [next(new) for _ in range(30)]
+    half += [next(old) for _ in range(15)]
+    assert {name for name, _ in [*half_new, *new]} == {"new"}
+    assert {name for name, _ in half} == {"old"}
+    read = list(cache_memoize_iter("key", lambda: [["computed", b""]], **options))
+    assert {name for name, _ in read} <= {"new", "computed"}
+    old.close()
+
+
+def test_a_cache_that_keeps_nothing(db: None, caplog: pytest.LogCaptureFixture) -> None:
+    with use_cache({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}):
+        producer = Counter({})
+        for form in ({}, SECRET, LARGE):
+            memoize(producer, form)
+        list(cache_memoize_iter("key", lambda: [1], tags=TAGS))
+        invalidate_tags("reports")
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+@pytest.mark.parametrize("kind", ["PyMemcacheCache", "PyLibMCCache"])
+def test_a_value_that_memcached_refuses(kind: str, db: None, memcached: Memcached) -> None:
+    pytest.importorskip({"PyMemcacheCache": "pymemcache", "PyLibMCCache": "pylibmc"}[kind])
+    backend = f"django.core.cache.backends.memcached.{kind}"
+    with use_cache({"BACKEND": backend, "LOCATION": memcached.address}) as cache:
+        producer = Counter({})
+        assert memoize(producer, {}) == 1
+        real = cache.set_many
+
+        def refuse(data: dict[str, Any], **options: Any) -> Any:
+            # As of a server that is down.
+            return [key for key in data if key.endswith(":key")] or real(data, **options)
+
+        invalidate_tags("reports")
+        with replaced(cache, set_many=refuse):
+            assert memoize(producer, {}) == 2
+        # The old value may be there, but not beside a record that is valid.
+        assert cache_get("key", MISSING, tags=TAGS) is MISSING
 
 
 # Keys
@@ -588,7 +704,7 @@ def test_chunks_of_the_largest_size(locmem: BaseCache) -> None:
 
 
 def test_an_encrypted_record_says_nothing(locmem: BaseCache) -> None:
-    memoize(Counter(LARGE), {**LARGE, **SECRET, "compress_large_data": False})
+    memoize(Counter(LARGE), {**LARGE, **SECRET})
     token = locmem.get(make_cache_key("_tag_:reports"))
     _, (_, seal, record) = find_record(locmem)
     assert seal == b""

@@ -97,7 +97,7 @@ pub(super) fn open_pickle<'py>(
 pub(super) fn split_value<'py>(py: Python<'py>, data: &[u8]) -> PyResult<SplitValue<'py>> {
     let end = Scanner::as_written().scan(data);
     let (content, tag) = split(data, &end);
-    let (pickle, behind) = content.split_at(end.ok().flatten().unwrap_or(content.len()).min(content.len()));
+    let (pickle, behind) = content.split_at(end.ok().flatten().unwrap_or(content.len()));
     let Some(record) = seal::record(behind) else {
         return Ok((new_bytes(py, content)?, None, tag.is_some()));
     };
@@ -129,8 +129,7 @@ pub(super) fn opened<'a>(
         _ => {}
     }
     match end? {
-        // The seal's bytes may belong to a pickle that has no seal.
-        Some(size) if size <= content.len() => {
+        Some(size) => {
             let (pickle, behind) = content.split_at(size);
             let record = seal::record(behind);
             if record.is_none() && !behind.is_empty() {
@@ -138,15 +137,18 @@ pub(super) fn opened<'a>(
             }
             Ok(Opened { pickle, record })
         }
-        Some(size) => Err(NOT_ONE_PICKLE.moved_by(size as u64)),
         None => Err(cut_off(content.len())),
     }
 }
 
-/// The pickle with its record, and its seal's tag. A pickle of protocol 4 may hold any bytes, so that its own last bytes may look like a seal.
+/// The pickle with its record, and its seal's tag. A pickle of protocol 4 may hold any bytes, so that its own bytes may look like a
+/// seal.
 fn split<'a>(data: &'a [u8], end: &Result<Option<usize>>) -> (&'a [u8], Option<&'a [u8]>) {
     match end {
-        Ok(Some(size)) if *size == data.len() => (data, None),
+        Ok(Some(size)) => {
+            let (behind, tag) = seal::split(&data[*size..]);
+            (&data[..size + behind.len()], tag)
+        }
         _ => seal::split(data),
     }
 }

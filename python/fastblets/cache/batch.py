@@ -437,9 +437,6 @@ def _confirm(storages: dict[int, StampedStorage], large: bool) -> Iterator[int]:
 
     Returns:
         The indices of those entries that are not valid any more. They are removed.
-
-    Raises:
-        Exception: The cache failed.
     """
     if not storages:
         return
@@ -452,10 +449,15 @@ def _confirm(storages: dict[int, StampedStorage], large: bool) -> Iterator[int]:
 
     refused = set()
 
-    for timeout, group in records.items():
-        refused |= _set_many(next(iter(storages.values())), group, timeout) if group else set()
+    try:
+        for timeout, group in records.items():
+            refused |= _set_many(next(iter(storages.values())), group, timeout) if group else set()
 
-    outdated = find_outdated(list(storages.values()))
+        outdated = find_outdated(list(storages.values()))
+    except Exception as e:
+        # It has been logged. Nobody knows whether they are valid.
+        outdated = list(storages.values())
+        let_pass(e)
 
     for index, storage in storages.items():
         if storage in outdated or not refused.isdisjoint(storage.state):

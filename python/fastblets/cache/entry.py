@@ -80,19 +80,25 @@ class Entry:
         Args:
             max_key_bytes: The most bytes that it may have in the lock's cache, None if that doesn't count them.
         """
-        return self._make_side_key("_lock_", max_key_bytes)
+        key = self._key
+        # As in Djblets, where a sequence of one part has another lock than the part by itself.
+        lock_key = prefix_key("_lock_", key) if isinstance(key, str) else ("_lock_", *key)
+
+        return _native.make_full_key(self._options.prefix, lock_key, self.encryption_key, max_key_bytes)
 
     def make_state_key(self) -> str:
         """Return the full key of the record of a small entry that is not encrypted."""
-        return self._make_side_key("_state_", self._options.max_key_bytes)
+        return self._make_side_key("_state_")
 
     def make_fence_key(self) -> str:
         """Return the full key of the mark that says that this entry was deleted."""
-        return self._make_side_key("_fence_", self._options.max_key_bytes)
+        return self._make_side_key("_fence_")
 
-    def _make_side_key(self, name: str, max_key_bytes: int | None) -> str:
+    def _make_side_key(self, name: str) -> str:
+        options = self._options
+
         return _native.make_full_key(
-            self._options.prefix, prefix_key(name, self._key), self.encryption_key, max_key_bytes
+            options.prefix, prefix_key(name, self._key), self.encryption_key, options.max_key_bytes
         )
 
     def chunk_keys(self, start: int, end: int) -> list[str]:
@@ -304,10 +310,15 @@ def is_full(chunk: bytes) -> bool:
 def prefix_key(name: str, key: str | Sequence[str]) -> str | Sequence[str]:
     """Return the base key of something that belongs to a base key, or to a tag.
 
+    A sequence of one part is the same key as the part by itself.
+
     Args:
         name: What belongs to it, between underscores. String keys must not begin so.
         key: The base key.
     """
+    if not isinstance(key, str) and len(key) == 1:
+        key = key[0]
+
     # Joined, since formatting may make other characters of a subclass of str than it holds.
     return "".join((name, ":", key)) if isinstance(key, str) else (name, *key)
 

@@ -6,6 +6,8 @@ import logging
 from copy import copy
 from typing import TYPE_CHECKING
 
+from django.core.cache.backends.dummy import DummyCache
+
 from fastblets.cache.entry import Entry
 from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.options import Options
@@ -56,9 +58,9 @@ def open_entry(
         )
         return None
 
-    entry = Entry(key, options, options.encryption_key)
-    # Not by its truth: an argument of a wrong type may be false.
-    storage = Storage(entry, options) if tags == () else _add_tags(entry, options, make_tag_keys(tags, options))
+    # Not by their truth: an argument of a wrong type may be false.
+    tag_keys = () if tags == () else _prepare_tags(tags, options)
+    storage = _open(Entry(key, options, options.encryption_key), options, tag_keys)
 
     return None if pending and is_pending(cache, storage.depends_on) else storage
 
@@ -86,7 +88,7 @@ def open_entries(
         Exception: As for :func:`open_entry`.
     """
     options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
-    tag_keys = make_tag_keys(tags, options)
+    tag_keys = _prepare_tags(tags, options)
     storages = []
 
     for key in keys:
@@ -97,10 +99,26 @@ def open_entries(
         if not large:
             entry.refuse_unsealable()
 
-        storages.append(_add_tags(entry, own, tag_keys))
+        storages.append(_open(entry, own, tag_keys))
 
     return storages
 
 
-def _add_tags(entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> Storage:
+def _prepare_tags(tags: Sequence[Tag], options: Options) -> Sequence[Sequence[str]]:
+    """Return the full keys of the tags, and adapt the options. Without tags, there are none."""
+    tag_keys = make_tag_keys(tags, options)
+
+    if isinstance(options.cache, DummyCache):
+        # It keeps no tokens, and no entries that could become invalid.
+        return ()
+
+    if tag_keys and not options.compress and options.seal is False:
+        # Otherwise old chunks of one write could stay unnoticed under the record of another: what is not compressed has
+        # no checksum.
+        options.seal = True
+
+    return tag_keys
+
+
+def _open(entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> Storage:
     return StampedStorage(entry, options, tag_keys) if tag_keys else Storage(entry, options)

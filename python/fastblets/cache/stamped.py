@@ -12,12 +12,14 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from django.core.cache.backends.memcached import BaseMemcachedCache
+
 from fastblets import _native
 from fastblets.cache.entry import COUNT, VALUE, prefix_key
-from fastblets.cache.errors import UnstampedError
+from fastblets.cache.errors import CacheRefusedError, UnstampedError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
-from fastblets.cache.kinds import tells_refusals
+from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
 from fastblets.cache.shortcuts import get_settings
 from fastblets.cache.state import MOST_TAGS, Record, Stamps, find_token
@@ -262,14 +264,24 @@ class StampedStorage(Storage):
         if kind is VALUE and self.may_outlive_its_record:
             self._delete_first()
 
-        super().store(value, kind)
+        try:
+            if kind is VALUE and self._state_key is not None:
+                self._store_plain(value)
+            else:
+                super().store(value, kind)
 
-        if kind is VALUE:
-            for key, record in self.state.items():
-                self._set(key, record, timeout=self.get_state_timeout())
+            if kind is VALUE:
+                for key, record in self.state.items():
+                    self._set(key, record, timeout=self.get_state_timeout())
 
-        for outdated in find_outdated([self]):
-            outdated.discard()
+            outdated = find_outdated([self])
+        except BaseException:
+            # Nobody knows whether it is valid. Beside another call's record it would be taken for that call's value.
+            self.discard()
+            raise
+
+        for each in outdated:
+            each.discard()
 
     def discard(self) -> bool:
         """Remove the entry, and the last chunk if this call stored one. An error is logged.
@@ -305,6 +317,26 @@ class StampedStorage(Storage):
     def log_outdated(self) -> None:
         """Log that an entry is not valid."""
         logger.debug('Cache key "%s" was invalidated, or stored with other tags', self.entry.full_key)
+
+    def _store_plain(self, value: object) -> None:
+        cache = self.options.get_cache()
+
+        if not isinstance(unwrap(cache), BaseMemcachedCache):
+            super().store(value)
+            return
+
+        # If a server is down, set() does nothing and says nothing. Then the old value would be there again, beside the
+        # new record, once the server is back.
+        key = self.entry.full_key
+
+        try:
+            refused = cache.set_many({key: value}, timeout=self.options.get_timeout())
+
+            if refused:
+                raise CacheRefusedError("the cache refused it. A server may be down, or the value too large.")
+        except Exception as e:
+            log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
+            raise as_cache_error(e) from None
 
     def _delete_first(self) -> None:
         key = self.entry.full_key

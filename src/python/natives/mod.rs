@@ -5,7 +5,7 @@
 //! a subclass is never one of it. A type is used here only as long as nobody has changed how `pickle` treats it:
 //!
 //! - its name leads to it: tests put another class in the place of `datetime`;
-//! - nothing is registered for it with `copyreg` that was not when this module was loaded;
+//! - nothing is registered for it with `copyreg` but what the standard library registers, which it does for `complex` alone;
 //! - what its reduction is made of in Python is the library's own. That is true of `UUID` alone: its hooks, its slots, and the
 //!   enumeration of how safe it is. All others are in C and can't be changed.
 //!
@@ -27,7 +27,7 @@ mod zones;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyDelta, PyString, PyType};
 
 pub(super) use self::zones::{FoundZones, ReducedZones};
 use super::classes::Rules;
@@ -84,7 +84,7 @@ struct Type {
     class: Py<PyType>,
     module: Py<PyString>,
     name: Py<PyString>,
-    /// What was registered with `copyreg` for it.
+    /// What the standard library has registered with `copyreg` for it.
     registered: Option<Py<PyAny>>,
 }
 
@@ -108,6 +108,9 @@ impl Natives {
 
     fn new(py: Python<'_>) -> PyResult<Self> {
         let rules = Rules::get(py)?;
+        // Here it fails if the C interface of `datetime` can't be had. Later it would be looked for in the middle of a walk, and
+        // PyO3 relies on it.
+        PyDelta::new(py, 0, 0, 0, false)?;
         let uuid = Uuid::new(py)?;
         let mut addresses = [0; COUNT];
         let mut types = [const { None }; COUNT];
@@ -124,12 +127,15 @@ impl Natives {
             if own {
                 addresses[index] = class.as_ptr() as usize;
                 types[index] = Some(Type {
-                    registered: rules.registered(&class)?.map(Bound::unbind),
+                    registered: None,
                     class: class.unbind(),
                     module: module.unbind(),
                     name: name.unbind(),
                 });
             }
+        }
+        if let Some(complex) = &mut types[Native::Complex as usize] {
+            complex.registered = py.import("copyreg")?.getattr_opt("pickle_complex")?.map(Bound::unbind);
         }
         let zone = types[Native::ZoneInfo as usize].as_ref();
         let unpickle = zone.map(|zone| zone.class.bind(py).getattr("_unpickle"));

@@ -1,5 +1,6 @@
 //! Time zones of `zoneinfo`, which only Python code takes apart and finds: so that is done before a walk.
 
+use pyo3::exceptions::{PyKeyError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyTuple};
@@ -117,7 +118,12 @@ impl FoundZones {
             known.zone = None;
             if known.unused < Self::UNUSED {
                 known.unused += 1;
-                known.zone = Some(find(natives, known.key.bind(py))?);
+                known.zone = match find(natives, known.key.bind(py)) {
+                    Ok(zone) => Some(zone),
+                    // Only an item that names it fails. Any other error may be what a signal's handler has raised.
+                    Err(error) if is_about_zone(py, &error) => None,
+                    Err(error) => return Err(error),
+                };
             }
         }
         Ok(())
@@ -161,12 +167,14 @@ impl FoundZones {
                 .any(|known| known.key.bind(py).as_any().eq(bound).unwrap_or(false))
             {
                 // It is looked for from now on, before the walk.
+                find(natives, bound)?;
                 continue;
             }
-            // What is raised here, `pickle` will raise.
-            if self.known.len() == MOST || find(natives, bound).is_err() {
+            if self.known.len() == MOST {
                 return Ok(false);
             }
+            // What is raised here, `pickle` would raise; or a signal's handler has raised it.
+            find(natives, bound)?;
             push(
                 &mut self.known,
                 FoundZone {
@@ -178,6 +186,13 @@ impl FoundZones {
         }
         Ok(true)
     }
+}
+
+/// Whether there is no such zone, or its file can't be read.
+fn is_about_zone(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyError>(py)
+        || error.is_instance_of::<PyOSError>(py)
+        || error.is_instance_of::<PyValueError>(py)
 }
 
 fn find(natives: &Natives, key: &Bound<'_, PyString>) -> PyResult<Py<PyAny>> {
