@@ -322,8 +322,7 @@ def test_a_sequence_of_one_part_is_that_part(names: Any, form: dict[str, Any], l
     invalidate_tags(deleted)
     assert cache_get(stored, MISSING, tags=[stored], **form) is MISSING
     assert cache_delete(deleted, **address(form))
-    tokens = [locmem.make_key(make_cache_key(f"_tag_:{tag}")) for tag in ("a:b", "100%", "reports", "user:7")]
-    assert not without_marks({key: value for key, value in stored_bytes(locmem).items() if key not in tokens})
+    assert not [key for key in stored_bytes(locmem) if "_state_" in key]
 
 
 @pytest.mark.parametrize("call", ["set", "get_many"])

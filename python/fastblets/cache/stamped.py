@@ -388,7 +388,9 @@ def make_tag_keys(tags: Sequence[Tag], options: Options) -> list[list[str]]:
         found[keys[0]] = keys
 
     if len(found) > MOST_TAGS:
-        raise ValueError(f"A call can have {MOST_TAGS} tags, not {len(found)}: each is looked up with every hit.")
+        raise ValueError(
+            f"A call can have {MOST_TAGS} tags, not {len(found)}: a call that reads looks each of them up with every hit."
+        )
 
     return list(found.values())
 
