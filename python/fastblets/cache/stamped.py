@@ -389,7 +389,7 @@ def make_tag_keys(tags: Sequence[Tag], options: Options) -> list[list[str]]:
 
     if len(found) > MOST_TAGS:
         raise ValueError(
-            f"A call can have {MOST_TAGS} tags, not {len(found)}: a call that reads looks each of them up with every hit."
+            f"A call can have {MOST_TAGS} tags, not {len(found)}: each is looked up with every hit of calls that have it."
         )
 
     return list(found.values())
