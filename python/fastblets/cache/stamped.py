@@ -389,7 +389,7 @@ def make_tag_keys(tags: Sequence[Tag], options: Options) -> list[list[str]]:
 
     if len(found) > MOST_TAGS:
         raise ValueError(
-            f"A call can have {MOST_TAGS} tags, not {len(found)}: each is looked up with every hit of calls that have it."
+            f"A call can have {MOST_TAGS} tags, not {len(found)}. Each is looked up whenever an entry is read."
         )
 
     return list(found.values())
