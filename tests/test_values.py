@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from django.core.cache import InvalidCacheBackendError, caches
 from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.db import DatabaseCache
 from django.core.cache.backends.memcached import BaseMemcachedCache
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import OperationalError
@@ -392,6 +393,9 @@ def test_round_trips(call: Callable[[], Any], expected: list[str], cache_backend
         call()
     if isinstance(unwrap(cache_backend), BaseMemcachedCache):
         expected = ["set_many" if name == "delete_many" else name for name in expected]
+    if isinstance(unwrap(cache_backend), DatabaseCache) and "delete_many" in expected and expected[0] == "set_many":
+        # It doesn't tell what it could not store, so that the mark is read back.
+        expected = ["set_many", "get_many", *expected[1:]]
     assert calls == expected
 
 
