@@ -5,8 +5,8 @@
 use crate::chunk::{CHUNK_SIZE, Cutter};
 use crate::cipher::{BLOCK_SIZE, Decryptor, Encryptor, Key, iv};
 use crate::error::{Error, Result};
-use crate::memory::{append, grow, push, shrink};
-use crate::zlib::{Deflate, Inflate, MAX_PIECE, Sharing};
+use crate::memory::{append, grow, shrink};
+use crate::zlib::{Deflate, Inflate, Sharing};
 
 /// How much is given to inflate at a time, and the least room it is given for its output, in bytes.
 const STEP: usize = 64 * 1024;
@@ -19,8 +19,6 @@ pub struct Writer {
     /// The pickle that is to be compressed. Small items are not gathered for several threads: their chunks would be stored later
     /// than Djblets stores them, and several at once.
     pickle: Vec<u8>,
-    /// Where its pieces end, of which zlib counts the bytes in 32 bits.
-    ends: Vec<usize>,
     /// Where in the cutter's input that begins which is not yet encrypted.
     start: usize,
     /// The first error. After it the stream is not what it should be.
@@ -39,7 +37,6 @@ impl Writer {
             encryptor: encryption.map(|(key, iv)| Encryptor::new(key, iv)),
             cutter,
             pickle: Vec::new(),
-            ends: Vec::new(),
             start: 0,
             result: Ok(()),
         })
@@ -83,22 +80,15 @@ impl Writer {
             self.encrypt();
             return Ok(());
         };
-        let mut end = 0;
-        while self.pickle.len() - end > MAX_PIECE {
-            end += MAX_PIECE;
-            push(&mut self.ends, end)?;
-        }
-        push(&mut self.ends, self.pickle.len())?;
         // What is written first is encrypted while other threads still look for matches.
         let (encryptor, start) = (&mut self.encryptor, &mut self.start);
         *start = self.cutter.input().len();
-        deflate.write_pieces(&self.pickle, &self.ends, self.cutter.input(), |output| {
+        deflate.write_with(&self.pickle, self.cutter.input(), |output| {
             if let Some(encryptor) = encryptor {
                 encryptor.apply(&mut output[*start..]);
                 *start = output.len();
             }
         })?;
-        self.ends.clear();
         self.pickle.clear();
         // One huge item must not hold its memory for all that follow it.
         shrink(&mut self.pickle, CHUNK_SIZE);

@@ -6,5 +6,5 @@
 mod deflate;
 mod inflate;
 
-pub use deflate::{Deflate, MAX_PIECE, Sharing};
+pub use deflate::{Deflate, Sharing};
 pub use inflate::Inflate;

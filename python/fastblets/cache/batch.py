@@ -89,18 +89,17 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
 
     for each in (storage, *storage.get_older()):
         found = _fetch(each, each.head_keys)
-        head = found.get(each.entry.full_key, UNSET)
 
-        if head is UNSET:
+        if each.entry.full_key not in found:
             continue
 
         kind = COUNT if large else VALUE
 
         try:
             if isinstance(each, StampedStorage):
-                return head is not UNREADABLE and _contains_stamped(each, found, large)
+                return _contains_stamped(each, found, large)
 
-            value = _open(each, head, kind)
+            value = each.open_head(found, kind)
         except Exception as e:
             # It has been logged. An unreadable entry is newer than those under an older key.
             let_pass(e)
@@ -412,8 +411,7 @@ def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, An
         value: Any = UNSET
 
         try:
-            if found[storage.entry.full_key] is not UNREADABLE:
-                value = storage.open_head(found, COUNT if large else VALUE)
+            value = storage.open_head(found, COUNT if large else VALUE)
         except Exception as e:
             # It has been logged.
             let_pass(e)
@@ -666,11 +664,6 @@ def _log_fetch(storage: Storage, error: Exception) -> Exception:
     log_failure(logger, error, 'Error fetching data from cache for key "%s": %s', storage.entry.full_key, error)
 
     return UnreachableError(str(error))
-
-
-def _open(storage: Storage, stored: object, kind: Any) -> Any:
-    # It has been logged.
-    return UNSET if stored is UNREADABLE else storage.open(stored, kind, storage.options.get_cache())
 
 
 def _decode_quietly(storage: Storage, stored: object) -> object:

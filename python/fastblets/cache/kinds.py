@@ -77,8 +77,8 @@ def tells_refusals(cache: Any) -> bool:
         return getattr(backend, "_ignore_exceptions", True) is False
 
     return (
-        package.startswith("django.core.cache.backends.")
-        and package != "django.core.cache.backends.db"
+        package.startswith(_DJANGOS)
+        and package != f"{_DJANGOS}db"
         and not (isinstance(options, dict) and (options.get("default_noreply") or options.get("ignore_exc")))
     )
 

@@ -17,7 +17,7 @@ from django.core.cache.backends.memcached import BaseMemcachedCache
 from fastblets import _native
 from fastblets.cache.entry import COUNT, VALUE, prefix_key
 from fastblets.cache.errors import CacheRefusedError, UnstampedError
-from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.failures import as_cache_error, let_pass, log_failure
 from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
@@ -77,9 +77,7 @@ class StampedStorage(Storage):
     @property
     def head_keys(self) -> list[str]:
         """The full keys that are looked up first: the record before the value, and the stamps."""
-        keys = [self.entry.full_key, *self._stamps.keys]
-
-        return keys if self._state_key is None else [self._state_key, *keys]
+        return self.depends_on if self._state_key is None else [self._state_key, *self.depends_on]
 
     @property
     def stamps(self) -> Stamps:
@@ -123,22 +121,7 @@ class StampedStorage(Storage):
         key = self.entry.full_key
 
         try:
-            cache = self.options.get_cache()
-
-            try:
-                found = cache.get_many(self.head_keys)
-            except Exception as e:
-                if is_unreachable(e):
-                    raise
-
-                let_pass(e)
-                # The client can't unpickle something, and doesn't tell what. The value's error is raised.
-                self.see(found := fetch(cache, self._stamps.keys))
-                stored = cache.get(key, UNSET)
-                found |= fetch(cache, [] if self._state_key is None else [self._state_key])
-
-                if stored is not UNSET:
-                    found[key] = stored
+            found = fetch(self.options.get_cache(), self.head_keys)
         except Exception as e:
             log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
             raise as_cache_error(e) from None
@@ -146,24 +129,17 @@ class StampedStorage(Storage):
         return self.open_head(found, kind)
 
     def open_head(self, found: Mapping[str, Any], kind: Kind) -> Any:
-        """Return the value or count in what was fetched under :attr:`head_keys`, UNSET if nothing valid is there.
+        """Return the value or count in what was fetched under :attr:`head_keys`, UNSET if it is missing or not valid.
 
         Raises:
             Exception: The value can't be decrypted or unpickled.
         """
-        self._found = None
+        # The record of an encrypted value comes with it.
+        self._found = None if self._state_key is None else Record.parse(found.get(self._state_key))
         self.see(found)
-        stored = found.get(self.entry.full_key, UNSET)
+        value = super().open_head(found, kind)
 
-        if stored is UNSET:
-            return UNSET
-
-        if self._state_key is not None and kind is VALUE:
-            self._found = Record.parse(found.get(self._state_key))
-
-        value = self.open(stored, kind, self.options.get_cache())
-
-        return value if kind is COUNT or self._is_valid() else UNSET
+        return value if value is UNSET or kind is COUNT or self._is_valid() else UNSET
 
     def decode(self, stored: object, kind: Kind) -> Any:
         """Return a decrypted value or count. The record of a value is kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from enum import Enum
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from django.core.cache.backends.memcached import PyMemcacheCache
@@ -106,12 +107,16 @@ class Storage:
         return self.open(stored, kind, cache)
 
     def open_head(self, found: Mapping[str, Any], kind: Kind) -> Any:
-        """Return the value or count in what was fetched under :attr:`head_keys`, UNSET if nothing is there.
+        """Return the value or count in what :func:`fetch` found under :attr:`head_keys`, UNSET if nothing is there.
 
         Raises:
             Exception: The value can't be decrypted or unpickled.
         """
         stored = found.get(self.entry.full_key, UNSET)
+
+        if stored is UNREADABLE:
+            # It has been logged.
+            raise UnpicklingError("the cache's client can't unpickle it")
 
         return UNSET if stored is UNSET else self.open(stored, kind, self.options.get_cache())
 

@@ -75,6 +75,8 @@ pub(super) struct Natives {
     pub(super) getattr: Py<PyAny>,
     /// `ZoneInfo._unpickle`.
     pub(super) unpickle_zone: Option<Py<PyAny>>,
+    /// What the standard library has registered with `copyreg` for `complex`.
+    pickle_complex: Option<Py<PyAny>>,
     pub(super) uuid: Option<Uuid>,
     pub(super) int: Py<PyString>,
     pub(super) is_safe: Py<PyString>,
@@ -84,8 +86,6 @@ struct Type {
     class: Py<PyType>,
     module: Py<PyString>,
     name: Py<PyString>,
-    /// What the standard library has registered with `copyreg` for it.
-    registered: Option<Py<PyAny>>,
 }
 
 /// What Python code says of `UUID`.
@@ -127,21 +127,18 @@ impl Natives {
             if own {
                 addresses[index] = class.as_ptr() as usize;
                 types[index] = Some(Type {
-                    registered: None,
                     class: class.unbind(),
                     module: module.unbind(),
                     name: name.unbind(),
                 });
             }
         }
-        if let Some(complex) = &mut types[Native::Complex as usize] {
-            complex.registered = py.import("copyreg")?.getattr_opt("pickle_complex")?.map(Bound::unbind);
-        }
         let zone = types[Native::ZoneInfo as usize].as_ref();
         let unpickle = zone.map(|zone| zone.class.bind(py).getattr("_unpickle"));
         Ok(Self {
             addresses,
             getattr: py.import("builtins")?.getattr("getattr")?.unbind(),
+            pickle_complex: py.import("copyreg")?.getattr_opt("pickle_complex")?.map(Bound::unbind),
             unpickle_zone: unpickle.transpose()?.map(Bound::unbind),
             types,
             uuid,
@@ -195,8 +192,8 @@ impl Natives {
         }
         // The pickler knows these two before it asks what is registered.
         if !matches!(native, Native::Set | Native::FrozenSet) {
-            let registered = rules.registered(class)?;
-            if registered.as_ref().map(|now| now.as_ptr()) != own.registered.as_ref().map(|then| then.as_ptr()) {
+            let usual = self.pickle_complex.as_ref().filter(|_| native == Native::Complex);
+            if rules.registered(class)?.map(|now| now.as_ptr()) != usual.map(|usual| usual.as_ptr()) {
                 return Ok(false);
             }
         }

@@ -66,7 +66,7 @@ const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 
 /// CPython hands larger pieces to zlib in parts of this size.
-pub const MAX_PIECE: usize = u32::MAX as usize;
+const MAX_PIECE: usize = u32::MAX as usize;
 
 /// The last stream, kept for the next: allocating two thirds of a megabyte takes longer than a few kilobytes of input.
 static SPARE: Mutex<Option<Stream>> = Mutex::new(None);
@@ -107,13 +107,23 @@ impl Deflate {
     /// The pieces must be those that Djblets passes to `compress()`, one an item: where a call ends, zlib may slide its
     /// window a little earlier, and then find another match (seen at positions 65274 + 32768 k of a stream).
     pub fn write(&mut self, piece: &[u8], output: &mut Vec<u8>) -> Result<()> {
+        self.write_with(piece, output, |_| ())
+    }
+
+    /// As [`write`](Self::write). `written` is called when more has been appended to `output`.
+    pub fn write_with(
+        &mut self,
+        piece: &[u8],
+        output: &mut Vec<u8>,
+        mut written: impl FnMut(&mut Vec<u8>),
+    ) -> Result<()> {
         for part in piece.chunks(MAX_PIECE) {
-            self.write_pieces(part, &[part.len()], output, |_| ())?;
+            self.write_pieces(part, &[part.len()], output, &mut written)?;
         }
         Ok(())
     }
 
-    /// Compresses several pieces at once, of at most [`MAX_PIECE`] bytes each, as one after the other. They end at `ends` in
+    /// Compresses several pieces at once, of at most 4 GB each, as one after the other. They end at `ends` in
     /// `bytes`, the last one at its end. `written` is called when more has been appended to `output`.
     pub fn write_pieces(
         &mut self,
