@@ -125,9 +125,9 @@ def cache_memoize(
     try:
         found: _T | Unset = find(call)
 
-        return call.keep(compute(lookup_callable)) if found is UNSET else found
+        return call.run(lookup_callable) if found is UNSET else found
     finally:
-        call.release_lock()
+        call.end()
 
 
 @keyword_only
@@ -177,11 +177,11 @@ def cache_memoize_iter(
         found = find(call)
 
         if found is UNSET:
-            found = call.keep(_iterate(items_or_callable))
+            found = call.run_items(lambda: _iterate(items_or_callable))
 
         yield from found
     finally:
-        call.release_lock()
+        call.end()
 
 
 def _iterate(items_or_callable: Callable[[], Iterable[_T]] | Iterable[_T]) -> Iterator[_T]:

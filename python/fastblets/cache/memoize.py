@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from fastblets import _native
 from fastblets.cache.arguments import check_lock, compute
+from fastblets.cache.computing import Computation, find_computing
 from fastblets.cache.entry import COUNT
 from fastblets.cache.errors import ForeignValueError, UnreachableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
@@ -109,6 +110,13 @@ LARGE: Final = LargeForm()
 ITEMS: Final = ItemsForm()
 
 
+class Waiting(Protocol):
+    """Something to wait for."""
+
+    def block(self) -> Any:
+        """Wait for it, and return what comes of it."""
+
+
 class Wait:
     """A lock to wait for.
 
@@ -124,6 +132,20 @@ class Wait:
         self.lock: Lock = lock
         self.is_needless: Callable[[], bool] = is_needless
 
+    def block(self) -> None:
+        """Acquire the lock, blocking the thread, unless that becomes needless.
+
+        Raises:
+            Exception: The lock raised it.
+        """
+        # Locks of Djblets' own class can't stop waiting before they have been acquired.
+        acquire_unless = getattr(self.lock, "acquire_unless", None)
+
+        if acquire_unless is None:
+            self.lock.acquire()
+        else:
+            acquire_unless(self.is_needless)
+
 
 class Memoize:
     """One call of a memoize function: its entry, the entry's form and the lock that the caller gave.
@@ -132,11 +154,26 @@ class Memoize:
     Only a lock that it holds is released.
 
     Attributes:
+        hold_back: How many full chunks of a large entry wait until the entry is complete.
+        is_stored: Whether a computed value is in the cache.
         storage: The entry in the cache.
     """
 
-    __slots__ = ("_failure", "_form", "_lock", "_lock_pid", "_overwrite", "storage")
+    __slots__ = (
+        "_computation",
+        "_failure",
+        "_form",
+        "_is_recursive",
+        "_lock",
+        "_lock_pid",
+        "_overwrite",
+        "hold_back",
+        "is_stored",
+        "storage",
+    )
 
+    hold_back: int
+    is_stored: bool
     storage: Storage
 
     def __init__(self, storage: Storage, form: Form, lock: Lock | None, overwrite: bool) -> None:
@@ -152,8 +189,14 @@ class Memoize:
             TypeError: The lock is none.
         """
         self.storage = storage
+        self.hold_back = 0
+        self.is_stored = False
         self._form = form
         self._lock = lock
+        #: What stands for this call while it computes. Without a lock nobody waits for it.
+        self._computation = None if lock is None else self._make_computation()
+        #: Whether this call is made by the computation of the same key. Its value is not stored.
+        self._is_recursive = False
         self._overwrite = overwrite
         #: The process in which this call acquires the lock, and has to release it. A forked child must not. 0 before.
         self._lock_pid = 0
@@ -186,13 +229,13 @@ class Memoize:
 
         return UNSET
 
-    def find(self) -> Generator[Wait, None, Any]:
+    def find(self) -> Generator[Waiting, Any, Any]:
         """Return the value that another caller stores meanwhile, or that an older key has. UNSET if there is none.
 
         To be called after the first look found nothing. Then the lock is held if it could be acquired.
 
         Yields:
-            A lock to wait for. The driver throws into the generator what acquiring it raises.
+            What to wait for. The driver sends what comes of it, or throws into the generator what it raises.
         """
         if self._overwrite:
             # Otherwise the entry under an older key would be served again once the new one expires.
@@ -213,6 +256,13 @@ class Memoize:
             and not _is_held_by_caller(lock)
             and self._failure not in (ForeignValueError, UnreachableError)
         ):
+            if self._computation is not None and self._computation.place in find_computing():
+                # The lock is held by the computation that asks for its own key.
+                self._lock = None
+                self._is_recursive = True
+
+                return UNSET
+
             value = yield from self._find_locked(lock)
 
         # An unreadable entry is newer than any entry under an older key.
@@ -225,15 +275,38 @@ class Memoize:
 
         return value
 
+    def run(self, lookup_callable: Callable[[], Any]) -> Any:
+        """Compute the value, store it if that is possible, and return it. To be called after a miss.
+
+        Raises:
+            TypeError: As for :func:`~fastblets.cache.arguments.compute`.
+            Exception: What ``lookup_callable`` raised, or the function that was given as ``expiration``.
+        """
+        return self.keep(self._compute(lookup_callable))
+
+    def run_items(self, make_items: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Return an iterator over computed items, which stores them on the way. To be called after a miss.
+
+        Raises:
+            Exception: What ``make_items`` raised.
+        """
+        if self._computation is not None:
+            self._computation.begin_item()
+
+        items: Iterator[Any] = self.keep(make_items())
+
+        return items
+
     def keep(self, value: Any) -> Any:
         """Store a computed value, if that is possible, and return what the caller gets."""
         return self._form.keep(self, value)
 
     def store_small(self, value: _T) -> _T:
         """Store a small value, if that is possible, and return it."""
-        if not self._is_cut_off and self.settle_expiration(value):
+        if self._is_storable and self.settle_expiration(value):
             try:
                 self.storage.store(value)
+                self.is_stored = True
             except Exception as e:
                 # It has been logged, and the caller has the value.
                 self._note(e)
@@ -249,7 +322,7 @@ class Memoize:
         Raises:
             Exception: As for :meth:`~fastblets.cache.options.Options.settle_expiration`.
         """
-        is_kept = self._is_cut_off or self.storage.options.settle_expiration(value)
+        is_kept = not self._is_storable or self.storage.options.settle_expiration(value)
 
         if not is_kept:
             self._discard(self.storage)
@@ -265,7 +338,7 @@ class Memoize:
         Raises:
             Exception: What the items raised, or the function that was given as ``expiration``.
         """
-        if self._is_cut_off:
+        if not self._is_storable:
             yield from items
             return
 
@@ -281,10 +354,15 @@ class Memoize:
         if self.storage.options.get_expiration is not None:
             items = counted = _Counted(items)
 
+        computation = self._computation
+
         try:
             for item in items:
                 has_full_chunks = write.add(item)
                 yield item
+
+                if computation is not None:
+                    computation.begin_item()
 
                 if has_full_chunks:
                     write.store_full_chunks()
@@ -294,11 +372,14 @@ class Memoize:
         finally:
             write.close()
 
-    def release_lock(self) -> None:
-        """Release the lock, if this call acquired it.
+    def end(self) -> None:
+        """End the call: release the lock, if this call acquired it.
 
         An error is logged, since the lock ends by itself. A lock that had ended before it was released is logged, too.
         """
+        if self._computation is not None:
+            self._computation.end()
+
         lock = self._lock
 
         if lock is None or self._lock_pid == 0 or self._lock_pid != os.getpid() or not lock.locked():
@@ -319,12 +400,36 @@ class Memoize:
     def _is_cut_off(self) -> bool:
         return self._failure is UnreachableError
 
-    def _find_locked(self, lock: Lock) -> Generator[Wait, None, Any]:
+    @property
+    def _is_storable(self) -> bool:
+        return not self._is_cut_off and not self._is_recursive
+
+    def _make_computation(self) -> Computation:
+        return Computation((self.storage.options.alias, self.storage.entry.full_key))
+
+    def _compute(self, lookup_callable: Callable[[], _T]) -> _T:
+        computation = self._computation
+
+        if computation is None:
+            return compute(lookup_callable)
+
+        computation.begin()
+
+        try:
+            return compute(lookup_callable)
+        finally:
+            computation.end()
+
+    def _look_while_waiting(self) -> Any:
+        """Return what makes it needless to wait on, UNSET if nothing does."""
+        return self.look()
+
+    def _find_locked(self, lock: Lock) -> Generator[Waiting, Any, Any]:
         value: Any = UNSET
 
         def is_needless() -> bool:
             nonlocal value
-            value = self.look()
+            value = self._look_while_waiting()
 
             return value is not UNSET or self._is_cut_off
 
@@ -443,7 +548,7 @@ class _LargeWrite:
     last.
     """
 
-    __slots__ = ("_call", "_chunk_count", "_dirty", "_failed", "_id", "_pid", "_storage", "_writer")
+    __slots__ = ("_call", "_chunk_count", "_dirty", "_failed", "_held", "_id", "_pid", "_storage", "_writer")
 
     def __init__(self, call: Memoize) -> None:
         self._call = call
@@ -451,6 +556,8 @@ class _LargeWrite:
         self._writer = storage.make_writer()
         self._id = storage.make_write_id()
         self._failed = False
+        #: Full chunks that wait until the entry is complete, so that the old one is served until then.
+        self._held: list[bytes] = []
         #: A forked child goes on with a copy, but the entry is its parent's to store.
         self._pid = os.getpid()
         self._chunk_count = 0
@@ -512,7 +619,14 @@ class _LargeWrite:
         self._call._fail_to_store(error)
 
     def _store_full_chunks(self) -> None:
-        chunks = self._writer.take_full_chunks()
+        chunks = self._held + self._writer.take_full_chunks()
+
+        if len(chunks) <= self._call.hold_back:
+            self._held = chunks
+            return
+
+        self._call.hold_back = 0
+        self._held = []
 
         if chunks:
             self._begin()
@@ -522,12 +636,14 @@ class _LargeWrite:
 
     def _finish(self) -> None:
         self._writer.finish()
+        self._call.hold_back = 0
         self._store_full_chunks()
         self._begin()
         self._chunk_count = self._storage.store_last_chunk(self._chunk_count, self._writer.last_chunk(), self._id)
         self._call._extend_lock()
         self._storage.store(str(self._chunk_count), COUNT)
         self._dirty = False
+        self._call.is_stored = True
 
     def _begin(self) -> None:
         if self._chunk_count == 0:
@@ -572,23 +688,13 @@ def find(call: Memoize) -> Any:
 
         while True:
             try:
-                _acquire(wait)
+                answer = wait.block()
             except Exception as e:
                 wait = steps.throw(e)
             else:
-                wait = next(steps)
+                wait = steps.send(answer)
     except StopIteration as e:
         return e.value
-
-
-def _acquire(wait: Wait) -> None:
-    # Locks of Djblets' own class can't stop waiting before they have been acquired.
-    acquire_unless = getattr(wait.lock, "acquire_unless", None)
-
-    if acquire_unless is None:
-        wait.lock.acquire()
-    else:
-        acquire_unless(wait.is_needless)
 
 
 def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite: bool) -> _T:

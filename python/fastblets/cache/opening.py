@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fastblets.cache.options import Expiration, Tag, Unset
+    from fastblets.cache.policy import CachePolicy
     from fastblets.cache.seals import Seal
 
 
@@ -36,6 +37,7 @@ def open_entry(
     seal: Seal | None,
     cache: str | None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> Storage | None:
     """Return the entry of one call of a memoize function; None if it is neither to be read nor stored.
 
@@ -49,7 +51,7 @@ def open_entry(
             :func:`~fastblets.cache.stamped.make_tag_keys`.
     """
     try:
-        options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
+        options = Options(expiration, compress, use_encryption, encryption_key, seal, cache, policy)
     except SiteUnavailableError as e:
         logger.error(
             'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',
@@ -59,7 +61,7 @@ def open_entry(
         return None
 
     # Not by their truth: an argument of a wrong type may be false.
-    tag_keys = () if tags == () else _prepare_tags(tags, options)
+    tag_keys = () if tags == () and options.policy is None else _prepare_tags(tags, options)
     storage = _open(Entry(key, options, options.encryption_key), options, tag_keys)
 
     return None if pending and is_pending(cache, storage.depends_on) else storage
@@ -75,6 +77,7 @@ def open_entries(
     seal: Seal | None,
     cache: str | None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> list[Storage]:
     """Return the entries of one call of a function for values by hand.
 
@@ -87,7 +90,7 @@ def open_entries(
         SiteUnavailableError: No full key can be made.
         Exception: As for :func:`open_entry`.
     """
-    options = Options(expiration, compress, use_encryption, encryption_key, seal, cache)
+    options = Options(expiration, compress, use_encryption, encryption_key, seal, cache, policy)
     tag_keys = _prepare_tags(tags, options)
     storages = []
 
@@ -109,10 +112,11 @@ def _prepare_tags(tags: Sequence[Tag], options: Options) -> Sequence[Sequence[st
     tag_keys = make_tag_keys(tags, options)
 
     if isinstance(options.cache, DummyCache):
-        # It keeps no tokens, and no entries that could become invalid.
+        # It keeps no tokens, and no entries that could become invalid or stale.
+        options.policy = None
         return ()
 
-    if tag_keys and not options.compress and options.seal is False:
+    if (tag_keys or options.policy is not None) and not options.compress and options.seal is False:
         # Otherwise old chunks of one write could stay unnoticed under the record of another: what is not compressed has
         # no checksum.
         options.seal = True
@@ -121,4 +125,6 @@ def _prepare_tags(tags: Sequence[Tag], options: Options) -> Sequence[Sequence[st
 
 
 def _open(entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> Storage:
-    return StampedStorage(entry, options, tag_keys) if tag_keys else Storage(entry, options)
+    has_record = tag_keys or options.policy is not None
+
+    return StampedStorage(entry, options, tag_keys) if has_record else Storage(entry, options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -16,6 +18,7 @@ from fastblets.cache.classes import get_loads
 from fastblets.cache.failures import let_pass
 from fastblets.cache.keys import get_encryption_key_fallbacks, get_key_prefix, resolve_encryption_key
 from fastblets.cache.kinds import get_max_key_bytes
+from fastblets.cache.policy import resolve_policy
 from fastblets.cache.seals import resolve_seal
 from fastblets.cache.shortcuts import get_cache, get_named_cache, get_settings
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from django.core.cache.backends.base import BaseCache
 
+    from fastblets.cache.policy import CachePolicy
     from fastblets.cache.seals import Seal
 
 
@@ -66,12 +70,14 @@ class Options:
             ``expiration`` says it.
         loads: Unpickles instead of ``pickle.loads``; None if that does.
         max_key_bytes: The most bytes that a full key may have in the cache, None if the cache doesn't count them.
+        policy: How fresh the value has to be, None if it is fresh for as long as it is there.
         older_keys: The older default AES keys under which the entry may still be stored, the latest first.
         prefix: What full keys of this site begin with, None without a Site.
         seal: Whether the entry is sealed, as :data:`~fastblets.cache.seals.Seal` says.
     """
 
     __slots__ = (
+        "_shortening",
         "alias",
         "cache",
         "compress",
@@ -81,6 +87,7 @@ class Options:
         "loads",
         "max_key_bytes",
         "older_keys",
+        "policy",
         "prefix",
         "seal",
     )
@@ -94,6 +101,7 @@ class Options:
     loads: Callable[[bytes], Any] | None
     max_key_bytes: int | None
     older_keys: Sequence[bytes]
+    policy: CachePolicy | None
     prefix: str | None
     seal: Seal
 
@@ -105,6 +113,7 @@ class Options:
         encryption_key: bytes | None,
         seal: Seal | None,
         alias: str | None = None,
+        policy: CachePolicy | None = None,
     ) -> None:
         """Resolve the options.
 
@@ -116,10 +125,12 @@ class Options:
             ImproperlyConfigured: A setting has a value that makes no sense.
             InvalidCacheBackendError: CACHES has no such alias.
             SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
-            TypeError: ``expiration`` is of a wrong type.
+            TypeError: ``expiration`` or ``policy`` is of a wrong type.
             ValueError: ``seal`` has a wrong value.
         """
         self.get_expiration = None
+        #: The share of the expiration that the policy's jitter takes off, None until it is drawn.
+        self._shortening: float | None = None
 
         # An int is what most calls give, and is ready for use.
         if expiration is not UNSET and expiration is not None and type(expiration) is not int:
@@ -145,6 +156,8 @@ class Options:
         # The older keys belong to the default key. They say nothing about a caller's own key.
         self.older_keys = get_encryption_key_fallbacks(settings, key) if key and not encryption_key else ()
         self.prefix = get_key_prefix(settings)
+        is_plain = policy is None and getattr(settings, "FASTBLETS_POLICY", None) is None
+        self.policy = None if is_plain else resolve_policy(settings, policy)
         self.alias = alias
         named = None if alias is None else check_alias(alias)
 
@@ -197,11 +210,29 @@ class Options:
         return True
 
     def get_timeout(self) -> int | None:
-        """Return for how many seconds the entry is to be stored, None for ever."""
-        if self.expiration is not UNSET:
-            return self.expiration
+        """Return for how many seconds the entry is to be stored, None for ever. With a policy, it may be stale then."""
+        seconds = self._get_seconds()
 
-        return get_expiration_time(get_settings())
+        if self.policy is None or seconds is None or not seconds > 0:
+            return seconds
+
+        return math.ceil(self._shorten(seconds, self.policy) + self.policy.window)
+
+    def get_fresh_secs(self) -> float | None:
+        """Return for how many seconds the entry is fresh; None for as long as it is there."""
+        seconds = self._get_seconds()
+
+        return None if self.policy is None or seconds is None else self._shorten(seconds, self.policy)
+
+    def _get_seconds(self) -> int | None:
+        return get_expiration_time(get_settings()) if self.expiration is UNSET else self.expiration
+
+    def _shorten(self, seconds: float, policy: CachePolicy) -> float:
+        # Drawn once, since the parts of an entry have to expire together.
+        if self._shortening is None:
+            self._shortening = random.uniform(0, policy.jitter) if policy.jitter else 0.0
+
+        return seconds * (1 - self._shortening)
 
 
 def get_expiration_time(settings: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""The cache calls of an entry that has tags: as those of any entry, with its stamps in the same calls.
+"""The cache calls of an entry that has tags or a policy: as those of any entry, with its stamps in the same calls.
 
 The order decides what a reader can get to see. Who computes takes the stamps before, and stores first the value, then
 its record. Who reads asks for the record, then the value, in one call. Who deletes or invalidates sets a mark first.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import TYPE_CHECKING
 
 from django.core.cache.backends.memcached import BaseMemcachedCache
@@ -22,7 +23,7 @@ from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryptio
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
 from fastblets.cache.shortcuts import get_settings
-from fastblets.cache.state import MOST_TAGS, Record, Stamps, find_token
+from fastblets.cache.state import MOST_TAGS, Life, Record, Stamps, find_end, find_token, get_deletion
 from fastblets.cache.storage import Storage, fetch
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
@@ -44,9 +45,15 @@ _MARGIN: Final = 60
 
 
 class StampedStorage(Storage):
-    """An entry that has tags, in its cache."""
+    """An entry that has tags or a policy, in its cache.
 
-    __slots__ = ("_found", "_last_chunk_key", "_now", "_record", "_stamps", "_state_key")
+    Attributes:
+        cost: How long computing the value that is to be stored took, in seconds.
+    """
+
+    __slots__ = ("_found", "_last_chunk_key", "_now", "_record", "_stamps", "_state_key", "cost")
+
+    cost: float
 
     def __init__(self, entry: Entry, options: Options, tag_keys: Sequence[Sequence[str]]) -> None:
         """Take the parts.
@@ -57,7 +64,9 @@ class StampedStorage(Storage):
             tag_keys: The full keys of each tag, from :func:`make_tag_keys`.
         """
         super().__init__(entry, options)
-        self._stamps = Stamps(entry.make_fence_key(), tag_keys)
+        has_fence = bool(tag_keys) or options.policy is None or options.policy.fence
+        self._stamps = Stamps(entry.make_fence_key() if has_fence else None, tag_keys)
+        self.cost = 0
         #: Where the record of a small value is that is not encrypted.
         self._state_key = None if entry.encryption_key is not None else entry.make_state_key()
         #: The stamps as they were found last.
@@ -87,7 +96,7 @@ class StampedStorage(Storage):
     @property
     def state(self) -> dict[str, str]:
         """What is to be stored beside a small value, by full key: its record, unless that lies within."""
-        return {} if self._state_key is None else {self._state_key: self._require_record().encode()}
+        return {} if self._state_key is None else {self._state_key: self._begin_life().encode()}
 
     @property
     def may_outlive_its_record(self) -> bool:
@@ -100,7 +109,7 @@ class StampedStorage(Storage):
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
         for entry in self.entry.get_older():
-            if self._now is None:
+            if self._now is None and self._stamps.tag_keys:
                 # The newest key may be so new that the tags have their tokens under older ones only.
                 try:
                     stamp([self])
@@ -121,7 +130,15 @@ class StampedStorage(Storage):
         key = self.entry.full_key
 
         try:
-            found = fetch(self.options.get_cache(), self.head_keys)
+            keys = self.head_keys
+            cache = self.options.get_cache()
+
+            # Most caches answer that sooner.
+            if len(keys) == 1:
+                stored = cache.get(key, UNSET)
+                found = {} if stored is UNSET else {key: stored}
+            else:
+                found = fetch(cache, keys)
         except Exception as e:
             log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
             raise as_cache_error(e) from None
@@ -161,6 +178,16 @@ class StampedStorage(Storage):
 
         return self._is_valid()
 
+    def find_life(self) -> tuple[int | None, int | None, int]:
+        """Return when the entry that was found was stored, until when it is fresh, and what computing it cost.
+
+        All are milliseconds, the first two since 1970. None: not known, and for as long as it is there.
+        """
+        life = None if self._found is None else self._found.life
+        end = None if self._now is None else find_end(self._found, self._now)
+
+        return (None, end, 0) if life is None else (life.start, end, life.cost)
+
     def see(self, found: Mapping[str, Any]) -> None:
         """Take the stamps out of what was fetched."""
         self._now = self._stamps.read(found)
@@ -189,9 +216,12 @@ class StampedStorage(Storage):
             )
 
     def stamp_as(self, older: Storage) -> None:
-        """Take over the record of the same entry under an older key."""
+        """Take over the record of the same entry under an older key. Without one it is fresh from now on."""
         assert isinstance(older, StampedStorage)
         self._record = older._found
+
+        if self._record is None and not self._stamps.tag_keys:
+            self._record = older._now
 
     def make_writer(self) -> _native.LargeWriter:
         """Return an object that turns items into chunks.
@@ -217,13 +247,13 @@ class StampedStorage(Storage):
 
     def encode(self, value: object, kind: Kind, iv: bytes) -> bytes:
         """Return the stored form of a value, with its record, or of a count."""
-        record = self._require_record() if kind is VALUE else None
+        record = self._begin_life() if kind is VALUE else None
 
         return self.entry.encode(value, kind, iv, None if record is None else record.encode().encode())
 
     def encode_last_chunk(self, chunk: bytes | None, index: int, write_id: bytes) -> list[bytes] | None:
         """Return the stored form of the last chunk, with the record."""
-        record = self.entry.encode_record(self._require_record().encode().encode(), os.urandom(AES_BLOCK_SIZE))
+        record = self.entry.encode_record(self._begin_life().encode().encode(), os.urandom(AES_BLOCK_SIZE))
         (self._last_chunk_key,) = self.entry.chunk_keys(index, index + 1)
 
         return self.entry.encode_last_chunk(chunk, index, write_id, record)
@@ -324,16 +354,37 @@ class StampedStorage(Storage):
             raise
 
     def _is_valid(self) -> bool:
-        is_valid = self._found is not None and self._found.holds(self._now)
+        now = self._now
+
+        if self._found is not None:
+            is_valid = self._found.holds(now)
+        else:
+            # A process that knows nothing of records stored it, or the record is not stored yet. The second may be a
+            # value from before the last deletion.
+            is_valid = not self._stamps.tag_keys and now is not None and get_deletion(now.fence) == ""
 
         if not is_valid:
             self.log_outdated()
 
         return is_valid
 
+    def _begin_life(self) -> Record:
+        """Return the record of what is being stored, with the life that begins now unless it has one."""
+        record = self._require_record()
+
+        if record.life is None:
+            seconds = self.options.get_fresh_secs()
+
+            if seconds is not None:
+                now = get_milliseconds()
+                life = Life(now, now + round(seconds * 1000), round(self.cost * 1000))
+                self._record = record = Record(record.fence, record.tokens, life)
+
+        return record
+
     def _require_record(self) -> Record:
         if self._record is None:
-            raise UnstampedError("the tokens of its tags are not in the cache, and can't be stored there")
+            raise UnstampedError("it is not known on what it depends, as the cache can't be asked or keeps no marks")
 
         return self._record
 
@@ -408,6 +459,11 @@ def find_outdated(storages: Sequence[StampedStorage]) -> list[StampedStorage]:
     return [storage for storage in storages if not storage.holds(found)]
 
 
+def get_milliseconds() -> int:
+    """Return the time in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
 def make_token() -> str:
     """Return a random token."""
     return os.urandom(12).hex()
@@ -415,6 +471,9 @@ def make_token() -> str:
 
 def _fetch_stamps(storages: Sequence[StampedStorage]) -> dict[str, Any]:
     keys = dict.fromkeys(key for storage in storages for key in storage.stamps.keys)
+
+    if not keys:
+        return {}
 
     try:
         return fetch(storages[0].options.get_cache(), list(keys))

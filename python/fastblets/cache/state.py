@@ -1,18 +1,23 @@
 """What an entry depends on: its record, and the stamps that the record is compared with. No cache, no clock.
 
-An entry with tags has a record. It says what the tags' tokens were, and the entry's fence, before the value was
-computed. The entry is valid as long as they still are the same. Tokens are random, so that none ever comes back, and a
-tag without a token makes its entries invalid: a cache may drop any key at any time.
+An entry with tags or a policy has a record. It says what the tags' tokens were, and the entry's fence, before the value
+was computed. The entry is valid as long as they still are the same. Tokens are random, so that none ever comes back,
+and a tag without a token makes its entries invalid: a cache may drop any key at any time. A valid entry is fresh for as
+long as its record says.
 
-A record is a text of five fields, separated by semicolons: the version 1, two fields for later versions, the fence, and
-the tokens with commas between them. It is stored where no other write can part it from its value: beside the last chunk
-of a large entry, behind the pickle of a small encrypted one. A small value that is not encrypted leaves no room for it,
-so that it is stored under a key of its own.
+A record is a text of five fields, separated by semicolons: the version 1, the fresh life, the cost, the fence, and the
+tokens with commas between them. The fresh life is two times with a hyphen between them, in milliseconds since 1970;
+the cost is the milliseconds that computing took. Both are empty if the entry never becomes stale. The record is stored
+where no other write can part it from its value: beside the last chunk of a large entry, behind the pickle of a small
+encrypted one. A small value that is not encrypted leaves no room for it, so that it is stored under a key of its own.
+
+A fence is the token of the last deletion. If the entry was made to expire since then, the token of that and its time in
+milliseconds follow, with a colon before each.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,28 +35,51 @@ _VERSION: Final = "1"
 #: The longest token that is one.
 _MOST_CHARACTERS: Final = 64
 
+#: The longest time that is one, in digits: for 30 million years from 1970 on.
+_MOST_DIGITS: Final = 18
+
+
+class Life(NamedTuple):
+    """For how long an entry is fresh, and how long computing it took. All are milliseconds.
+
+    Attributes:
+        start: When it was stored, since 1970.
+        end: Until when it is fresh, since 1970.
+        cost: How long computing took.
+    """
+
+    start: int
+    end: int
+    cost: int
+
 
 class Record:
-    """The stamps of an entry, as they were before its value was computed.
+    """The stamps of an entry, as they were before its value was computed, and its life.
 
     Attributes:
         fence: The token that says of which deletion the entry knows, empty if of none.
+        life: For how long it is fresh, None for as long as it is there.
         tokens: The tokens of its tags, in alphabetical order.
     """
 
-    __slots__ = ("fence", "tokens")
+    __slots__ = ("fence", "life", "tokens")
 
     fence: str
+    life: Life | None
     tokens: Sequence[str]
 
-    def __init__(self, fence: str, tokens: Iterable[str]) -> None:
-        """Take both."""
+    def __init__(self, fence: str, tokens: Iterable[str], life: Life | None = None) -> None:
+        """Take the parts."""
         self.fence = fence
         self.tokens = sorted(tokens)
+        self.life = life
 
     def encode(self) -> str:
         """Return the text that is stored."""
-        return f"{_VERSION};;;{self.fence};{','.join(self.tokens)}"
+        life = self.life
+        times = ";" if life is None else f"{life.start}-{life.end};{life.cost}"
+
+        return f"{_VERSION};{times};{self.fence};{','.join(self.tokens)}"
 
     @classmethod
     def parse(cls, stored: object) -> Record | None:
@@ -68,7 +96,17 @@ class Record:
         if len(fields) != 5 or fields[0] != _VERSION:
             return None
 
-        return cls(fields[3], filter(None, fields[4].split(",")))
+        life = None
+
+        if fields[1] or fields[2]:
+            times = [*fields[1].split("-"), fields[2]]
+
+            if len(times) != 3 or not all(map(_is_time, times)):
+                return None
+
+            life = Life(*map(int, times))
+
+        return cls(fields[3], filter(None, fields[4].split(",")), life)
 
     def holds(self, now: Record | None) -> bool:
         """Return whether an entry with this record is valid.
@@ -76,30 +114,66 @@ class Record:
         Args:
             now: The record that an entry computed now would have, None if it can't have one.
         """
+        if now is None or self.tokens != now.tokens:
+            return False
+
         # Without a fence nothing was deleted lately.
-        return now is not None and self.tokens == now.tokens and now.fence in ("", self.fence)
+        return now.fence == "" or now.fence == self.fence or get_deletion(now.fence) in ("", get_deletion(self.fence))
+
+
+def get_deletion(fence: str) -> str:
+    """Return the token of the last deletion, empty if there was none."""
+    return fence.partition(":")[0]
+
+
+def make_expired(fence: str, token: str, now: int) -> str:
+    """Return the fence of an entry that was made to expire.
+
+    Args:
+        fence: Its fence before.
+        token: A random token.
+        now: The time, in milliseconds since 1970.
+    """
+    return f"{get_deletion(fence)}:{token}:{now}"
+
+
+def find_end(record: Record | None, now: Record) -> int | None:
+    """Return until when a valid entry is fresh, in milliseconds since 1970; None for as long as it is there.
+
+    Args:
+        record: The entry's record, None if it has none.
+        now: The record that an entry computed now would have.
+    """
+    end = None if record is None or record.life is None else record.life.end
+    expiry = now.fence.split(":")
+
+    if len(expiry) != 3 or (record is not None and record.fence.split(":")[1:2] == expiry[1:2]):
+        return end
+
+    return int(expiry[2]) if end is None else min(end, int(expiry[2]))
 
 
 class Stamps:
     """Where the stamps of an entry are.
 
     Attributes:
-        fence_key: The full key of its fence.
+        fence_key: The full key of its fence, None if it has none.
         keys: All full keys.
         tag_keys: For each tag its full keys: more than one while the default encryption key is being changed.
     """
 
     __slots__ = ("fence_key", "keys", "tag_keys")
 
-    fence_key: str
+    fence_key: str | None
     keys: Sequence[str]
     tag_keys: Sequence[Sequence[str]]
 
-    def __init__(self, fence_key: str, tag_keys: Sequence[Sequence[str]]) -> None:
+    def __init__(self, fence_key: str | None, tag_keys: Sequence[Sequence[str]]) -> None:
         """Take the keys."""
         self.fence_key = fence_key
         self.tag_keys = tag_keys
-        self.keys = [fence_key, *(key for keys in tag_keys for key in keys)]
+        tags = (key for keys in tag_keys for key in keys)
+        self.keys = [*tags] if fence_key is None else [fence_key, *tags]
 
     def read(self, found: Mapping[str, Any]) -> Record | None:
         """Return the record that an entry computed now has, None if a tag has no token that holds.
@@ -117,10 +191,10 @@ class Stamps:
 
             tokens.append(token)
 
-        fence = found.get(self.fence_key, "")
+        fence = "" if self.fence_key is None else found.get(self.fence_key, "")
 
-        # Something else than a token marks a deletion, too: better a miss too many.
-        return Record(fence if fence == "" or _is_token(fence) else "foreign", tokens)
+        # Something else than a fence marks a deletion, too: better a miss too many.
+        return Record(fence if fence == "" or _is_fence(fence) else "foreign", tokens)
 
 
 def find_token(stored: Sequence[object]) -> str | None:
@@ -137,3 +211,18 @@ def find_token(stored: Sequence[object]) -> str | None:
 
 def _is_token(stored: object) -> TypeGuard[str]:
     return isinstance(stored, str) and stored.isascii() and stored.isalnum() and len(stored) <= _MOST_CHARACTERS
+
+
+def _is_fence(stored: object) -> bool:
+    if not isinstance(stored, str):
+        return False
+
+    deletion, *expiry = stored.split(":")
+
+    return (_is_token(deletion) or (deletion == "" and bool(expiry))) and (
+        not expiry or (len(expiry) == 2 and _is_token(expiry[0]) and _is_time(expiry[1]))
+    )
+
+
+def _is_time(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS

@@ -14,16 +14,20 @@ from fastblets.cache.arguments import check_alias, check_seconds
 from fastblets.cache.failures import log_failure
 from fastblets.cache.keys import make_full_key
 from fastblets.cache.shortcuts import get_named_cache
+from fastblets.protect import renewal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from typing import Any, Final, NoReturn
 
     from typing_extensions import Self
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
 logger: logging.Logger = logging.getLogger("djblets.protect.locks")
+
+#: What a mark begins with that stands in the place of a lock, so that nobody tries again for a while.
+_BACKOFF: Final = "!"
 
 
 class CacheLock:
@@ -54,6 +58,9 @@ class CacheLock:
 
     cache_alias: str | None = None
 
+    #: For how many seconds it is renewed while it is held, None if it isn't.
+    max_lock_secs: float | None = None
+
     #: The process that holds the lock, 0 if none does. A forked child gets a copy of this object, but not the lock.
     _owner_pid: int = 0
 
@@ -80,6 +87,7 @@ class CacheLock:
         lock_expiration_secs: float = 30,
         retry_secs: float = 0.25,
         timeout_secs: float = -1,
+        max_lock_secs: float | None = None,
         cache: str | None = None,
     ) -> None:
         """Make a lock, not yet acquired.
@@ -91,6 +99,8 @@ class CacheLock:
             retry_secs: Seconds between two attempts. Up to a quarter is added at random, so that waiting processes
                 don't ask in step.
             timeout_secs: Seconds to wait for the lock, -1 for as long as it takes.
+            max_lock_secs: Seconds for which a thread renews the lock while it is held, so that it ends soon after its
+                process has died, but not while its owner is at work. Default: it is not renewed.
             cache: The alias in ``CACHES`` of the cache that has the lock. Default: the default cache.
 
         Raises:
@@ -98,7 +108,7 @@ class CacheLock:
             SiteUnavailableError: As for :func:`~fastblets.cache.backend.make_cache_key`.
             TypeError: One of the times is not a number. None is refused, too: a lock that never ends would stay if its
                 process died.
-            ValueError: One of the times is not positive.
+            ValueError: One of the times is not positive, or ``max_lock_secs`` is less than ``lock_expiration_secs``.
         """
         check_seconds("timeout_secs", timeout_secs)
         check_seconds("retry_secs", retry_secs)
@@ -113,6 +123,14 @@ class CacheLock:
 
         if not lock_expiration_secs > 0:
             raise ValueError("lock_expiration_secs must be a positive value.")
+
+        if max_lock_secs is not None:
+            check_seconds("max_lock_secs", max_lock_secs)
+
+            if not max_lock_secs >= lock_expiration_secs:
+                raise ValueError("max_lock_secs must not be less than lock_expiration_secs.")
+
+            self.max_lock_secs = max_lock_secs
 
         if cache is not None:
             check_alias(cache)
@@ -241,13 +259,9 @@ class CacheLock:
             if is_needless is not None and owner != last_owner and is_needless():
                 return False
 
-        self.acquired = True
-        self._owner = threading.get_ident()
-        self._acquired_time = time.monotonic()
-        self._set_expires_time(
-            self.lock_expiration_secs,
+        self._hold(
             'Acquired cache lock "%s" with token "%s" for %s seconds (monotonic expiration = %s, '
-            "estimated timestamp = %s)",
+            "estimated timestamp = %s)"
         )
 
         return True
@@ -314,7 +328,7 @@ class CacheLock:
         if not self.acquired:
             raise RuntimeError("Cannot release a lock that was not acquired.")
 
-        self.acquired = False
+        self._let_go()
         now = time.monotonic()
         expired = now > self._lock_expires_time
         removed = False
@@ -341,6 +355,62 @@ class CacheLock:
             self.full_cache_key,
             self.token,
         )
+
+    def back_off(self, secs: float) -> None:
+        """Release the lock in such a way that nobody acquires it for a time, since its owner's work has failed.
+
+        If another owner has it by now, it is left alone.
+
+        Args:
+            secs: For how many seconds.
+
+        Raises:
+            RuntimeError: This instance does not hold the lock.
+        """
+        if not self.acquired:
+            raise RuntimeError("Cannot release a lock that was not acquired.")
+
+        self._let_go()
+        self._lost_after = None
+        key = self.full_cache_key
+
+        # Extended first, for the reason that release() gives.
+        if self._is_owner() and self._cache.touch(key, self.lock_expiration_secs) and self._is_owner():
+            self._cache.set(key, _BACKOFF + self.token, secs)
+
+    def is_backed_off(self) -> bool:
+        """Return whether nobody is to try again for now, as :meth:`back_off` said."""
+        owner = self._cache.get(self.full_cache_key)
+
+        return isinstance(owner, str) and owner.startswith(_BACKOFF)
+
+    def end_backoff(self) -> None:
+        """Let callers acquire the lock again."""
+        if self.is_backed_off():
+            self._cache.delete(self.full_cache_key)
+
+    def hand_over(self) -> None:
+        """Leave the lock to another thread, which calls :meth:`take_over`. Until then it ends by itself.
+
+        Raises:
+            RuntimeError: This instance does not hold the lock.
+        """
+        if not self.acquired:
+            raise RuntimeError("Cannot hand over a lock that was not acquired.")
+
+        self._let_go()
+
+    def take_over(self) -> bool:
+        """Hold the lock that another thread of this process has handed over. Return whether it is still there."""
+        if not (self._is_owner() and self._cache.touch(self.full_cache_key, self.lock_expiration_secs)):
+            return False
+
+        self._hold(
+            'Took over cache lock "%s" with token "%s" for %s seconds (monotonic expiration = %s, '
+            "estimated timestamp = %s)"
+        )
+
+        return True
 
     def warn_if_lost(self) -> None:
         """Log a warning if the lock had already ended when it was released.
@@ -400,6 +470,21 @@ class CacheLock:
     @property
     def _cache(self) -> Any:
         return get_named_cache(self.cache_alias)
+
+    def _hold(self, message: str) -> None:
+        self.acquired = True
+        self._owner = threading.get_ident()
+        self._acquired_time = time.monotonic()
+        self._set_expires_time(self.lock_expiration_secs, message)
+
+        if self.max_lock_secs is not None:
+            renewal.begin(self, self.max_lock_secs)
+
+    def _let_go(self) -> None:
+        self.acquired = False
+
+        if self.max_lock_secs is not None:
+            renewal.end(self)
 
     def _sleep(self) -> float:
         """Wait for the next attempt, and return the seconds."""

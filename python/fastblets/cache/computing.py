@@ -1,0 +1,93 @@
+"""What this thread or task is computing: so that a call never waits for a computation that waits for the call.
+
+A computation that asks for its own key would wait for its own lock. Two that ask for each other's keys would wait for
+each other.
+
+A function counts as computing while it runs, in its own context and in those that are copied from it, such as its
+child tasks' and those of :func:`asyncio.to_thread`. The items of a stream come from many calls of ``next()``; between
+them the stream still holds its lock. So it counts as computing in the thread that asked for an item last.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextvars import Token
+    from typing import Final, TypeAlias
+
+
+#: The alias of a cache, None for the default cache, and a full key in it.
+Place: TypeAlias = "tuple[str | None, str]"
+
+
+class Computation:
+    """One computation.
+
+    Attributes:
+        place: Where its result is stored.
+    """
+
+    __slots__ = ("_thread", "_token", "is_running", "place")
+
+    place: Place
+
+    def __init__(self, place: Place) -> None:
+        """Take the place. It is not computing yet."""
+        self.place = place
+        self.is_running = False
+        self._thread = 0
+        self._token: Token[tuple[Computation, ...]] | None = None
+
+    def begin(self) -> None:
+        """A function begins to run."""
+        self.is_running = True
+        self._token = _functions.set((*_functions.get(), self))
+
+    def begin_item(self) -> None:
+        """The next item of a stream is asked for."""
+        thread = threading.get_ident()
+
+        if thread != self._thread:
+            self._thread = thread
+            self.is_running = True
+            _streams[id(self)] = self
+
+    def end(self) -> None:
+        """The computation is over. Calling it again does no harm."""
+        self.is_running = False
+        _streams.pop(id(self), None)
+
+        if self._token is not None:
+            token, self._token = self._token, None
+
+            try:
+                _functions.reset(token)
+            except ValueError:
+                # It ends in another context than it began in. The mark that stays there says that it is over.
+                pass
+
+    @property
+    def is_here(self) -> bool:
+        """Whether a stream was asked for its last item by this thread."""
+        return self._thread == threading.get_ident()
+
+
+#: The functions that run in this context, including those that are over by now.
+_functions: Final[ContextVar[tuple[Computation, ...]]] = ContextVar("fastblets.cache.computing", default=())
+
+#: The streams of all threads, by their ids.
+_streams: Final[dict[int, Computation]] = {}
+
+
+def find_computing() -> set[Place]:
+    """Return the places of what is being computed here."""
+    found = {computation.place for computation in _functions.get() if computation.is_running}
+
+    if _streams:
+        # A copy: other threads may begin and end streams meanwhile.
+        found.update(computation.place for computation in list(_streams.values()) if computation.is_here)
+
+    return found

@@ -1,0 +1,93 @@
+"""Sharing one computation among the threads of a process: the first caller leads, the others wait for it.
+
+What the leader computes is not handed to the others. They look into the cache once it is there, so that each gets a
+copy of its own. If the leader fails or is cancelled, one of the others leads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import Future
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
+
+    from fastblets.cache.computing import Place
+
+
+class Outcome(Enum):
+    """How a computation ended."""
+
+    #: Its result is in the cache.
+    STORED = "stored"
+
+    #: It has a result, but that could not, or must not, be stored.
+    NOT_STORED = "not stored"
+
+    #: It failed, or was given up.
+    FAILED = "failed"
+
+
+class Leader:
+    """The caller that computes.
+
+    Attributes:
+        done: Completed with the outcome.
+        is_stream: Whether it computes items one by one, at the pace of whoever asks for them.
+        progress: When it computed its last item, on the monotonic clock.
+    """
+
+    __slots__ = ("_place", "done", "is_stream", "progress")
+
+    def __init__(self, place: Place, is_stream: bool) -> None:
+        """Take the parts."""
+        self._place = place
+        self.is_stream = is_stream
+        self.progress = time.monotonic()
+        self.done: Future[Outcome] = Future()
+
+    def end(self, outcome: Outcome) -> None:
+        """Let the others go on. Calling it again does no harm."""
+        with _mutex:
+            if _leaders.get(self._place) is self:
+                del _leaders[self._place]
+
+        if not self.done.done():
+            self.done.set_result(outcome)
+
+
+_leaders: dict[Place, Leader] = {}
+_mutex = threading.Lock()
+
+
+def lead_or_follow(place: Place, is_stream: bool) -> tuple[Leader, bool]:
+    """Return the leader of a computation, and whether that is the caller, as there was none.
+
+    Args:
+        place: Where the result is stored.
+        is_stream: Whether it is to be computed item by item.
+    """
+    with _mutex:
+        leader = _leaders.get(place)
+
+        if leader is not None:
+            return leader, False
+
+        _leaders[place] = leader = Leader(place, is_stream)
+
+        return leader, True
+
+
+def _start_anew() -> None:
+    # The leaders are threads of the parent, and one of them may have held the mutex.
+    global _leaders, _mutex
+    _leaders = {}
+    _mutex = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
