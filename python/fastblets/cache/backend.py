@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fastblets import _native
 from fastblets.cache.arguments import check_alias, compute, refuse_async
+from fastblets.cache.freshness import make_call
 from fastblets.cache.keys import (
     get_default_encryption_key as _get_default_encryption_key,
 )
 from fastblets.cache.keys import make_full_key
-from fastblets.cache.memoize import ITEMS, LARGE, SMALL, Memoize, find, memoize_small
+from fastblets.cache.memoize import ITEMS, LARGE, SMALL, find, memoize_small
 from fastblets.cache.opening import open_entry
 from fastblets.cache.options import DEFAULT_EXPIRATION_TIME, UNSET, Unset
+from fastblets.cache.storage import Storage
 from fastblets.deprecation import RemovedInDjblets80Warning, keyword_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from fastblets.cache.options import Expiration, Tag
+    from fastblets.cache.policy import CachePolicy
     from fastblets.cache.seals import Seal
     from fastblets.protect.locks import CacheLock
 
@@ -64,6 +67,7 @@ def cache_memoize(
     seal: Seal | None = None,
     cache: str | None = None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> _T:
     """Return a value from the cache, or compute and store it.
 
@@ -92,6 +96,8 @@ def cache_memoize(
             of at most 16 tags, each a string, or a list or tuple of strings. A value whose computation began before
             that, or before :func:`~fastblets.cache.values.cache_delete`, is not kept. An entry that was stored without
             these tags is missing.
+        policy: What happens when the entry has expired, when computing it fails, and when many callers want it at once.
+            Default: ``FASTBLETS_POLICY``, else nothing of that.
 
     Raises:
         django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
@@ -108,7 +114,9 @@ def cache_memoize(
             stacklevel=3,
         )
 
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags)
+    storage = open_entry(
+        key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
+    )
 
     if storage is None:
         return compute(lookup_callable)
@@ -117,10 +125,10 @@ def cache_memoize(
         if storage.options.seal:
             storage.entry.refuse_unsealable()
 
-        if lock is None and not storage.options.older_keys and not tags:
+        if lock is None and not storage.options.older_keys and type(storage) is Storage:
             return memoize_small(storage, lookup_callable, force_overwrite)
 
-    call = Memoize(storage, LARGE if large_data else SMALL, lock, force_overwrite)
+    call = make_call(storage, LARGE if large_data else SMALL, lock, force_overwrite)
 
     try:
         found: _T | Unset = find(call)
@@ -144,6 +152,7 @@ def cache_memoize_iter(
     seal: Seal | None = None,
     cache: str | None = None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
@@ -165,13 +174,15 @@ def cache_memoize_iter(
         Exception: What the callable or the iterable raised, after the items before it, or what a function given as
             ``expiration`` raised, after all items.
     """
-    storage = open_entry(key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags)
+    storage = open_entry(
+        key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
+    )
 
     if storage is None:
         yield from _iterate(items_or_callable)
         return
 
-    call = Memoize(storage, ITEMS, lock, force_overwrite)
+    call = make_call(storage, ITEMS, lock, force_overwrite)
 
     try:
         found = find(call)

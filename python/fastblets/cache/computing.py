@@ -5,12 +5,15 @@ each other.
 
 A function counts as computing while it runs, in its own context and in those that are copied from it, such as its
 child tasks' and those of :func:`asyncio.to_thread`. The items of a stream come from many calls of ``next()``; between
-them the stream still holds its lock. So it counts as computing in the thread that asked for an item last.
+them the stream still holds its lock. So it counts as computing in the thread that asked for an item last, for as long
+as its lock may live without another one.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -30,14 +33,21 @@ class Computation:
         place: Where its result is stored.
     """
 
-    __slots__ = ("_thread", "_token", "is_running", "place")
+    __slots__ = ("_end", "_lease_secs", "_thread", "_token", "is_running", "place")
 
     place: Place
 
-    def __init__(self, place: Place) -> None:
-        """Take the place. It is not computing yet."""
+    def __init__(self, place: Place, lease_secs: float) -> None:
+        """Take the parts. It is not computing yet.
+
+        Args:
+            place: Where its result is stored.
+            lease_secs: After how many seconds its lock ends by itself.
+        """
         self.place = place
         self.is_running = False
+        self._lease_secs = lease_secs
+        self._end = 0.0
         self._thread = 0
         self._token: Token[tuple[Computation, ...]] | None = None
 
@@ -48,10 +58,10 @@ class Computation:
 
     def begin_item(self) -> None:
         """The next item of a stream is asked for."""
-        thread = threading.get_ident()
+        self._thread = threading.get_ident()
+        self._end = time.monotonic() + self._lease_secs
 
-        if thread != self._thread:
-            self._thread = thread
+        if not self.is_running:
             self.is_running = True
             _streams[id(self)] = self
 
@@ -63,16 +73,14 @@ class Computation:
         if self._token is not None:
             token, self._token = self._token, None
 
-            try:
+            # It may end in another context than it began in. The mark that stays there says that it is over.
+            with suppress(ValueError):
                 _functions.reset(token)
-            except ValueError:
-                # It ends in another context than it began in. The mark that stays there says that it is over.
-                pass
 
     @property
     def is_here(self) -> bool:
-        """Whether a stream was asked for its last item by this thread."""
-        return self._thread == threading.get_ident()
+        """Whether a stream was asked for its last item by this thread, and not too long ago."""
+        return self._thread == threading.get_ident() and time.monotonic() < self._end
 
 
 #: The functions that run in this context, including those that are over by now.

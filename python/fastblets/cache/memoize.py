@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from typing import Any
 
+    from fastblets.cache.computing import Place
     from fastblets.cache.options import Options, Unset
     from fastblets.cache.storage import Storage
 
@@ -38,6 +39,7 @@ class Lock(Protocol):
     """What the memoize functions need of a lock: :class:`~fastblets.protect.locks.CacheLock`, or Djblets' own."""
 
     full_cache_key: str
+    lock_expiration_secs: float
 
     def acquire(self) -> bool:
         """Acquire the lock, waiting for it."""
@@ -163,7 +165,7 @@ class Memoize:
         "_computation",
         "_failure",
         "_form",
-        "_is_recursive",
+        "_is_unstored",
         "_lock",
         "_lock_pid",
         "_overwrite",
@@ -194,9 +196,9 @@ class Memoize:
         self._form = form
         self._lock = lock
         #: What stands for this call while it computes. Without a lock nobody waits for it.
-        self._computation = None if lock is None else self._make_computation()
-        #: Whether this call is made by the computation of the same key. Its value is not stored.
-        self._is_recursive = False
+        self._computation: Computation | None = None
+        #: Whether what this call computes is not to be stored, as another one computes the same.
+        self._is_unstored = False
         self._overwrite = overwrite
         #: The process in which this call acquires the lock, and has to release it. A forked child must not. 0 before.
         self._lock_pid = 0
@@ -209,6 +211,8 @@ class Memoize:
 
             if not lock.full_cache_key:
                 lock.full_cache_key = storage.entry.make_lock_key(_find_lock_key_limit(lock, storage.options))
+
+            self._computation = Computation(self.place, lock.lock_expiration_secs)
 
     def look(self) -> Any:
         """Return the stored value, UNSET if there is none or it is to be overwritten.
@@ -253,13 +257,13 @@ class Memoize:
         # its tests insist on it.
         if (
             lock is not None
-            and not _is_held_by_caller(lock)
+            and not is_held_by_caller(lock)
             and self._failure not in (ForeignValueError, UnreachableError)
         ):
-            if self._computation is not None and self._computation.place in find_computing():
+            if self.place in find_computing():
                 # The lock is held by the computation that asks for its own key.
                 self._lock = None
-                self._is_recursive = True
+                self._is_unstored = True
 
                 return UNSET
 
@@ -397,15 +401,17 @@ class Memoize:
             _ask(lock, "warn_if_lost")
 
     @property
+    def place(self) -> Place:
+        """Where the value is stored."""
+        return self.storage.options.alias, self.storage.entry.full_key
+
+    @property
     def _is_cut_off(self) -> bool:
         return self._failure is UnreachableError
 
     @property
     def _is_storable(self) -> bool:
-        return not self._is_cut_off and not self._is_recursive
-
-    def _make_computation(self) -> Computation:
-        return Computation((self.storage.options.alias, self.storage.entry.full_key))
+        return not self._is_cut_off and not self._is_unstored
 
     def _compute(self, lookup_callable: Callable[[], _T]) -> _T:
         computation = self._computation
@@ -420,8 +426,12 @@ class Memoize:
         finally:
             computation.end()
 
+    def _look_again(self) -> Any:
+        """Return what another call may have stored meanwhile, UNSET if there is nothing."""
+        return self.look()
+
     def _look_while_waiting(self) -> Any:
-        """Return what makes it needless to wait on, UNSET if nothing does."""
+        """Return what makes it needless to wait for the lock any longer, UNSET if nothing does."""
         return self.look()
 
     def _find_locked(self, lock: Lock) -> Generator[Waiting, Any, Any]:
@@ -458,7 +468,7 @@ class Memoize:
             self._lock = None
 
         # While this call waited, another process may have stored the value.
-        return self.look() if value is UNSET else value
+        return self._look_again() if value is UNSET else value
 
     def _migrate_from_older_key(self) -> Any:
         for older in self.storage.get_older():
@@ -658,7 +668,8 @@ def _find_lock_key_limit(lock: Lock, options: Options) -> int | None:
     return options.max_key_bytes if alias == options.alias else find_max_key_bytes(alias)
 
 
-def _is_held_by_caller(lock: Lock) -> bool:
+def is_held_by_caller(lock: Lock) -> bool:
+    """Return whether the caller of a memoize function holds the lock that it has passed."""
     # If another thread holds it, acquire() says that it can't be shared.
     return lock.locked() and not _ask(lock, "is_held_by_other_thread")
 

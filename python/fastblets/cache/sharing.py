@@ -14,8 +14,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Final
-
     from fastblets.cache.computing import Place
 
 

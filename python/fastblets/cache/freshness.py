@@ -1,0 +1,671 @@
+"""When a value is served that is not fresh any more, and who computes the new one: a call that has a policy."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import time
+from collections import deque
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from copy import copy
+from dataclasses import replace
+from enum import Enum
+from itertools import chain, islice
+from typing import TYPE_CHECKING, cast
+
+from fastblets.cache.computing import Computation, find_computing
+from fastblets.cache.failures import as_cache_error, let_pass, log_failure
+from fastblets.cache.memoize import ITEMS, Memoize, is_held_by_caller, log_miss
+from fastblets.cache.options import UNSET
+from fastblets.cache.policy import as_seconds
+from fastblets.cache.sharing import Outcome, lead_or_follow
+from fastblets.cache.stamped import StampedStorage, get_milliseconds
+from fastblets.protect.locks import CacheLock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from typing import Any, Final
+
+    from fastblets.cache.memoize import Form, Lock, Waiting
+    from fastblets.cache.policy import CachePolicy
+    from fastblets.cache.sharing import Leader
+    from fastblets.cache.storage import Storage
+
+
+# Djblets' name, so that a project's logging settings go on to hold.
+logger: logging.Logger = logging.getLogger("djblets.cache.backend")
+
+#: How many full chunks of a refreshed entry wait until it is complete: 16 MB.
+_MOST_HELD_BACK: Final = 16
+
+
+class Age(Enum):
+    """How old a value is."""
+
+    #: It is served.
+    FRESH = "fresh"
+
+    #: It is fresh, and this caller was chosen to compute the next one.
+    EARLY = "early"
+
+    #: It is served while one caller computes the next one.
+    STALE = "stale"
+
+    #: It is served only if computing the next one fails.
+    EXPIRED = "expired"
+
+    #: It is not served any more.
+    OVER = "over"
+
+
+class Follow:
+    """Another caller's computation to wait for.
+
+    Attributes:
+        leader: That caller.
+        end: Until when to wait, on the monotonic clock.
+        patience: For how many seconds to wait for each next item of a stream.
+    """
+
+    __slots__ = ("end", "leader", "patience")
+
+    def __init__(self, leader: Leader, end: float, patience: float) -> None:
+        """Take the parts."""
+        self.leader = leader
+        self.end = end
+        self.patience = patience
+
+    def block(self) -> Outcome | None:
+        """Wait for the end of the computation, blocking the thread. Return its outcome, None if it took too long."""
+        while True:
+            timeout = self.get_timeout()
+
+            if timeout <= 0:
+                return None
+
+            try:
+                return self.leader.done.result(None if timeout == math.inf else timeout)
+            except FutureTimeoutError:
+                continue
+
+    def get_timeout(self) -> float:
+        """Return for how many seconds to wait before asking again. 0 or less: no longer."""
+        end = self.end
+
+        if self.leader.is_stream:
+            end = min(end, self.leader.progress + self.patience)
+
+        return end - time.monotonic()
+
+
+class FreshMemoize(Memoize):
+    """One call of a memoize function that has a policy."""
+
+    __slots__ = (
+        "_age",
+        "_deadline",
+        "_draws",
+        "_has_computed",
+        "_is_alone",
+        "_is_own_lock",
+        "_leader",
+        "_older",
+        "_policy",
+        "_start",
+        "_value",
+    )
+
+    storage: StampedStorage
+
+    def __init__(
+        self, storage: StampedStorage, policy: CachePolicy, form: Form, lock: Lock | None, overwrite: bool
+    ) -> None:
+        """Take the parts of the call.
+
+        Args:
+            storage: The entry in the cache.
+            policy: The policy.
+            form: How the entry's value is loaded and kept.
+            lock: The lock that the caller gave. Without one, the call makes its own.
+            overwrite: Whether to compute even if there is an entry.
+
+        Raises:
+            TypeError: The lock is none.
+        """
+        super().__init__(storage, form, lock, overwrite)
+        self._policy = policy
+        self._is_own_lock = lock is None
+        #: A value that was found and is not fresh, or is to be computed early. UNSET without one.
+        self._value: Any = UNSET
+        self._age = Age.OVER
+        #: Where that value was found, if it was under an older encryption key.
+        self._older: StampedStorage | None = None
+        #: Whether chance may choose this call to compute early.
+        self._draws = bool(policy.early)
+        #: What stands for this call where others of this process wait for it.
+        self._leader: Leader | None = None
+        #: Whether this call computes without a lock, and without anybody waiting for it.
+        self._is_alone = False
+        self._has_computed = False
+        #: Until when this call waits, and when it began to compute, on the monotonic clock.
+        self._deadline = self._start = 0.0
+
+    def look(self) -> Any:
+        """Return the stored value if it is fresh, UNSET if not. A value that is not fresh is kept in mind."""
+        self._value = UNSET
+        self._age = Age.OVER
+        self._older = None
+        value = super().look()
+
+        return value if value is UNSET else self._judge(value, self.storage)
+
+    def find(self) -> Generator[Waiting, Any, Any]:
+        """Return the value to serve, UNSET if it is to be computed.
+
+        To be called after the first look found nothing fresh.
+
+        Yields:
+            As for :meth:`Memoize.find <fastblets.cache.memoize.Memoize.find>`.
+        """
+        if self._overwrite:
+            return (yield from super().find())
+
+        if self._value is UNSET and self._failure is None:
+            value = self._find_older()
+
+            if value is not UNSET:
+                return value
+
+        computing = find_computing()
+        is_servable = self._value is not UNSET and self._age is not Age.EXPIRED
+
+        if self.place in computing:
+            # Whoever computes it waits for this call.
+            self._is_alone = self._is_unstored = True
+            value = self._serve() if is_servable else UNSET
+        elif is_servable:
+            value = self._try_to_refresh()
+        else:
+            value = yield from self._find_new(bool(computing))
+
+        if value is UNSET:
+            log_miss(self.storage)
+            self._stamp()
+
+        return value
+
+    def run(self, lookup_callable: Callable[[], Any]) -> Any:
+        """Compute the value, store it if that is possible, and return it, or the old one if that is to be served.
+
+        Raises:
+            Exception: As for :meth:`Memoize.run <fastblets.cache.memoize.Memoize.run>`.
+        """
+        if self._is_for_runner:
+            return self._hand_over(lambda call: call.run(lookup_callable))
+
+        self.begin()
+
+        try:
+            value = self._compute(lookup_callable)
+        except Exception as e:
+            old = self.recover(e)
+
+            if old is UNSET:
+                raise
+
+            return old
+
+        return self.keep(value)
+
+    def run_items(self, make_items: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Return an iterator over computed items, or over the old ones if the first can't be computed.
+
+        Raises:
+            Exception: What ``make_items``, or the first item, raised.
+        """
+        if self._is_for_runner:
+            return cast("Iterator[Any]", self._hand_over(lambda call: deque(call.run_items(make_items), 0)))
+
+        computation = self.begin()
+        computation.begin_item()
+
+        try:
+            items = make_items()
+            first = list(islice(items, 1))
+        except Exception as e:
+            old = self.recover(e)
+
+            if old is UNSET:
+                raise
+
+            return cast("Iterator[Any]", old)
+
+        self.storage.cost = time.monotonic() - self._start
+        self._forget_older()
+
+        return cast("Iterator[Any]", super().keep(self._watch(chain(first, items))))
+
+    def begin(self) -> Computation:
+        """Note that computing begins, and return what stands for it."""
+        self._start = time.monotonic()
+
+        if self._value is not UNSET:
+            self.hold_back = _MOST_HELD_BACK
+
+        self._computation = Computation(self.place, as_seconds(self._policy.lock_secs))
+
+        return self._computation
+
+    def keep(self, value: Any) -> Any:
+        """Store a computed value, if that is possible, and return it."""
+        self.storage.cost = time.monotonic() - self._start
+        self._has_computed = True
+        self._forget_older()
+
+        return super().keep(value)
+
+    def recover(self, error: Exception) -> Any:
+        """Return the old value if it is to be served although computing has failed, UNSET if not.
+
+        Args:
+            error: What computing raised. A task's time limit is raised again.
+        """
+        let_pass(error)
+
+        if self._value is UNSET:
+            return UNSET
+
+        self._back_off()
+        late = self._get_late_secs()
+
+        if self._age is not Age.EARLY and not late < as_seconds(self._policy.stale_if_error):
+            return UNSET
+
+        logger.warning(
+            'Computing cache key "%s" failed. The value that is there is served, which %s: %s',
+            self.storage.entry.full_key,
+            f"expired {late:.1f} seconds ago" if late > 0 else "has not expired yet",
+            error,
+            exc_info=error,
+        )
+
+        return self._serve()
+
+    def end(self) -> None:
+        """End the call: release the lock, and let those go on that wait for this call."""
+        super().end()
+        leader, self._leader = self._leader, None
+
+        if leader is not None:
+            if self.is_stored:
+                leader.end(Outcome.STORED)
+            else:
+                leader.end(Outcome.NOT_STORED if self._has_computed else Outcome.FAILED)
+
+    # What was found
+
+    def _judge(self, value: Any, storage: StampedStorage) -> Any:
+        """Return a value if it is fresh, UNSET if not. One that may be served later is kept in mind."""
+        self._age = self._find_age(storage)
+
+        if self._age is Age.FRESH:
+            return value
+
+        if self._age is not Age.OVER:
+            self._value = value
+
+        return UNSET
+
+    def _find_age(self, storage: StampedStorage) -> Age:
+        start, end, cost = storage.find_life()
+
+        if end is None:
+            return Age.FRESH
+
+        left = end - get_milliseconds()
+
+        if left > 0:
+            # Never in the first half of its life: with a short expiration it would be computed all the time.
+            is_in_second_half = start is not None and left < (end - start) / 2
+
+            # 1 - random() is never 0.
+            if self._draws and is_in_second_half and left <= cost * self._policy.early * -math.log(1 - random.random()):
+                return Age.EARLY
+
+            return Age.FRESH
+
+        late = -left / 1000
+
+        if late < as_seconds(self._policy.stale_while_revalidate):
+            return Age.STALE
+
+        return Age.EXPIRED if late < as_seconds(self._policy.stale_if_error) else Age.OVER
+
+    def _get_late_secs(self) -> float:
+        _, end, _ = (self._older or self.storage).find_life()
+
+        return 0 if end is None else (get_milliseconds() - end) / 1000
+
+    def _find_older(self) -> Any:
+        """Return a fresh value from under an older encryption key, which is stored under the newest then."""
+        for older in self.storage.get_older():
+            assert isinstance(older, StampedStorage)
+            found: Any = UNSET
+
+            try:
+                found = self._form.load(older)
+            except Exception as e:
+                # It has been logged.
+                self._note(e)
+
+            if self._is_cut_off:
+                break
+
+            if found is UNSET:
+                continue
+
+            value = self._judge(found, older)
+
+            if value is not UNSET:
+                self._discard(older)
+                self.storage.stamp_as(older)
+
+                return super().keep(value)
+
+            if self._value is not UNSET:
+                self._older = older
+                break
+
+        return UNSET
+
+    def _forget_older(self) -> None:
+        # Otherwise it would be found again once the new one has expired.
+        if self._older is not None and self._is_storable:
+            self._discard(self._older)
+
+    def _look_again(self) -> Any:
+        old, older, age = self._value, self._older, self._age
+        value = self.look()
+
+        # One under an older key is still there, as nothing has replaced it.
+        if older is not None and value is UNSET and self._value is UNSET and self._failure is None:
+            self._value, self._older, self._age = old, older, age
+
+        return value
+
+    def _look_while_waiting(self) -> Any:
+        value = self._look_again()
+
+        # If the owner of the lock has failed, so would this call.
+        return self._serve() if value is UNSET and self._value is not UNSET and self._is_backed_off() else value
+
+    def _serve(self) -> Any:
+        value, self._value = self._value, UNSET
+
+        return value
+
+    # Who computes
+
+    def _try_to_refresh(self) -> Any:
+        """Return a value that can be served, UNSET if this call is to compute the next one."""
+        age = self._age
+        life = (self._older or self.storage).find_life()
+
+        if not self._try_lock():
+            return self._serve()
+
+        # Another call may have computed it meanwhile. Chance has chosen already.
+        self._draws = False
+        value = self._look_again()
+
+        if value is UNSET or age is not Age.EARLY or self.storage.find_life() != life:
+            return value
+
+        self._value = value
+        self._age = age
+
+        return UNSET
+
+    def _find_new(self, is_nested: bool) -> Generator[Waiting, Any, Any]:
+        """Return the value that another call computes, UNSET if this one is to compute it.
+
+        Args:
+            is_nested: Whether this call is made by the computation of another key. Then it waits for nobody: the one
+                that it would wait for may be waiting for that other key.
+        """
+        if self._is_cut_off:
+            return UNSET
+
+        wait = self._policy.wait
+        self._deadline = math.inf if wait is None else time.monotonic() + as_seconds(wait)
+
+        if self._policy.share and not is_nested:
+            value = yield from self._follow()
+
+            if value is not UNSET or self._is_alone:
+                return value
+
+        if self._try_lock():
+            # Another process may have stored it meanwhile.
+            return self._look_again()
+
+        if self._is_backed_off():
+            if self._value is not UNSET:
+                return self._serve()
+
+            # There is nothing to serve until somebody tries again.
+            self._ask_lock("end_backoff")
+
+        if is_nested or self._lock is None:
+            self._lock = None
+
+            return UNSET
+
+        return (yield from self._wait_for_lock(self._lock))
+
+    def _follow(self) -> Generator[Waiting, Any, Any]:
+        """Wait for the call of this process that computes. Return what there is then, UNSET to compute here."""
+        patience = as_seconds(self._policy.lock_secs) / 3
+
+        while True:
+            leader, is_mine = lead_or_follow(self.place, self._form is ITEMS)
+
+            if is_mine:
+                self._leader = leader
+
+                return UNSET
+
+            outcome: Outcome | None = yield Follow(leader, self._deadline, patience)
+            value = self._look_again()
+
+            if value is not UNSET:
+                return value
+
+            if self._value is not UNSET and (self._age is not Age.EXPIRED or self._is_backed_off()):
+                return self._serve()
+
+            if outcome is None or outcome is Outcome.NOT_STORED or self._is_cut_off:
+                # With a lock, all who wait would compute one after the other.
+                self._is_alone = True
+
+                if outcome is None:
+                    self._log_timeout()
+                    # A stream goes on as slowly as its client reads it. It is not to be overwritten meanwhile.
+                    self._is_unstored = leader.is_stream
+
+                return UNSET
+
+    def _try_lock(self) -> bool:
+        """Return whether this call has the lock, without waiting for it."""
+        if self._lock is None:
+            self._lock = self._make_lock()
+
+        lock = cast("CacheLock", self._lock)
+
+        if is_held_by_caller(lock):
+            return True
+
+        # Set before acquiring: an interrupt may arrive right after it.
+        self._lock_pid = os.getpid()
+
+        try:
+            return lock.acquire(blocking=False)
+        except Exception as e:
+            self._note(as_cache_error(e))
+            log_failure(logger, e, "Error acquiring cache lock %r: %s", lock, e)
+            self._lock = None
+
+            return False
+
+    def _make_lock(self) -> CacheLock:
+        options = self.storage.options
+        lock = CacheLock(
+            lock_expiration_secs=as_seconds(self._policy.lock_secs),
+            # The lock of a stream is renewed when an item is asked for: a client that went away must not keep it.
+            max_lock_secs=None if self._form is ITEMS else as_seconds(self._policy.max_lock_secs),
+            cache=options.alias,
+        )
+        lock.full_cache_key = self.storage.entry.make_lock_key(options.max_key_bytes)
+
+        return lock
+
+    def _wait_for_lock(self, lock: Lock) -> Generator[Waiting, Any, Any]:
+        # A lock that the caller gave has times of its own.
+        if self._is_own_lock:
+            left = self._deadline - time.monotonic()
+
+            if left <= 0:
+                self._log_timeout()
+                self._lock = None
+
+                return UNSET
+
+            cast("CacheLock", lock).timeout_secs = -1 if left == math.inf else left
+
+        return (yield from self._find_locked(lock))
+
+    def _is_backed_off(self) -> bool:
+        if self._lock is None and not self._is_cut_off:
+            self._lock = self._make_lock()
+
+        return bool(self._ask_lock("is_backed_off"))
+
+    def _back_off(self) -> None:
+        lock = self._lock
+        secs = as_seconds(self._policy.retry_after)
+
+        # Not a lock that the caller holds.
+        if lock is not None and secs > 0 and self._lock_pid == os.getpid() and lock.locked():
+            self._ask_lock("back_off", secs)
+
+    def _ask_lock(self, name: str, *args: object) -> Any:
+        # Djblets' own class has none of these methods.
+        method = getattr(self._lock, name, None)
+
+        if method is None or self._is_cut_off:
+            return None
+
+        try:
+            return method(*args)
+        except Exception as e:
+            self._note(as_cache_error(e))
+            log_failure(logger, e, "Error using cache lock %r: %s", self._lock, e)
+
+            return None
+
+    def _log_timeout(self) -> None:
+        logger.error(
+            'Timeout waiting for another computation of cache key "%s". It is computed once more.',
+            self.storage.entry.full_key,
+        )
+
+    # Computing
+
+    @property
+    def _is_for_runner(self) -> bool:
+        return (
+            self._policy.refresh != "inline"
+            and self._is_own_lock
+            and self._value is not UNSET
+            and self._age is not Age.EXPIRED
+            and not self._is_unstored
+        )
+
+    def _hand_over(self, work: Callable[[FreshMemoize], object]) -> Any:
+        """Let the policy's runner compute, and return the old value."""
+        lock = cast("CacheLock", self._lock)
+        call = copy(self)
+        self._lock = None
+        # A cache object belongs to its thread.
+        self.storage.options.cache = None
+
+        def job() -> None:
+            try:
+                # Another call may have it by now, if the job had to wait.
+                if not lock.take_over():
+                    return
+
+                call._policy = replace(call._policy, refresh="inline")
+                call._lock_pid = os.getpid()
+                work(call)
+            except Exception as e:
+                log_failure(logger, e, 'Error computing cache key "%s" anew: %s', call.storage.entry.full_key, e)
+            finally:
+                call.end()
+
+        try:
+            lock.hand_over()
+            runner = cast("Callable[[Callable[[], None]], object]", self._policy.refresh)
+            runner(job)
+        except Exception as e:
+            log_failure(logger, e, 'Error letting cache key "%s" be computed anew: %s', self.storage.entry.full_key, e)
+
+        return self._serve()
+
+    def _watch(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield items, and note on the way what they cost. Renew the lock."""
+        lease = as_seconds(self._policy.lock_secs) if self._lock is None else self._lock.lock_expiration_secs
+        renewal = self._start + lease / 3
+        iterator = iter(items)
+        asked = time.monotonic()
+
+        for item in iterator:
+            now = time.monotonic()
+            self.storage.cost += now - asked
+
+            if self._leader is not None:
+                self._leader.progress = now
+
+            if now >= renewal:
+                renewal = now + lease / 3
+                self._extend_lock()
+
+            yield item
+            asked = time.monotonic()
+
+        self._has_computed = True
+
+    def _extend_lock(self) -> None:
+        # Not for ever, if it is this call's own.
+        if not self._is_own_lock or time.monotonic() - self._start < as_seconds(self._policy.max_lock_secs):
+            super()._extend_lock()
+
+
+def make_call(storage: Storage, form: Form, lock: Lock | None, overwrite: bool) -> Memoize:
+    """Return one call of a memoize function, with or without a policy.
+
+    For the arguments see :class:`~fastblets.cache.memoize.Memoize`.
+
+    Raises:
+        TypeError: The lock is none.
+    """
+    policy = storage.options.policy
+
+    if policy is None:
+        return Memoize(storage, form, lock, overwrite)
+
+    assert isinstance(storage, StampedStorage)
+
+    return FreshMemoize(storage, policy, form, lock, overwrite)
