@@ -33,7 +33,7 @@ MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # Each worker, and each process that a test starts, would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow test-all parity matrix matrix-short docs wheels licences upstream faults
+.PHONY: help demo test test-slow test-all parity matrix matrix-short docs wheels licences upstream faults load
 .PHONY: lint lint-rust lint-python deny msrv fuzz sanitize coverage bench build servers clean
 
 # A target with two # behind its name is in the list, in the order of this file.
@@ -56,6 +56,9 @@ test-all: test test-slow ## all tests: what CI runs
 
 faults: build servers ## what fails on purpose, and what comes of it: docs/reliability.md, docs/security.md
 	$(BIN)/python -m tests.faults
+
+load: build servers ## many callers of values that expire, and a source that fails: docs/reliability.md
+	$(BIN)/python -m tests.load
 
 parity: build ## N=1000 random cases of each kind, beside Djblets
 	FASTBLETS_EXAMPLES=$(N) $(BIN)/python -m pytest --timeout 0 tests/differential

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from benches.chart import draw
 from benches.costs import Cost
 from benches.limits import Limit
 from benches.timing import Speed
+from tools.pages import name_processor, replace_part
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "performance.md"
@@ -54,7 +54,7 @@ def describe_circumstances(*, quick: bool) -> dict[str, str]:
 
     return {
         "Date": f"{date.today()}{', a quick run' if quick else ''}",
-        "Processor": f"{_processor()}, {os.cpu_count()} cores",
+        "Processor": f"{name_processor()}, {os.cpu_count()} cores",
         "Load before": ", ".join(f"{load:.1f}" for load in os.getloadavg()),
         "System": platform.platform(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -72,7 +72,7 @@ def write_page(results: Results) -> None:
     """Put the results on the page, between its prose."""
     page = PAGE.read_text(encoding="utf-8")
     for name, table in results.tables().items():
-        page = _replace_part(page, name, table)
+        page = replace_part(page, name, table)
     PAGE.write_text(page, encoding="utf-8")
     CHART.write_text(draw(results.speeds), encoding="utf-8")
 
@@ -98,15 +98,6 @@ def _three_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _replace_part(page: str, name: str, text: str) -> str:
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    pattern = f"({re.escape(begin)}\n).*?({re.escape(end)})"
-    page, count = re.subn(pattern, lambda found: f"{found[1]}{text}\n{found[2]}", page, flags=re.DOTALL)
-    if count != 1:
-        raise ValueError(f"{PAGE} has not exactly one part {name!r}")
-    return page
-
-
 def _sections(columns: Sequence[str], rows: Iterable[Speed | Limit | Cost]) -> str:
     tables = (
         f"**{section}**\n\n{_table(('job', *columns, ''), map(_cells, group))}"
@@ -129,11 +120,3 @@ def _cells(row: Speed | Limit | Cost) -> Sequence[str]:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ["---"] + ["---:"] * (len(columns) - 2) + ["---"], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
