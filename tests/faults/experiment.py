@@ -74,7 +74,7 @@ def experiment(
     promise: int,
     name: str,
     *,
-    djblets: Expected,
+    djblets: Expected | None,
     fastblets: Expected = Outcome.RIGHT,
     sealed: Expected | None = None,
     required: Expected | None = None,
@@ -89,7 +89,7 @@ def experiment(
     Args:
         promise: The number of the promise that is put to the test.
         name: What fails.
-        djblets: What Djblets 6.1 does.
+        djblets: What Djblets 6.1 does. None, if it has nothing like that.
         fastblets: What fastblets does.
         sealed: What it does with entries that it sealed. Default: the same, or noticing what can't be noticed else.
         required: What it does where a seal is required. Default: as with entries that it sealed.
@@ -106,7 +106,7 @@ def experiment(
         noticed = Outcome.REBUILT if "fastblets" in undetectable and "sealed" not in undetectable else fastblets
         when_sealed = noticed if sealed is None else sealed
         expectations = {
-            "djblets": djblets,
+            **({} if djblets is None else {"djblets": djblets}),
             "fastblets": fastblets,
             "sealed": when_sealed,
             "required": when_sealed if required is None else required,
@@ -115,7 +115,7 @@ def experiment(
             name,
             promise,
             run,
-            {subject: expectations[subject] for subject in page_of(promise).subjects},
+            {subject: expectations[subject] for subject in page_of(promise).subjects if subject in expectations},
             backends,
             client,
             seconds,

@@ -33,6 +33,7 @@ RELIABILITY = Page(
         8: "Keys",
         9: "Damage",
         10: "Servers",
+        15: "Processes that compute under a policy",
     },
     ("djblets", "fastblets", "sealed"),
 )

@@ -21,19 +21,19 @@ def as_table(results: Results, page: Page) -> str:
     """One table for each promise, backends with the same outcomes in one row."""
     parts = []
     for number, title in page.promises.items():
-        rows = [row for name in EXPERIMENTS if EXPERIMENTS[name].promise == number for row in _rows(name, results)]
+        rows = [row for name in EXPERIMENTS if EXPERIMENTS[name].promise == number for row in _rows(name, results, page)]
         if rows:
             parts.append(f"### {number}. {title}\n\n{_markdown(rows, page)}\n")
     return "\n".join(parts)
 
 
-def _rows(name: str, results: Results) -> Iterator[Row]:
+def _rows(name: str, results: Results, page: Page) -> Iterator[Row]:
     experiment = EXPERIMENTS[name]
     same: dict[Row, list[str]] = {}
     for backend in experiment.backends:
         found = tuple(
             _cell(results.get(Job(name, backend, subject)), subject in experiment.undetectable)
-            for subject in experiment.subjects
+            for subject in page.subjects
         )
         if any(found):
             same.setdefault(found, []).append(backend)

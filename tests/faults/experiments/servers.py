@@ -18,7 +18,7 @@ BIG = generation("big")
 NEWER = generation("newer")
 
 
-def _server(lab: Lab) -> Server:
+def get_server(lab: Lab) -> Server:
     assert lab.server is not None
     return lab.server
 
@@ -45,16 +45,16 @@ def _recovers(lab: Lab) -> Iterator[Finding]:
 @experiment(10, "the server is dead", djblets=Outcome.RIGHT, backends=SERVERS, client="impatient", seconds=60)
 def dead(lab: Lab) -> Iterator[Finding]:
     lab.store("items", BIG)
-    _server(lab).kill()
+    get_server(lab).kill()
     yield from _all_calls(lab)
-    _server(lab).restart()
+    get_server(lab).restart()
     yield from _recovers(lab)
 
 
 @experiment(10, "the server is frozen", djblets=Outcome.RIGHT, backends=SERVERS, client="impatient", seconds=90)
 def frozen(lab: Lab) -> Iterator[Finding]:
     """Each call of the cache costs a time-out of the client, and there are few."""
-    server = _server(lab)
+    server = get_server(lab)
     list(lab.iterate("items", BIG))
     server.freeze()
     yield from _all_calls(lab, modes=[COMPRESSED])
@@ -96,12 +96,12 @@ def _broken_writes(lab: Lab, break_it: Callable[[], None], repair: Callable[[], 
 
 @_rebuilt_after("the server dies during a write, and comes back empty", seconds=60)
 def dies_while_writing(lab: Lab) -> Iterator[Finding]:
-    yield from _broken_writes(lab, _server(lab).kill, _server(lab).restart)
+    yield from _broken_writes(lab, get_server(lab).kill, get_server(lab).restart)
 
 
 @_rebuilt_after("the server restarts during a write", seconds=60)
 def restarts_while_writing(lab: Lab) -> Iterator[Finding]:
-    yield from _broken_writes(lab, _server(lab).restart, lambda: None)
+    yield from _broken_writes(lab, get_server(lab).restart, lambda: None)
 
 
 @experiment(
@@ -115,7 +115,7 @@ def restarts_while_writing(lab: Lab) -> Iterator[Finding]:
 )
 def freezes_while_writing(lab: Lab) -> Iterator[Finding]:
     """What the frozen server was sent, it still does when it thaws."""
-    server = _server(lab)
+    server = get_server(lab)
     for options in (PLAIN, COMPRESSED):
         for at in (3, 5):
             lab.store("key", BIG, **options)
@@ -150,17 +150,17 @@ def _broken_reads(lab: Lab, break_it: Callable[[], None], repair: Callable[[], N
 
 @_rebuilt_after("the server dies between the count and the chunks")
 def dies_while_reading(lab: Lab) -> Iterator[Finding]:
-    yield from _broken_reads(lab, _server(lab).kill, _server(lab).restart)
+    yield from _broken_reads(lab, get_server(lab).kill, get_server(lab).restart)
 
 
 @_rebuilt_after("the server restarts between the count and the chunks")
 def restarts_while_reading(lab: Lab) -> Iterator[Finding]:
-    yield from _broken_reads(lab, _server(lab).restart, lambda: None)
+    yield from _broken_reads(lab, get_server(lab).restart, lambda: None)
 
 
 @_rebuilt_after("the server freezes between the count and the chunks", seconds=60)
 def freezes_while_reading(lab: Lab) -> Iterator[Finding]:
-    yield from _broken_reads(lab, _server(lab).freeze, _server(lab).thaw)
+    yield from _broken_reads(lab, get_server(lab).freeze, get_server(lab).thaw)
 
 
 def _starve(lab: Lab) -> None:
