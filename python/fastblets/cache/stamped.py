@@ -130,7 +130,8 @@ class StampedStorage(Storage):
         key = self.entry.full_key
 
         try:
-            keys = self.head_keys
+            # The record of a large entry is beside its last chunk.
+            keys = self.depends_on if kind is COUNT else self.head_keys
             cache = self.options.get_cache()
 
             # Most caches answer that sooner.
