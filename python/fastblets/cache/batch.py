@@ -21,7 +21,6 @@ from fastblets.cache.options import UNSET
 from fastblets.cache.stamped import StampedStorage, find_outdated, make_token, stamp
 from fastblets.cache.state import FENCE_SECONDS
 from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, cut, fetch
-from fastblets.cache.transactions import is_pending, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,7 +57,7 @@ def load_batch(storages: Sequence[Storage], *, large: bool) -> dict[int, Any]:
         Exception: A task's time limit.
     """
     values: dict[int, Any] = {}
-    missing = {index: storage for index, storage in enumerate(storages) if not _is_pending(storage)}
+    missing = {index: storage for index, storage in enumerate(storages) if not storage.is_pending()}
     older = [storage.get_older() for storage in storages]
 
     try:
@@ -84,7 +83,7 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
     Raises:
         Exception: The cache failed.
     """
-    if _is_pending(storage):
+    if storage.is_pending():
         return False
 
     for each in (storage, *storage.get_older()):
@@ -385,10 +384,6 @@ def _contains_stamped(storage: StampedStorage, found: dict[str, Any], large: boo
             return _is_chunk(last) and storage.accepts(get_record([last]))
 
     return large is not True and storage.open_head(found, VALUE) is not UNSET
-
-
-def _is_pending(storage: Storage) -> bool:
-    return bool(pending) and is_pending(storage.options.alias, storage.depends_on)
 
 
 def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, Any], list[int]]:

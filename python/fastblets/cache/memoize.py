@@ -19,6 +19,7 @@ from fastblets.cache.errors import ForeignValueError, UnreachableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.keys import find_max_key_bytes
 from fastblets.cache.options import UNSET
+from fastblets.cache.transactions import pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -231,7 +232,7 @@ class Memoize:
 
     def store_small(self, value: _T) -> _T:
         """Store a small value, if that is possible, and return it."""
-        if not self._is_cut_off and self.settle_expiration(value):
+        if not self._stores_nothing and self.settle_expiration(value):
             try:
                 self.storage.store(value)
             except Exception as e:
@@ -249,7 +250,7 @@ class Memoize:
         Raises:
             Exception: As for :meth:`~fastblets.cache.options.Options.settle_expiration`.
         """
-        is_kept = self._is_cut_off or self.storage.options.settle_expiration(value)
+        is_kept = self._stores_nothing or self.storage.options.settle_expiration(value)
 
         if not is_kept:
             self._discard(self.storage)
@@ -265,7 +266,7 @@ class Memoize:
         Raises:
             Exception: What the items raised, or the function that was given as ``expiration``.
         """
-        if self._is_cut_off:
+        if self._stores_nothing:
             yield from items
             return
 
@@ -318,6 +319,11 @@ class Memoize:
     @property
     def _is_cut_off(self) -> bool:
         return self._failure is UnreachableError
+
+    @property
+    def _stores_nothing(self) -> bool:
+        # Whoever computed the value, or takes its items, may have deleted the entry in its own transaction.
+        return self._is_cut_off or self.storage.is_pending()
 
     def _find_locked(self, lock: Lock) -> Generator[Wait, None, Any]:
         value: Any = UNSET
@@ -480,7 +486,7 @@ class _LargeWrite:
         Raises:
             Exception: As for :meth:`~fastblets.cache.options.Options.settle_expiration`.
         """
-        if self._failed:
+        if not self._goes_on():
             return False
 
         # Even if no chunk was stored yet: the entry must not be kept if this raises.
@@ -497,8 +503,17 @@ class _LargeWrite:
         if self._dirty and self._pid == os.getpid():
             self._call._discard(self._storage)
 
+    def _goes_on(self) -> bool:
+        """Return whether the write has not ended. It ends once this transaction is going to delete the entry."""
+        if not self._failed and self._storage.is_pending():
+            self._failed = True
+            # An old entry stays for the others, until the end of the transaction.
+            self._dirty = self._chunk_count > 0
+
+        return not self._failed
+
     def _attempt(self, step: Callable[[], None]) -> None:
-        if not self._failed:
+        if self._goes_on():
             try:
                 if self._pid != os.getpid():
                     raise RuntimeError(f"it is being written by process {self._pid}, of which this one is a fork")
@@ -626,7 +641,7 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite
     if isinstance(value, str):
         warn_if_big(storage, value)
 
-    if is_reachable:
+    if is_reachable and not (pending and storage.is_pending()):
         options = storage.options
 
         if options.get_expiration is not None and not options.settle_expiration(value):

@@ -13,7 +13,7 @@ from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.options import Options
 from fastblets.cache.stamped import StampedStorage, make_tag_keys
 from fastblets.cache.storage import Storage
-from fastblets.cache.transactions import is_pending, pending
+from fastblets.cache.transactions import pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ def open_entry(
     tag_keys = () if tags == () else _prepare_tags(tags, options)
     storage = _open(Entry(key, options, options.encryption_key), options, tag_keys)
 
-    return None if pending and is_pending(cache, storage.depends_on) else storage
+    return None if pending and storage.is_pending() else storage
 
 
 def open_entries(

@@ -16,6 +16,7 @@ from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET
+from fastblets.cache.transactions import is_pending, pending
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ class Storage:
     def head_keys(self) -> list[str]:
         """The full keys that are looked up first."""
         return [self.entry.full_key]
+
+    def is_pending(self) -> bool:
+        """Return whether this transaction is going to delete the entry, or to invalidate one of its tags."""
+        return bool(pending) and is_pending(self.options.alias, self.depends_on)
 
     def load(self, kind: Kind = VALUE) -> Any:
         """Return what is stored under the full key, UNSET if nothing is.

@@ -50,7 +50,7 @@ def invalidate_tags(*tags: Tag, cache: str | None = None, on_commit: bool | str 
 
         set_marks(options.get_cache(), marks, None)
 
-    if on_commit and tag_keys and wait_for_commit(invalidate, cache, full_keys, on_commit):
+    if on_commit and tag_keys and wait_for_commit(invalidate, cache, full_keys, on_commit, "invalidating tags"):
         return
 
     invalidate()
