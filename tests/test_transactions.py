@@ -282,3 +282,14 @@ def test_a_failed_invalidation_is_logged_as_one(cache: BaseCache, caplog: pytest
         invalidate_tags("reports", on_commit=True)
     assert "Error invalidating tags ['example.com:_tag_:reports'] after the transaction" in caplog.text
     assert "deleting" not in caplog.text
+
+
+def test_what_is_stored_by_hand_stays_after_a_rollback(cache: BaseCache) -> None:
+    cache_set("old", 1)
+    with pytest.raises(Undo), transaction.atomic():
+        cache_delete_many(["old", "set", "add"], on_commit=True)
+        assert cache_set("set", 2)
+        assert cache_add("add", 3)
+        assert not cache_add("old", 4)
+        raise Undo
+    assert cache_get_many(["old", "set", "add"]) == {"old": 1, "set": 2, "add": 3}

@@ -30,9 +30,9 @@ pending: Final[list[ref[_Deletion]]] = []
 class _Deletion:
     """A callback after the transaction. Django drops it if the transaction or its savepoint is rolled back."""
 
-    def __init__(self, delete: Callable[[], object], alias: str | None, full_keys: Iterable[str], what: str) -> None:
+    def __init__(self, delete: Callable[[], object], alias: str | None, full_keys: Iterable[str], error: str) -> None:
         self._delete = delete
-        self._what = what
+        self._error = error
         self._alias = alias or DEFAULT_CACHE_ALIAS
         self._full_keys = frozenset(full_keys)
         self._reference: ref[_Deletion] | None = ref(self, pending.remove)
@@ -57,7 +57,7 @@ class _Deletion:
             log_failure(
                 logger,
                 e,
-                f"Error {self._what} %r after the transaction. Old entries may be served until they expire: %s",
+                f"{self._error} %r after the transaction. Old entries may be served until they expire: %s",
                 sorted(full_keys),
                 e,
             )
@@ -68,7 +68,7 @@ def wait_for_commit(
     alias: str | None,
     full_keys: Iterable[str],
     on_commit: bool | str,
-    what: str = "deleting cache keys",
+    error: str = "Error deleting cache keys",
 ) -> bool:
     """Let something be deleted after the current transaction, if there is one.
 
@@ -77,7 +77,7 @@ def wait_for_commit(
         alias: The alias of the cache, None for the default cache.
         full_keys: The full keys of the entries, or of the tags.
         on_commit: The alias of the database, True for the default one.
-        what: What is done to the keys, for the log.
+        error: How the log record of an error begins.
 
     Returns:
         Whether there is a transaction.
@@ -92,7 +92,7 @@ def wait_for_commit(
     if not connection.in_atomic_block and connection.get_autocommit():
         return False
 
-    transaction.on_commit(_Deletion(delete, alias, full_keys, what), using=using)
+    transaction.on_commit(_Deletion(delete, alias, full_keys, error), using=using)
 
     return True
 

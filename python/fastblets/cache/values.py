@@ -215,7 +215,8 @@ def cache_add(
     """Store a small value if there is no entry.
 
     Of several callers at once only one succeeds on memcached, Redis and LocMem, but not in files, and not on a database
-    where an expired row is still there. An entry under an older encryption key counts, but is looked for before.
+    where an expired row is still there. An entry under an older encryption key counts, but is looked for before. So does
+    one that this transaction is going to delete: other callers still find it.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
@@ -286,7 +287,8 @@ def cache_delete(
 
     With ``on_commit`` the entry is removed after the transaction, at once if there is none, and not at all if it is
     rolled back. Until then, this transaction finds the entry missing, and the memoize functions compute without
-    storing. What is stored by hand meanwhile is removed, too. An error after the transaction is logged.
+    storing, also if they are computing already. What :func:`cache_set` or :func:`cache_add` stores meanwhile is removed
+    with the entry, and stays after a rollback. An error after the transaction is logged.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
