@@ -196,10 +196,7 @@ class Memoize:
             A lock to wait for. The driver throws into the generator what acquiring it raises.
         """
         if self._overwrite:
-            # Otherwise the entry under an older key would be served again once the new one expires.
-            for older in self.storage.get_older():
-                self._discard(older)
-
+            self._discard_older()
             self._stamp()
 
             return UNSET
@@ -216,9 +213,11 @@ class Memoize:
         ):
             value = yield from self._find_locked(lock)
 
-        # An unreadable entry is newer than any entry under an older key.
         if value is UNSET and self._failure is None:
             value = self._migrate_from_older_key()
+        elif value is UNSET:
+            # An unreadable entry is newer than any entry under an older key.
+            self._discard_older()
 
         if value is UNSET:
             log_miss(self.storage)
@@ -390,6 +389,11 @@ class Memoize:
             except Exception as e:
                 # It has been logged. Nothing is kept then.
                 self._note(e)
+
+    def _discard_older(self) -> None:
+        # Otherwise the entry under an older key would be served again once the new one expires.
+        for older in self.storage.get_older():
+            self._discard(older)
 
     def _discard(self, storage: Storage) -> None:
         if not self._is_cut_off and not storage.discard():
