@@ -374,6 +374,19 @@ def test_an_error_after_storing_by_hand(form: dict[str, Any], locmem: BaseCache)
     assert stored is (cache_get("key", MISSING, tags=TAGS, **form) is not MISSING)
 
 
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+def test_tokens_that_cannot_be_looked_up_by_hand(
+    form: dict[str, Any], locmem: BaseCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    with failing("add"):
+        assert cache_set("key", 1, tags=TAGS, **form) is False
+    assert "Error looking up the tags of cache key" in caplog.text
+    with replaced(locmem, add=lambda *args, **options: False):
+        assert cache_set("key", 1, tags=TAGS, **form) is False
+    assert "The tokens of the tags of cache key" in caplog.text
+    assert len(caplog.records) == 2
+
+
 @pytest.mark.parametrize("encrypt", [False, True])
 @pytest.mark.parametrize("compress", [False, True])
 def test_chunks_of_two_writes_are_told_apart(compress: bool, encrypt: bool, locmem: BaseCache) -> None:

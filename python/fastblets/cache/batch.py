@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from django.core.cache.backends.memcached import BaseMemcachedCache
 
 from fastblets.cache.entry import COUNT, VALUE, get_record, is_full, parse_count
-from fastblets.cache.errors import CacheRefusedError, ForeignValueError, MissingChunkError, UnreachableError
+from fastblets.cache.errors import (
+    CacheRefusedError,
+    ForeignValueError,
+    MissingChunkError,
+    UnreachableError,
+    UnstampedError,
+)
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
@@ -138,7 +144,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
     timeouts = [storage.options.get_timeout() for storage in storages]
     dropped = [storage for storage, keep in zip(storages, is_kept, strict=True) if not keep]
     kept = {index: storages[index] for index, keep in enumerate(is_kept) if keep}
-    heads: dict[int, object] = {}
+    stamped = {index: storage for index, storage in kept.items() if isinstance(storage, StampedStorage)}
     is_stored = [False] * len(storages)
 
     try:
@@ -146,34 +152,27 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
             delete_batch(dropped, large=None)
 
         _prepare(kept, values, large)
-        stamped = {index: storage for index, storage in kept.items() if isinstance(storage, StampedStorage)}
-
-        if stamped:
-            stamp(list(stamped.values()))
     except Exception as e:
         log_failure(logger, e, 'Error removing what is stored in cache for key "%s": %s', storages[0].entry.full_key, e)
 
         return is_stored
 
     try:
-        for index, storage in kept.items():
-            try:
-                value = _store_chunks(storage, values[index], timeouts[index]) if large else values[index]
-                heads[index] = storage.close(value, COUNT if large else VALUE)
-            except UnreachableError:
-                raise
-            except Exception as e:
-                # It has been logged.
-                let_pass(e)
+        if stamped:
+            stamp(list(stamped.values()))
+    except Exception as e:
+        # It has been logged.
+        let_pass(e)
 
+        return is_stored
+
+    try:
         # By expiration, which a function may have made another one for each.
-        for timeout in dict.fromkeys(timeouts[index] for index in heads):
-            group = [index for index in heads if timeouts[index] == timeout]
-            stored = {storages[index].entry.full_key: heads[index] for index in group}
-            refused = _set_many(storages[group[0]], stored, timeout)
+        for timeout in dict.fromkeys(timeouts[index] for index in kept):
+            group = {index: storage for index, storage in kept.items() if timeouts[index] == timeout}
 
-            for index in group:
-                is_stored[index] = storages[index].entry.full_key not in refused
+            for index in _store_group(group, values, timeout, large):
+                is_stored[index] = not _is_over(timeout)
 
         for index in _confirm({index: storage for index, storage in stamped.items() if is_stored[index]}, large):
             is_stored[index] = False
@@ -194,7 +193,7 @@ def add(storage: Storage, value: object) -> bool:
         CacheRefusedError: The cache neither stored it nor has anything else.
         Exception: The cache failed, or the value can't be pickled or encrypted.
     """
-    if not storage.options.settle_expiration(value):
+    if not storage.options.settle_expiration(value) or _is_over(timeout := storage.options.get_timeout()):
         return False
 
     key = storage.entry.full_key
@@ -204,7 +203,6 @@ def add(storage: Storage, value: object) -> bool:
         return False
 
     stored = storage.close(value, VALUE)
-    timeout = storage.options.get_timeout()
 
     # An entry may expire between the two questions. Then it can be added.
     for _ in range(2):
@@ -220,7 +218,7 @@ def add(storage: Storage, value: object) -> bool:
 
             return True
 
-        if timeout == 0 or key in _fetch(storage, [key]):
+        if key in _fetch(storage, [key]):
             return False
 
     raise CacheRefusedError(
@@ -361,6 +359,11 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
                 f"The cache did not delete {len(refused)} of {len(part)} keys, such as {refused[0]!r}. Is one of its "
                 f"servers down? Delete them again once it is back: old entries may be in it."
             )
+
+
+def _is_over(timeout: int | None) -> bool:
+    """Return whether a cache keeps nothing that is stored with this timeout."""
+    return timeout is not None and not timeout > 0
 
 
 def _get_main_keys(storage: Storage, large: bool | None) -> Iterator[str]:
@@ -561,8 +564,88 @@ def _prepare(storages: dict[int, Storage], values: Sequence[object], large: bool
     delete_keys(first, keys)
 
 
-def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
-    """Store the chunks of a large value. Return their count."""
+def _store_group(
+    storages: dict[int, Storage], values: Sequence[object], timeout: int | None, large: bool
+) -> Iterator[int]:
+    """Store the values of entries that expire at the same time.
+
+    Returns:
+        The indices of those entries that the cache has taken.
+
+    Raises:
+        UnreachableError: The cache can't be reached.
+    """
+    (first, *_) = storages.values()
+    contents = _store_chunks(storages, values, timeout) if large else {index: values[index] for index in storages}
+    heads: dict[str, object] = {}
+
+    for index, content in contents.items():
+        try:
+            heads[storages[index].entry.full_key] = storages[index].close(content, COUNT if large else VALUE)
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+
+    refused = _set_many(first, heads, timeout) if heads else set()
+
+    for index in contents:
+        key = storages[index].entry.full_key
+
+        if key in heads and key not in refused:
+            yield index
+
+
+def _store_chunks(storages: dict[int, Storage], values: Sequence[object], timeout: int | None) -> dict[int, str]:
+    """Store the chunks of large values, 64 in one call, of whatever entries they are.
+
+    Returns:
+        The counts of those entries whose chunks are all stored.
+
+    Raises:
+        UnreachableError: The cache can't be reached.
+    """
+    (first, *_) = storages.values()
+    counts: dict[int, str] = {}
+    failed: set[int] = set()
+    waiting: dict[str, object] = {}
+    owners: dict[str, int] = {}
+
+    def flush() -> None:
+        if waiting:
+            failed.update(owners[key] for key in _set_many(first, waiting, timeout))
+            waiting.clear()
+            owners.clear()
+
+    for index, storage in storages.items():
+        count = 0
+
+        try:
+            for key, stored in _make_chunks(storage, values[index]):
+                waiting[key] = stored
+                owners[key] = index
+                count += 1
+
+                if len(waiting) == FETCH_SIZE:
+                    flush()
+
+                if index in failed:
+                    break
+        except UnreachableError:
+            raise
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+            failed.add(index)
+
+        counts[index] = str(count)
+
+    flush()
+
+    return {index: count for index, count in counts.items() if index not in failed}
+
+
+def _make_chunks(storage: Storage, value: object) -> Iterator[tuple[str, object]]:
+    """Yield the full keys of the chunks of a large value, and what is to be stored under them."""
     entry = storage.entry
     write_id = storage.make_write_id()
     index = 0
@@ -573,6 +656,9 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
         writer.finish()
         full = writer.take_full_chunks()
         last = writer.last_chunk()
+    except UnstampedError:
+        # It has been logged.
+        raise
     except Exception as e:
         let_pass(e)
         logger.error('Failed to serialize data for cache key "%s": %s', entry.full_key, e)
@@ -580,13 +666,13 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
 
     while full:
         part, full = full[:FETCH_SIZE], full[FETCH_SIZE:]
-        storage.store_chunks(index, part, write_id)
+        yield from storage.encode_chunks(index, part, write_id).items()
         index += len(part)
 
     stored = storage.encode_last_chunk(last, index, write_id)
 
     if stored is None:
-        return str(index)
+        return
 
     key, next_key = entry.chunk_keys(index, index + 2)
 
@@ -598,12 +684,7 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
             log_failure(logger, e, 'Error deleting cache key "%s": %s', next_key, e)
             raise
 
-    refused = _set_many(storage, {key: stored}, timeout)
-
-    if refused:
-        raise CacheRefusedError("The cache refused the last chunk.")
-
-    return str(index + 1)
+    yield key, stored
 
 
 def _set_many(storage: Storage, stored: dict[str, object], timeout: int | None) -> set[str]:

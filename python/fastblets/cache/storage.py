@@ -298,6 +298,15 @@ class Storage:
 
         return item
 
+    def encode_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> dict[str, object]:
+        """Return what is to be stored for several chunks, by full key. For the arguments see :meth:`store_chunks`."""
+        keys = self.entry.chunk_keys(start, start + len(chunks))
+
+        return {
+            key: self.entry.encode_chunk(chunk, index, write_id, last=False)
+            for index, (key, chunk) in enumerate(zip(keys, chunks, strict=True), start)
+        }
+
     def store_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> None:
         """Store several chunks at once.
 
@@ -309,11 +318,7 @@ class Storage:
         Raises:
             Exception: The cache failed, or refused some.
         """
-        keys = self.entry.chunk_keys(start, start + len(chunks))
-        values = {
-            key: self.entry.encode_chunk(chunk, index, write_id, last=False)
-            for index, (key, chunk) in enumerate(zip(keys, chunks, strict=True), start)
-        }
+        values = self.encode_chunks(start, chunks, write_id)
 
         try:
             failed = self.options.get_cache().set_many(values, timeout=self.options.get_timeout())

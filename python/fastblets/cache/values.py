@@ -144,7 +144,7 @@ def cache_set(
     The other options are described at the top of this module.
 
     Returns:
-        Whether it was stored. Not, if the cache failed or refused it, or the expiration is over.
+        Whether it was stored. Not, if the cache failed or refused it, or if it would expire at once.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: As for :func:`cache_get`.
@@ -172,8 +172,9 @@ def cache_set_many(
 ) -> list[_K]:
     """Store several values, whatever is there.
 
-    One call of the cache stores all small values that expire at the same time. Before large ones are stored, one call
-    removes what is there; each value's chunks take one call for 64, and one for the last.
+    One call of the cache stores all values that expire at the same time. Before large ones are stored, one call removes
+    what is there, and one stores each 64 chunks, of whatever values they are. So besides the values and the chunks of
+    the largest one, at most 64 chunks are in memory.
 
     Args:
         values: The values by their base keys, each a string or a tuple of strings.
@@ -221,7 +222,8 @@ def cache_add(
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
         value: The value.
-        expiration: As for :func:`~fastblets.cache.backend.cache_memoize`. If it is over, nothing is stored or removed.
+        expiration: As for :func:`~fastblets.cache.backend.cache_memoize`. If it is 0 or less, nothing is stored or
+            removed.
 
     The other options are described at the top of this module.
 
