@@ -272,7 +272,7 @@ def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[boo
     found = _fetch(storages[0], [storage.entry.full_key for _, storage in copies])
 
     for step in (older, newest):
-        delete_keys(storages[0], [key for _, storage in step for key in _get_main_keys(storage, large)])
+        delete_keys(storages[0], [key for _, storage in step for key in get_main_keys(storage, large)])
 
     if large is not False:
         heads: dict[int, tuple[Storage, Any]] = {}
@@ -366,7 +366,13 @@ def _is_over(timeout: int | None) -> bool:
     return timeout is not None and not timeout > 0
 
 
-def _get_main_keys(storage: Storage, large: bool | None) -> Iterator[str]:
+def get_main_keys(storage: Storage, large: bool | None = None) -> Iterator[str]:
+    """Yield the full keys of all that belongs to an entry but its chunks.
+
+    Args:
+        storage: The entry.
+        large: Whether it is a large one, None for whatever is there.
+    """
     yield storage.entry.full_key
 
     if storage.entry.encryption_key is None and not large:
