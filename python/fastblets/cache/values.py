@@ -216,8 +216,8 @@ def cache_add(
     """Store a small value if there is no entry.
 
     Of several callers at once only one succeeds on memcached, Redis and LocMem, but not in files, and not on a database
-    where an expired row is still there. An entry under an older encryption key counts, but is looked for before. So does
-    one that this transaction is going to delete: other callers still find it.
+    where an expired row is still there. An entry under an older encryption key counts, but is looked for before. An
+    entry that this transaction is going to delete counts, too: other callers still find it.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.

@@ -82,8 +82,8 @@ def inspect_entry(
         large: Whether it is a large entry. Default: it is one if a text of decimal digits is stored under the full key.
         items: How many items to show.
         cache: The alias in ``CACHES`` of the cache. Default: the default cache.
-        tags: The tags of the calls that read it, as for :func:`~fastblets.cache.backend.cache_memoize`. Without them, it
-            can't be told whether an entry with tags was invalidated.
+        tags: The tags of the calls that read it, as for :func:`~fastblets.cache.backend.cache_memoize`. Without them
+            it can't be told whether an entry with tags was invalidated.
 
     Raises:
         Exception: The cache failed, in the words of its client.

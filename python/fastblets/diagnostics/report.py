@@ -35,8 +35,8 @@ class EntryReport:
 
     Attributes:
         full_key: The full cache key.
-        state: Whether the entry is ``whole``, ``damaged`` or ``missing``; ``invalid`` if it is whole, but calls with tags
-            don't take it.
+        state: Whether the entry is ``whole``, ``damaged`` or ``missing``; ``invalid`` if it is whole, but calls with
+            tags don't take it.
         encrypted: Whether it was looked for as an encrypted entry.
         older_key: Which of the older default encryption keys it was found under: 1 for the latest of them. None if it
             is the current one.
