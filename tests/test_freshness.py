@@ -23,7 +23,16 @@ from fastblets.cache import freshness, stamped
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.policy import CachePolicy
 from fastblets.cache.tags import invalidate_tags
-from fastblets.cache.values import cache_delete, cache_exists, cache_get
+from fastblets.cache.values import (
+    cache_add,
+    cache_delete,
+    cache_exists,
+    cache_expire,
+    cache_get,
+    cache_get_many,
+    cache_set,
+    cache_set_many,
+)
 from fastblets.protect.locks import CacheLock
 from tests.backends import stored_bytes, use_cache
 from tests.faults import replaced
@@ -424,7 +433,9 @@ def test_early(form: dict[str, Any], locmem: BaseCache, clock: Clock, monkeypatc
     drawn = [0.5]
     monkeypatch.setattr(freshness.random, "random", lambda: drawn[0])
     # Computing took 10 seconds, and -ln(1 - 0.5) is 0.69.
-    source = Source(form, during=lambda: monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 10))
+    source = Source(
+        form, during=lambda: monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 10)
+    )
     real = time.monotonic
     ask(source, form, policy=policy)
     monkeypatch.setattr(time, "monotonic", real)
@@ -455,9 +466,7 @@ def test_early_but_not_in_the_first_half(
 
 
 @few_forms
-def test_early_fails(
-    form: dict[str, Any], locmem: BaseCache, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_early_fails(form: dict[str, Any], locmem: BaseCache, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     policy = CachePolicy(early=1e9)
     source = Source(form, during=lambda: time.sleep(0.01))
     ask(source, form, policy=policy)
@@ -580,9 +589,7 @@ def test_what_is_not_stored_is_not_computed_one_by_one(locmem: BaseCache) -> Non
 
 
 @few_forms
-def test_a_wait_has_an_end(
-    form: dict[str, Any], cache_backend: BaseCache, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wait_has_an_end(form: dict[str, Any], cache_backend: BaseCache, caplog: pytest.LogCaptureFixture) -> None:
     cache_backend.set(lock_key(form), "another process")
     assert ask(Source(form), form, policy=CachePolicy(wait=0.3)) == 1
     assert [record.levelname for record in caplog.records if record.levelname != "DEBUG"] == ["WARNING", "ERROR"]
@@ -1079,3 +1086,107 @@ def test_a_cache_that_keeps_nothing(db: None) -> None:
     with use_cache({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}):
         source = Source()
         assert [ask(source, {}) for _ in range(2)] == [1, 2]
+
+
+# Values by hand
+
+
+BY_HAND = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+@BY_HAND
+def test_by_hand(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -> None:
+    policy = CachePolicy(stale_while_revalidate=1000, jitter=0.1)
+    assert cache_set("key", [1], expiration=LIFE, policy=policy, **form)
+    assert cache_set_many({"second": [1], "third": [1]}, expiration=LIFE, policy=policy, **form) == []
+    keys = ["key", "second", "third"]
+    assert cache_get_many(keys, policy=policy, **form) == dict.fromkeys(keys, [1])
+    assert cache_exists("key", policy=policy, **place(form))
+    clock.advance(LIFE + 1)
+    assert cache_get("key", "missing", policy=policy, **form) == "missing"
+    assert cache_get_many(keys, policy=policy, **form) == {}
+    assert not cache_exists("key", policy=policy, **place(form))
+    assert cache_get("key", policy=policy, allow_stale=True, **form) == [1]
+    assert cache_get_many(keys, policy=policy, allow_stale=True, **form) == dict.fromkeys(keys, [1])
+    # Without a policy, what is there is found.
+    assert cache_get("key", **form) == [1]
+    assert cache_exists("key", **place(form))
+    # A call with the policy serves it, while another computes.
+    cache_backend.set(lock_key(form), "another")
+    assert cache_memoize("key", never, policy=policy, **form) == [1]
+
+
+@all_forms
+def test_expired_by_hand(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -> None:
+    source = Source(form)
+    assert cache_expire("key", policy=POLICY, **place(form)) is False
+    ask(source, form)
+    assert cache_expire("key", policy=POLICY, **place(form)) is True
+    clock.advance(0.1)
+    # The old value is served if computing fails, for as long after that as the policy says.
+    source.fails = True
+    assert [ask(source, form) for _ in range(2)] == [1, 1]
+    clock.advance(5000)
+    cache_backend.delete(lock_key(form))
+    with pytest.raises(SourceError):
+        ask(source, form)
+    source.fails = False
+    number = ask(source, form)
+    assert ask(never, form) == number
+    # Deleting is for good.
+    assert cache_expire("key", policy=POLICY, **place(form)) is True
+    cache_delete("key", **place(form))
+    source.fails = True
+    with pytest.raises(SourceError):
+        ask(source, form)
+
+
+@few_forms
+def test_expired_while_it_is_computed(form: dict[str, Any], locmem: BaseCache, clock: Clock) -> None:
+    source = Source(form)
+    ask(source, form)
+    clock.advance(LIFE + 1)
+    source.during = lambda: cache_expire("key", policy=POLICY, **place(form))
+    assert ask(source, form) == 2
+    clock.advance(0.1)
+    # It is kept, but as expired.
+    source.during = lambda: None
+    source.fails = True
+    assert ask(source, form) == 2
+
+
+@few_forms
+def test_expired_and_deleted_while_it_is_computed(form: dict[str, Any], locmem: BaseCache, clock: Clock) -> None:
+    source = Source(form)
+    ask(source, form)
+    clock.advance(LIFE + 1)
+
+    def during() -> None:
+        cache_delete("key", **place(form))
+        ask(Source(form), form, force_overwrite=True)
+        cache_expire("key", policy=POLICY, **place(form))
+
+    source.during = during
+    assert ask(source, form) == 2
+    source.during = lambda: None
+    source.fails = True
+    # What the deletion came between is not served.
+    with pytest.raises(SourceError):
+        ask(source, form)
+
+
+@BY_HAND
+@pytest.mark.parametrize("policy", [None, CachePolicy(fence=False)])
+def test_expired_without_a_fence(form: dict[str, Any], policy: CachePolicy | None, locmem: BaseCache) -> None:
+    cache_set("key", [1], policy=policy, **form)
+    assert cache_expire("key", policy=policy, **place(form)) is True
+    assert cache_get("key", **form) is None
+
+
+@few_forms
+def test_adding_with_a_policy_by_setting(form: dict[str, Any], locmem: BaseCache) -> None:
+    with override_settings(FASTBLETS_POLICY=CachePolicy(stale_if_error=10)):
+        assert cache_add("key", [1], **address(form)) is True
+        assert cache_add("key", [2], **address(form)) is False
+        assert cache_get("key", **address(form)) == [1]
+        assert cache_delete("key", **address(form)) is True
