@@ -16,13 +16,18 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.tags import invalidate_tags
+from fastblets.cache.values import cache_delete
 from fastblets.diagnostics.inspector import inspect_entry
-from tests.backends import stored_bytes, use_cache, without_marks
+from tests.backends import FORWARDED, stored_bytes, use_cache, without_marks
+from tests.faults import replaced
+from tests.test_key_rotation import NEW, OLD, rotated
 from tests.test_measure import NAMES
 from tools.servers import Memcached, Redis, missing_servers
 
@@ -195,6 +200,118 @@ def test_older_keys(locmem: BaseCache) -> None:
     assert "hush" not in "".join(outputs)
 
 
+TAGS = ["reports", ("user", "7")]
+AS_TAGS = ["--tag", "reports", "--tag", "user", "7"]
+FORMS: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, []),
+    ({"use_encryption": True}, ["--encrypted"]),
+    ({"large_data": True}, []),
+    ({"large_data": True, "use_encryption": True}, ["--encrypted"]),
+]
+tagged = pytest.mark.parametrize(("form", "options"), FORMS, ids=["small", "encrypted", "large", "large encrypted"])
+
+
+@tagged
+def test_tags(form: dict[str, Any], options: list[str], cache_backend: BaseCache) -> None:
+    cache_memoize("key", lambda: 1, tags=TAGS, **form)
+    token = cache_backend.get(make_cache_key("_tag_:reports"))
+
+    def state(*arguments: str) -> str:
+        return lines(run("inspect", "key", *options, *arguments))["state"]
+
+    # Without its tags nothing tells whether it is valid.
+    assert state() == "whole, unless it was invalidated: it has 2 tags to give as --tag"
+    assert state("--tag", "reports") == "whole, unless it was invalidated: it has a tag to give as --tag"
+    assert state(*AS_TAGS) == "whole"
+    assert f"tag      reports: {token}, as in the record\n" in run("inspect", "key", *options, *AS_TAGS)
+    assert run("verify", "key", *options, *AS_TAGS).startswith("key: whole, ")
+    assert state("--tag", "others") == "invalid"
+    invalidate_tags("reports")
+    assert state("--tag", "user", "7") == "whole, unless it was invalidated: it has a tag to give as --tag"
+    output = run("inspect", "key", *options, *AS_TAGS)
+    assert lines(output)["state"] == "invalid"
+    assert "         - it was stored with other tags or invalidated since" in output
+    assert ", not as in the record\n" in output
+    assert fails("verify", "key", *options, *AS_TAGS)[1].startswith("key: invalid: it was stored with other tags or ")
+    report = json.loads(run("inspect", "key", "--json", *options, *AS_TAGS))
+    assert (report["state"], [tag["name"] for tag in report["tags"]]) == ("invalid", ["reports", "user:7"])
+    # As the calls find it.
+    assert cache_memoize("key", lambda: 2, tags=TAGS, **form) == 2
+    assert state(*AS_TAGS) == "whole"
+    cache_memoize("key", lambda: 3, force_overwrite=True, **form)
+    if form:
+        assert state() == "whole"
+        assert state(*AS_TAGS) == "invalid"
+    cache_backend.delete(make_cache_key("_state_:key"))
+    assert state(*AS_TAGS) == "invalid"
+
+
+@tagged
+def test_what_was_computed_before_a_deletion(
+    form: dict[str, Any], options: list[str], locmem: BaseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed after it has stored leaves it."""
+    monkeypatch.setattr("fastblets.cache.stamped.find_outdated", lambda _: [])
+    secret = {name: value for name, value in form.items() if name == "use_encryption"}
+    cache_memoize("key", lambda: str(cache_delete("key", **secret)), tags=TAGS, **form)
+    for more in ([], AS_TAGS):
+        output = run("inspect", "key", *options, *more)
+        assert lines(output)["state"] == "invalid"
+        assert "         - it was computed before it was deleted last" in output
+        assert "key: invalid: it was computed before" in fails("verify", "key", *options, *more)[1]
+
+
+def test_tags_alone(locmem: BaseCache) -> None:
+    assert fails("inspect")[1] == "Give a KEY, or a --tag."
+    assert run("inspect", "--tag", "user", "7") == "tag      user:7: no token, so that all entries with it are misses\n"
+    cache_memoize("key", lambda: 1, tags=TAGS)
+    token = locmem.get(make_cache_key("_tag_:user:7"))
+    assert run("inspect", "--tag", "user", "7") == f"tag      user:7: {token}\n"
+    # Also where there is no entry.
+    output, error = fails("inspect", "nothing", "--tag", "user", "7")
+    assert output == f"tag      user:7: {token}\n"
+    assert error.startswith("missing: nothing is stored under example.com:nothing")
+    output, _ = fails("inspect", "nothing", "--tag", "user", "7", "--json")
+    assert [json.loads(output)["state"], json.loads(output)["tags"][0]["token"]] == ["missing", token]
+
+
+def test_tags_under_older_keys(locmem: BaseCache) -> None:
+    for large in (False, True):
+        with rotated(OLD, DJBLETS_CACHE_FORCE_ENCRYPTION=True):
+            cache_memoize("key", lambda: 1, tags=TAGS, large_data=large)
+        with rotated(NEW, OLD, DJBLETS_CACHE_FORCE_ENCRYPTION=True):
+            output = run("inspect", "key", *AS_TAGS)
+            assert lines(output)["state"] == "whole"
+            assert "under older key 1" in lines(output)["form"]
+            invalidate_tags("reports")
+            assert lines(run("inspect", "key", *AS_TAGS))["state"] == "invalid"
+            run("forget", "key")
+
+
+def test_another_cache(locmem: BaseCache) -> None:
+    caches[FORWARDED].clear()
+    where = ["--cache", FORWARDED]
+    list(cache_memoize_iter("key", ITEMS, cache=FORWARDED, tags=TAGS))
+    assert "missing" in fails("inspect", "key")[1]
+    assert lines(run("inspect", "key", *where, *AS_TAGS))["state"] == "whole"
+    invalidate_tags("reports")
+    assert run("verify", "key", *where, *AS_TAGS) == "key: whole, large: 3 chunks, 15 items\n"
+    assert run("inspect", "--tag", "reports") != run("inspect", "--tag", "reports", *where)
+    assert "missing" in fails("forget", "key", "--cache", "default")[1]
+    assert run("forget", "key", *where).startswith("key: deleted the count or value, 3 chunks (")
+    assert without_marks(stored_bytes(caches[FORWARDED])) == without_marks(stored_bytes(locmem)) == {}
+    for command in (["inspect", "key"], ["verify", "key"], ["forget", "key"], ["bench"]):
+        assert "nothing" in fails(*command, "--cache", "nothing")[1]
+    run("bench", "--records", "200", *where)
+
+
+def test_a_deletion_that_is_refused_says_what_to_do(locmem: BaseCache) -> None:
+    with replaced(locmem, set_many=lambda data, **_: list(data)):
+        output, error = fails("forget", "key")
+    assert output == ""
+    assert error.startswith("The cache did not store 1 of 1 marks, such as 'example.com:_fence_:key'.")
+
+
 def test_forget(locmem: BaseCache) -> None:
     list(cache_memoize_iter("key", ITEMS, use_encryption=True))
     full_key = make_cache_key("key", use_encryption=True)
@@ -303,7 +420,7 @@ def test_a_server_that_is_down(name: str, command: list[str], db: None) -> None:
     with killed(name):
         output, error = fails(*command)
     assert output == ""
-    assert re.match(r"The cache can't be asked: \w*(Error|Refused)", error)
+    assert re.match(r"The cache can't be asked: \w*(Error|Refused)|The cache did not store 1 of 1 marks", error)
 
 
 def test_an_encryption_key_that_is_none(locmem: BaseCache) -> None:

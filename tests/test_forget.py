@@ -9,11 +9,15 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.errors import CacheRefusedError
 from fastblets.diagnostics.forget import forget_entry
-from tests.backends import stored_bytes, without_marks
+from fastblets.diagnostics.inspector import inspect_entry
+from tests.backends import FORWARDED, stored_bytes, use_cache, without_marks
+from tests.faults import replaced
 from tests.test_inspector import ITEMS, Options, chunk_key, look, store
 from tests.test_key_rotation import NEW, OLD, OLDEST, rotated
 from tests.test_memoize import MODES
+from tools.servers import Memcached
 
 pytestmark = pytest.mark.django_db
 
@@ -41,7 +45,7 @@ def test_forgetting_under_older_keys(locmem: BaseCache) -> None:
 def test_the_older_ones_go_first(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a call in between would find them, and store the entry again."""
     deleted: list[str] = []
-    monkeypatch.setattr(locmem, "delete", deleted.append)
+    monkeypatch.setattr(locmem, "delete_many", deleted.extend)
     with rotated(NEW, OLD):
         forget_entry("key", use_encryption=True)
         assert deleted[-1] == make_cache_key("key", use_encryption=True)
@@ -94,13 +98,43 @@ def test_forgetting_spares_others(locmem: BaseCache) -> None:
 def test_the_count_goes_first(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     store("key", ITEMS, {})
     calls: list[Any] = []
-    for name in ("delete", "delete_many"):
-        monkeypatch.setattr(locmem, name, lambda keys, name=name: calls.append((name, keys)))
+    monkeypatch.setattr(locmem, "delete_many", calls.append)
     forget_entry("key")
-    assert calls[0] == ("delete", make_cache_key("key"))
-    # Then the record that a small value may have beside it, and the chunks.
-    assert calls[1] == ("delete", make_cache_key("_state_:key"))
-    assert [name for name, _ in calls[2:]] == ["delete_many"]
+    # With the record that a small value may have beside it. Then the chunks.
+    assert calls == [
+        [make_cache_key("key"), make_cache_key("_state_:key")],
+        [make_cache_key(f"key-{number}") for number in range(3)],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["PyMemcacheCache", "PyLibMCCache"])
+@pytest.mark.parametrize("what", ["key", "key-1"])
+def test_a_deletion_that_a_server_refuses_raises(kind: str, what: str, db: None, memcached: Memcached) -> None:
+    """Of several servers one is down: a client says of its keys that they are not there."""
+    pytest.importorskip({"PyMemcacheCache": "pymemcache", "PyLibMCCache": "pylibmc"}[kind])
+    backend = f"django.core.cache.backends.memcached.{kind}"
+    with use_cache({"BACKEND": backend, "LOCATION": memcached.address}) as cache:
+        store("key", ITEMS, {})
+        refused = make_cache_key(what)
+        real = cache.set_many
+
+        def refuse(data: dict[str, Any], **options: Any) -> Any:
+            return [refused] if refused in data else real(data, **options)
+
+        with (
+            replaced(cache, set_many=refuse, delete=lambda _: False),
+            pytest.raises(CacheRefusedError, match="did not delete 1 of"),
+        ):
+            forget_entry("key")
+
+
+def test_forgetting_in_another_cache(locmem: BaseCache) -> None:
+    for cache in (None, FORWARDED):
+        list(cache_memoize_iter("key", ITEMS, cache=cache))
+    assert forget_entry("key", cache=FORWARDED).chunks == 3
+    assert inspect_entry("key", cache=FORWARDED).state == "missing"
+    assert inspect_entry("key").state == "whole"
+    assert forget_entry("key", cache="default").chunks == 3
 
 
 def test_the_chunk_of_an_empty_sealed_entry_is_forgotten(locmem: BaseCache) -> None:

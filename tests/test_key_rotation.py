@@ -138,6 +138,20 @@ def test_an_entry_that_cannot_be_read_does_not_give_way_to_an_older_one(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_kept", [False, True], ids=["not kept", "kept"])
+def test_an_entry_that_cannot_be_read_takes_the_older_one_with_it(locmem: BaseCache, kind: str, is_kept: bool) -> None:
+    for key in (OLD, OLDEST, NEW):
+        with rotated(key):
+            memoize(kind, lambda: value_of(kind))
+            newest = make_cache_key("key", use_encryption=True)
+    locmem.set(newest, b"damaged, of course")
+    with rotated(NEW, OLD, OLDEST):
+        assert memoize(kind, lambda: ["computed"], expiration=lambda _: 60 if is_kept else 0) == ["computed"]
+        locmem.delete(newest)
+        assert memoize(kind, lambda: ["new"]) == ["new"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_valid_under_an_older_key_is_a_miss(locmem: BaseCache, kind: str) -> None:
     with rotated(OLD):
         memoize(kind, lambda: value_of(kind))

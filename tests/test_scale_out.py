@@ -608,7 +608,9 @@ OPERATIONS: dict[str, tuple[Callable[[], object], ...]] = {
     "`cache_set()` of a small value; `cache_set_many()` of any number": (
         lambda: cache_set_many({str(number): number for number in range(100)}),
     ),
-    "`cache_set()` of a large value, three chunks": (lambda: cache_set("key", chunks(3), **PLAIN),),
+    "`cache_set()` of a large value; `cache_set_many()` of large ones, up to 64 chunks together": (
+        lambda: cache_set_many({"key": chunks(3), "other": chunks(40), "third": chunks(21)}, **PLAIN),
+    ),
     "`cache_add()`": (lambda: cache_add("key", 1),),
     "`cache_delete()` of a small value; `cache_delete_many()` of up to 64": (
         lambda: cache_set("0", 1),

@@ -374,6 +374,19 @@ def test_an_error_after_storing_by_hand(form: dict[str, Any], locmem: BaseCache)
     assert stored is (cache_get("key", MISSING, tags=TAGS, **form) is not MISSING)
 
 
+@pytest.mark.parametrize("form", [{}, SECRET, LARGE], ids=["small", "encrypted", "large"])
+def test_tokens_that_cannot_be_looked_up_by_hand(
+    form: dict[str, Any], locmem: BaseCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    with failing("add"):
+        assert cache_set("key", 1, tags=TAGS, **form) is False
+    assert "Error looking up the tags of cache key" in caplog.text
+    with replaced(locmem, add=lambda *args, **options: False):
+        assert cache_set("key", 1, tags=TAGS, **form) is False
+    assert "The tokens of the tags of cache key" in caplog.text
+    assert len(caplog.records) == 2
+
+
 @pytest.mark.parametrize("encrypt", [False, True])
 @pytest.mark.parametrize("compress", [False, True])
 def test_chunks_of_two_writes_are_told_apart(compress: bool, encrypt: bool, locmem: BaseCache) -> None:
@@ -436,7 +449,7 @@ def test_tags_under_encrypted_keys(locmem: BaseCache) -> None:
         invalidate_tags("reports")
         assert memoize(producer, {"encryption_key": OLDEST}) == 3
         assert memoize(producer, {}) == 4
-    new = {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD, OLDEST]}
+    new = {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD]}
     with override_settings(DJBLETS_CACHE_FORCE_ENCRYPTION=True, **new):
         # The tokens are copied, so that nothing is computed again.
         assert memoize(producer, {}) == memoize(producer, {}) == 4
@@ -487,6 +500,106 @@ def test_a_deletion_by_a_process_that_knows_older_keys_only(locmem: BaseCache) -
     with override_settings(**old):
         memoize(Counter(SECRET, during=delete), SECRET)
         assert cache_get("key", MISSING, tags=TAGS, **SECRET) is MISSING
+
+
+ROTATED = {
+    "DJBLETS_CACHE_FORCE_ENCRYPTION": True,
+    "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW,
+    "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD, OLDEST],
+}
+BEHIND = {
+    "DJBLETS_CACHE_FORCE_ENCRYPTION": True,
+    "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": OLD,
+    "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLDEST],
+}
+
+
+@pytest.mark.parametrize("form", [{}, LARGE], ids=["small", "large"])
+def test_while_keys_change_a_batch_is_looked_up_at_once(form: dict[str, Any], locmem: BaseCache) -> None:
+    values = {f"key {number}": number for number in range(64)}
+    with override_settings(**BEHIND):
+        assert cache_set_many(values, tags=TAGS, **form) == []
+    before = stored_bytes(locmem)
+    with override_settings(**ROTATED):
+        with counted(locmem) as calls:
+            assert cache_get_many(values, tags=TAGS, **form) == values
+            assert cache_get_many(["missing"], tags=TAGS, **form) == {}
+        # One for each encryption key, and the chunks.
+        assert calls == ["get_many"] * (5 + len(form))
+        with counted(locmem) as calls:
+            assert cache_get("key 3", tags=TAGS, **form) == 3
+            assert cache_exists("key 3", tags=TAGS)
+            assert not cache_exists("missing", tags=TAGS)
+        assert set(calls) == {"get_many"}
+        # Who reads writes nothing, not even a token.
+        assert stored_bytes(locmem) == before
+        with counted(locmem) as calls:
+            assert cache_set_many(values, tags=TAGS, **form) == []
+        # The tokens are copied to the newest key, once.
+        assert sorted(set(calls)) == ["add", "delete_many", "get_many", "set_many"]
+        assert [calls.count(name) for name in ("add", "get_many")] == [len(TAGS), 3]
+    with override_settings(**{**ROTATED, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": []}):
+        assert cache_get_many(values, tags=TAGS, **form) == values
+
+
+@pytest.mark.parametrize("form", [{}, LARGE], ids=["small", "large"])
+def test_an_entry_moves_with_the_tokens_of_its_tags(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    with override_settings(**BEHIND):
+        assert memoize(producer, form) == 1
+    with override_settings(**ROTATED):
+        assert memoize(producer, form) == 1
+    with override_settings(**{**ROTATED, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": []}):
+        assert memoize(producer, form) == 1
+        invalidate_tags("reports")
+        assert memoize(producer, form) == 2
+
+
+def test_an_entry_that_moves_while_tokens_cannot_be_looked_up(locmem: BaseCache) -> None:
+    producer = Counter({})
+    for form in ({}, LARGE):
+        with override_settings(**BEHIND):
+            number = memoize(producer, form)
+        with override_settings(**ROTATED), failing("add"):
+            assert memoize(producer, form) == number
+            # It is gone, as nothing could be stored.
+            assert memoize(producer, form) == number + 1
+        locmem.clear()
+
+
+@pytest.mark.parametrize("key", [OLD, OLDEST])
+def test_a_lost_token_under_an_older_key_invalidates(key: bytes, locmem: BaseCache) -> None:
+    """A process that is a step behind may have invalidated the tag under that key."""
+    producer = Counter({})
+    with override_settings(**ROTATED):
+        assert memoize(producer, {}) == memoize(producer, {}) == 1
+    with override_settings(**{**BEHIND, "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": key}):
+        invalidate_tags("reports")
+        keys = [make_cache_key("_tag_:reports", encryption_key=each, use_encryption=True) for each in (key, OLDEST)]
+    locmem.delete_many(keys)
+    with override_settings(**ROTATED):
+        # Gives the tag a new token.
+        cache_memoize("another key", lambda: 1, tags=TAGS)
+        assert cache_get("another key", tags=TAGS) == 1
+        assert cache_get("key", MISSING, tags=TAGS) is MISSING
+        assert memoize(producer, {}) == memoize(producer, {}) == 2
+
+
+def test_two_calls_that_give_a_tag_its_first_token(locmem: BaseCache) -> None:
+    """One looks while the other has added the token under a part of the keys."""
+    real, looked = locmem.add, []
+
+    def look_between(key: str, *args: Any, **options: Any) -> Any:
+        added = real(key, *args, **options)
+        if not looked:
+            looked.append(key)
+            assert cache_set("other", 2, tags=["reports"])
+        return added
+
+    with override_settings(**ROTATED), replaced(locmem, add=look_between):
+        assert cache_set("key", 1, tags=["reports"])
+        assert cache_get_many(["key", "other"], tags=["reports"]) == {"key": 1, "other": 2}
+    assert looked
 
 
 def test_each_cache_has_its_own_tags(locmem: BaseCache) -> None:

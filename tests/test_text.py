@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from fastblets.diagnostics.measure import Measurement
-from fastblets.diagnostics.report import EntryReport, Forgotten, ItemReport
+from fastblets.diagnostics.report import EntryReport, Forgotten, ItemReport, TagReport
 from fastblets.diagnostics.text import (
     describe_entry,
     describe_forgotten,
     describe_measurements,
     describe_missing,
+    describe_tag,
     summarize_entry,
 )
 
@@ -24,6 +25,32 @@ WHOLE = EntryReport("the-key", "whole", encrypted=False)
 def lines(**known: Any) -> dict[str, str]:
     """The lines of a report by their first words."""
     return {line[:9].strip(): line[9:] for line in describe_entry(replace(WHOLE, **known)) if line[:9].strip()}
+
+
+@pytest.mark.parametrize(
+    ("known", "state"),
+    [
+        ({}, "whole"),
+        ({"unknown_tags": 1}, "whole, unless it was invalidated: it has a tag to give as --tag"),
+        ({"unknown_tags": 3}, "whole, unless it was invalidated: it has 3 tags to give as --tag"),
+        ({"state": "invalid"}, "invalid"),
+    ],
+)
+def test_the_state(known: dict[str, Any], state: str) -> None:
+    assert lines(**known)["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("token", "record", "text"),
+    [
+        ("abc", None, "tag      user:7: abc"),
+        ("abc", "1;;;;abc,def", "tag      user:7: abc, as in the record"),
+        ("abc", "1;;;;def", "tag      user:7: abc, not as in the record"),
+        (None, "1;;;;def", "tag      user:7: no token, so that all entries with it are misses"),
+    ],
+)
+def test_a_tag(token: str | None, record: str | None, text: str) -> None:
+    assert describe_tag(TagReport("user:7", ("key",), token), record) == text
 
 
 def test_what_is_not_known_has_no_line() -> None:

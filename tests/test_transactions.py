@@ -16,8 +16,10 @@ from django.db.utils import ConnectionDoesNotExist
 from django.test import TestCase
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.tags import invalidate_tags
 from fastblets.cache.transactions import pending
 from fastblets.cache.values import (
+    cache_add,
     cache_delete,
     cache_delete_many,
     cache_exists,
@@ -28,6 +30,7 @@ from fastblets.cache.values import (
 from fastblets.protect.locks import CacheLock
 from tests.backends import FORWARDED, locmem_config, stored_bytes, use_cache, without_marks
 from tests.faults import failing
+from tests.vectors.cases import noise
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -188,3 +191,105 @@ def test_other_callbacks_may_be_anything(cache: BaseCache) -> None:
             transaction.on_commit(call)
         cache_delete("other", on_commit=True)
         assert read() == "old"
+
+
+# What is running already
+
+
+FORMS: dict[str, dict[str, Any]] = {"small": {}, "large": LARGE, "secret": SECRET, "tags": {"tags": ["reports"]}}
+DELETIONS: list[Callable[[dict[str, Any]], object]] = [
+    lambda options: cache_delete("key", on_commit=True, **{name: options[name] for name in SECRET if name in options}),
+    lambda options: invalidate_tags("reports", on_commit=True),
+]
+
+
+@pytest.mark.parametrize("delete", DELETIONS, ids=["delete", "invalidate"])
+@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("more", [{}, {"lock": True}, {"force_overwrite": True}, {"expiration": len}], ids=str)
+def test_a_producer_that_deletes_its_own_entry(
+    cache: BaseCache, delete: Callable[..., object], options: dict[str, Any], more: dict[str, Any]
+) -> None:
+    options = {**options, "tags": ["reports"]} if delete is DELETIONS[1] else options
+    more = {"lock": CacheLock()} if "lock" in more else more
+    cache_memoize("other", lambda: 1, tags=["reports"])
+    if "force_overwrite" in more:
+        cache_set("key", "old", **options)
+    before = without_marks(stored_bytes(cache))
+
+    def produce() -> str:
+        delete(options)
+        return "uncommitted"
+
+    with pytest.raises(Undo), transaction.atomic():
+        assert cache_memoize("key", produce, **options, **more) == "uncommitted"
+        assert without_marks(stored_bytes(cache)) == before
+        raise Undo
+    # What was there is there again.
+    assert without_marks(stored_bytes(cache)) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("who", "position"), [("consumer", 0), ("consumer", 1), ("producer", 0), ("producer", 1), ("producer", 2)]
+)
+def test_a_stream_whose_entry_is_deleted_in_the_middle(
+    cache: BaseCache, who: str, position: int, overwrite: bool
+) -> None:
+    if overwrite:
+        cache_memoize("key", lambda: "old", **LARGE)
+    # Something is stored after each.
+    items = [noise(2_000_000), noise(2_000_001)]
+
+    def delete(caller: str, number: int) -> None:
+        if (caller, number) == (who, position):
+            cache_delete("key", on_commit=True)
+
+    def produce() -> Iterator[bytes]:
+        for number, item in enumerate(items):
+            delete("producer", number)
+            yield item
+        delete("producer", len(items))
+
+    with pytest.raises(Undo), transaction.atomic():
+        found = []
+        for number, item in enumerate(cache_memoize_iter("key", produce, force_overwrite=overwrite)):
+            delete("consumer", number)
+            found.append(item)
+        assert found == items
+        raise Undo
+    # Overwritten it is only if a chunk was stored before.
+    assert cache_get("key", MISSING, **LARGE) == ("old" if overwrite and position == 0 else MISSING)
+
+
+def test_values_by_hand_are_removed_with_the_rest(cache: BaseCache) -> None:
+    for options in ({}, LARGE, SECRET):
+        secret = {name: value for name, value in options.items() if name in SECRET}
+        with transaction.atomic():
+            cache_delete("key", on_commit=True, **secret)
+            assert cache_set("key", "by hand", **options)
+        assert not cache_exists("key", **secret)
+    with transaction.atomic():
+        cache_delete("key", on_commit=True)
+        # The cache decides, and others use it.
+        assert cache_add("key", "added")
+        assert not cache_add("key", "again")
+        assert not cache_exists("key")
+    assert not cache_exists("key")
+
+
+def test_a_failed_invalidation_is_logged_as_one(cache: BaseCache, caplog: pytest.LogCaptureFixture) -> None:
+    with failing("set_many"), transaction.atomic():
+        invalidate_tags("reports", on_commit=True)
+    assert "Error invalidating tags ['example.com:_tag_:reports'] after the transaction" in caplog.text
+    assert "deleting" not in caplog.text
+
+
+def test_what_is_stored_by_hand_stays_after_a_rollback(cache: BaseCache) -> None:
+    cache_set("old", 1)
+    with pytest.raises(Undo), transaction.atomic():
+        cache_delete_many(["old", "set", "add"], on_commit=True)
+        assert cache_set("set", 2)
+        assert cache_add("add", 3)
+        assert not cache_add("old", 4)
+        raise Undo
+    assert cache_get_many(["old", "set", "add"]) == {"old": 1, "set": 2, "add": 3}

@@ -323,11 +323,31 @@ def test_expirations(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None
     cache_set("a", 2)
     assert cache_add("b", 5, expiration=lambda _: 0) is cache_add("z", 5, expiration=lambda _: 0) is False
     assert cache_get("b") == 1
-    assert cache_set("a", 3, expiration=0) is True
+    assert cache_set("a", 3, expiration=0) is False
     assert not cache_exists("a")
-    assert cache_add("a", 3, expiration=0) in (True, False)
+    assert cache_add("a", 3, expiration=0) is False
     with pytest.raises(ZeroDivisionError):
         cache_set("a", 1, expiration=lambda _: 1 // 0)
+
+
+@pytest.mark.every_backend
+@forms
+@pytest.mark.parametrize("tags", [[], ["reports"]], ids=["", "tags"])
+def test_what_is_over_at_once_is_gone(form: dict[str, Any], tags: list[str], cache_backend: BaseCache) -> None:
+    where = address(form)
+    for expiration in (0, -1, timedelta(), timedelta(seconds=-1), lambda _: 0, None):
+        cache_set_many({"a": 1, "b": 2, "c": 3}, tags=tags, **form)
+        # The setting for calls that say nothing.
+        with override_settings(CACHE_EXPIRATION_TIME=0):
+            over: Any = {} if expiration is None else {"expiration": expiration}
+            assert cache_set("a", 4, tags=tags, **form, **over) is False
+            assert cache_set_many({"b": 5, "d": 6}, tags=tags, **form, **over) == ["b", "d"]
+        assert [cache_exists(key, **where) for key in "abcd"] == [False, False, True, False]
+        assert cache_get_many(list("abcd"), tags=tags, **form) == {"c": 3}
+        if "large_data" not in form:
+            with override_settings(CACHE_EXPIRATION_TIME=0):
+                assert cache_add("a", 7, **form, **over) is cache_add("c", 8, **form, **over) is False
+            assert cache_get_many(["a", "c"], **form) == {"c": 3}
 
 
 @pytest.mark.every_backend
@@ -366,7 +386,12 @@ CALLS: list[tuple[str, Callable[[], Any], list[str]]] = [
     ("get many large ones", lambda: cache_get_many(["large", "large2"], **LARGE), ["get_many"] * 2),
     ("set", lambda: cache_set("small", 1), ["set_many"]),
     ("set many", lambda: cache_set_many({"a": 1, "b": 2}), ["set_many"]),
-    ("set a large one", lambda: cache_set("large", [1], **LARGE), ["delete_many", "set_many", "set_many"]),
+    ("set a large one", lambda: cache_set("large", BIG, **LARGE), ["delete_many", "set_many", "set_many"]),
+    (
+        "set many large ones",
+        lambda: cache_set_many({"large": BIG, "large2": BIG, "new": 1}, **LARGE),
+        ["delete_many", "set_many", "set_many"],
+    ),
     ("exists", lambda: cache_exists("small"), ["get_many"]),
     ("exists, large", lambda: cache_exists("large"), ["get_many"]),
     ("add", lambda: cache_add("new", 1), ["add"]),
@@ -409,6 +434,47 @@ def test_chunks_are_fetched_by_64(locmem: BaseCache) -> None:
     assert Counter(calls)["get_many"] == 1 + 2
     assert set(found) == {"d"}
     assert cache_get_many(["a", "b", "c"], **LARGE, compress_large_data=False) == {"a": big, "b": big, "c": big}
+
+
+def test_chunks_are_stored_by_64(locmem: BaseCache) -> None:
+    """Those of several values together, and never more than 64 are kept beside the values."""
+    sizes: list[int] = []
+    real = locmem.set_many
+
+    def note(data: dict[str, Any], *args: Any, **options: Any) -> Any:
+        sizes.append(len(data))
+        return real(data, *args, **options)
+
+    big = noise(30 * CACHE_CHUNK_SIZE)
+    values = {"a": big, "b": 1, "c": big, "d": big, "e": 2}
+    with replaced(locmem, set_many=note):
+        assert cache_set_many(values, **LARGE) == []
+    # 71 chunks, then the counts.
+    assert sizes == [64, 3 * 23 + 2 - 64, 5]
+    assert cache_get_many(values, **LARGE) == values
+    del sizes[:]
+    with replaced(locmem, set_many=note):
+        assert cache_set_many(values, **LARGE, expiration=lambda value: 60 if value == big else 90) == []
+    assert sizes == [64, 3 * 23 - 64, 3, 2, 2]
+    assert cache_get_many(values, **LARGE) == values
+
+
+@pytest.mark.parametrize("refused", ["a-0", "a-1", "b-0", "c-2"])
+def test_a_chunk_that_is_refused_costs_no_other_entry(refused: str, locmem: BaseCache) -> None:
+    real = locmem.set_many
+    full_key = make_cache_key(refused)
+
+    def refuse(data: dict[str, Any], *args: Any, **options: Any) -> list[str]:
+        real({key: value for key, value in data.items() if key != full_key}, *args, **options)
+        return [key for key in data if key == full_key]
+
+    values = {"a": BIG, "b": [1], "c": BIG, "d": [2]}
+    key = refused[0]
+    cache_set_many(values, **LARGE)
+    with replaced(locmem, set_many=refuse):
+        assert cache_set_many(values, **LARGE) == [key]
+    assert cache_get_many(values, **LARGE) == {name: value for name, value in values.items() if name != key}
+    assert not cache_exists(key)
 
 
 def test_one_bad_entry_costs_no_other_one(cache_backend: BaseCache, caplog: pytest.LogCaptureFixture) -> None:
@@ -486,7 +552,8 @@ def test_a_set_that_fails_at_any_call_leaves_no_mixture(step: int, form: dict[st
 
     with failing("set_many", "delete_many", when=fails):
         is_stored = cache_set("key", BIG, **form)
-    expected = {"small": step > 0, "large": step > 3}
+    # What fails for several chunks is tried again for each.
+    expected = {"small": step > 0, "large": step not in (0, 2)}
     assert is_stored is expected["large" if form else "small"]
     assert cache_get("key", MISSING, **form) in ([BIG] if is_stored else [MISSING, noise(3_000_000)])
 

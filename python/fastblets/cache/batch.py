@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING
 from django.core.cache.backends.memcached import BaseMemcachedCache
 
 from fastblets.cache.entry import COUNT, VALUE, get_record, is_full, parse_count
-from fastblets.cache.errors import CacheRefusedError, ForeignValueError, MissingChunkError, UnreachableError
+from fastblets.cache.errors import (
+    CacheRefusedError,
+    ForeignValueError,
+    MissingChunkError,
+    UnreachableError,
+    UnstampedError,
+)
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
-from fastblets.cache.stamped import StampedStorage, find_outdated, make_token, stamp
-from fastblets.cache.state import FENCE_SECONDS
+from fastblets.cache.stamped import StampedStorage, find_outdated, get_milliseconds, make_token, stamp
+from fastblets.cache.state import FENCE_SECONDS, make_expired
 from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, cut, fetch
-from fastblets.cache.transactions import is_pending, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +50,7 @@ _DELETE_SIZE: Final = 2 * FETCH_SIZE
 _MOST_TRIES: Final = 3
 
 
-def load_batch(storages: Sequence[Storage], *, large: bool) -> dict[int, Any]:
+def load_batch(storages: Sequence[Storage], *, large: bool, allow_stale: bool = False) -> dict[int, Any]:
     """Return the values of those entries that can be read, by their index.
 
     What is missing is looked for under the older encryption keys.
@@ -53,18 +58,19 @@ def load_batch(storages: Sequence[Storage], *, large: bool) -> dict[int, Any]:
     Args:
         storages: The entries.
         large: Whether they are large entries. If not, a count of chunks is not taken for a value.
+        allow_stale: Whether entries count that have expired by their policy.
 
     Raises:
         Exception: A task's time limit.
     """
     values: dict[int, Any] = {}
-    missing = {index: storage for index, storage in enumerate(storages) if not _is_pending(storage)}
+    missing = {index: storage for index, storage in enumerate(storages) if not storage.is_pending()}
     older = [storage.get_older() for storage in storages]
 
     try:
         while missing:
             loaded, absent = _load_round(missing, large)
-            values.update(loaded)
+            values.update({index: loaded[index] for index in loaded if allow_stale or missing[index].is_fresh()})
             # Without those that are unreadable: they are newer than the entry under an older key.
             missing = {index: storage for index in absent for storage in islice(older[index], 1)}
     except UnreachableError:
@@ -74,17 +80,18 @@ def load_batch(storages: Sequence[Storage], *, large: bool) -> dict[int, Any]:
     return values
 
 
-def contains(storage: Storage, *, large: bool | None) -> bool:
+def contains(storage: Storage, *, large: bool | None, allow_stale: bool = False) -> bool:
     """Return whether there is an entry, without reading the chunks of a large one.
 
     Args:
         storage: The entry.
         large: Whether it is to be a large one, None for either.
+        allow_stale: Whether it counts if it has expired by its policy.
 
     Raises:
         Exception: The cache failed.
     """
-    if _is_pending(storage):
+    if storage.is_pending():
         return False
 
     for each in (storage, *storage.get_older()):
@@ -97,7 +104,7 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
 
         try:
             if isinstance(each, StampedStorage):
-                return _contains_stamped(each, found, large)
+                return _contains_stamped(each, found, large) and (allow_stale or each.is_fresh())
 
             value = each.open_head(found, kind)
         except Exception as e:
@@ -139,7 +146,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
     timeouts = [storage.options.get_timeout() for storage in storages]
     dropped = [storage for storage, keep in zip(storages, is_kept, strict=True) if not keep]
     kept = {index: storages[index] for index, keep in enumerate(is_kept) if keep}
-    heads: dict[int, object] = {}
+    stamped = {index: storage for index, storage in kept.items() if isinstance(storage, StampedStorage)}
     is_stored = [False] * len(storages)
 
     try:
@@ -147,34 +154,27 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
             delete_batch(dropped, large=None)
 
         _prepare(kept, values, large)
-        stamped = {index: storage for index, storage in kept.items() if isinstance(storage, StampedStorage)}
-
-        if stamped:
-            stamp(list(stamped.values()))
     except Exception as e:
         log_failure(logger, e, 'Error removing what is stored in cache for key "%s": %s', storages[0].entry.full_key, e)
 
         return is_stored
 
     try:
-        for index, storage in kept.items():
-            try:
-                value = _store_chunks(storage, values[index], timeouts[index]) if large else values[index]
-                heads[index] = storage.close(value, COUNT if large else VALUE)
-            except UnreachableError:
-                raise
-            except Exception as e:
-                # It has been logged.
-                let_pass(e)
+        if stamped:
+            stamp(list(stamped.values()))
+    except Exception as e:
+        # It has been logged.
+        let_pass(e)
 
+        return is_stored
+
+    try:
         # By expiration, which a function may have made another one for each.
-        for timeout in dict.fromkeys(timeouts[index] for index in heads):
-            group = [index for index in heads if timeouts[index] == timeout]
-            stored = {storages[index].entry.full_key: heads[index] for index in group}
-            refused = _set_many(storages[group[0]], stored, timeout)
+        for timeout in dict.fromkeys(timeouts[index] for index in kept):
+            group = {index: storage for index, storage in kept.items() if timeouts[index] == timeout}
 
-            for index in group:
-                is_stored[index] = storages[index].entry.full_key not in refused
+            for index in _store_group(group, values, timeout, large):
+                is_stored[index] = not _is_over(timeout)
 
         for index in _confirm({index: storage for index, storage in stamped.items() if is_stored[index]}, large):
             is_stored[index] = False
@@ -195,7 +195,7 @@ def add(storage: Storage, value: object) -> bool:
         CacheRefusedError: The cache neither stored it nor has anything else.
         Exception: The cache failed, or the value can't be pickled or encrypted.
     """
-    if not storage.options.settle_expiration(value):
+    if not storage.options.settle_expiration(value) or _is_over(timeout := storage.options.get_timeout()):
         return False
 
     key = storage.entry.full_key
@@ -205,7 +205,6 @@ def add(storage: Storage, value: object) -> bool:
         return False
 
     stored = storage.close(value, VALUE)
-    timeout = storage.options.get_timeout()
 
     # An entry may expire between the two questions. Then it can be added.
     for _ in range(2):
@@ -221,12 +220,38 @@ def add(storage: Storage, value: object) -> bool:
 
             return True
 
-        if timeout == 0 or key in _fetch(storage, [key]):
+        if key in _fetch(storage, [key]):
             return False
 
     raise CacheRefusedError(
         f'The cache did not store "{key}", and has nothing else for it. A server may be down, or the value too large.'
     )
+
+
+def expire(storage: StampedStorage, *, large: bool | None) -> bool:
+    """Let an entry that has a fence expire now, by its policy.
+
+    Args:
+        storage: The entry.
+        large: Whether it is to be a large one, None for either.
+
+    Returns:
+        Whether there was something.
+
+    Raises:
+        CacheRefusedError: The cache did not store the mark.
+        Exception: The cache failed.
+    """
+    if not contains(storage, large=large, allow_stale=True):
+        return False
+
+    cache = storage.options.get_cache()
+    keys = [each.entry.make_fence_key() for each in (storage, *storage.get_older())]
+    found = _fetch(storage, keys)
+    now = get_milliseconds()
+    set_marks(cache, {key: make_expired(found.get(key, ""), make_token(), now) for key in keys}, FENCE_SECONDS)
+
+    return True
 
 
 def mark_deleted(storages: Sequence[Storage]) -> None:
@@ -275,7 +300,7 @@ def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[boo
     found = _fetch(storages[0], [storage.entry.full_key for _, storage in copies])
 
     for step in (older, newest):
-        delete_keys(storages[0], [key for _, storage in step for key in _get_main_keys(storage, large)])
+        delete_keys(storages[0], [key for _, storage in step for key in get_main_keys(storage, large)])
 
     if large is not False:
         heads: dict[int, tuple[Storage, Any]] = {}
@@ -364,7 +389,18 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
             )
 
 
-def _get_main_keys(storage: Storage, large: bool | None) -> Iterator[str]:
+def _is_over(timeout: int | None) -> bool:
+    """Return whether a cache keeps nothing that is stored with this timeout."""
+    return timeout is not None and not timeout > 0
+
+
+def get_main_keys(storage: Storage, large: bool | None = None) -> Iterator[str]:
+    """Yield the full keys of all that belongs to an entry but its chunks.
+
+    Args:
+        storage: The entry.
+        large: Whether it is a large one, None for whatever is there.
+    """
     yield storage.entry.full_key
 
     if storage.entry.encryption_key is None and not large:
@@ -387,10 +423,6 @@ def _contains_stamped(storage: StampedStorage, found: dict[str, Any], large: boo
     return large is not True and storage.open_head(found, VALUE) is not UNSET
 
 
-def _is_pending(storage: Storage) -> bool:
-    return bool(pending) and is_pending(storage.options.alias, storage.depends_on)
-
-
 def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, Any], list[int]]:
     """Return the values that are there, and the indices of those entries that are absent."""
     (first, *_) = storages.values()
@@ -398,7 +430,10 @@ def _load_round(storages: dict[int, Storage], large: bool) -> tuple[dict[int, An
     absent = []
 
     try:
-        found = _fetch(first, [key for storage in storages.values() for key in storage.head_keys])
+        # The record of a large entry is beside its last chunk.
+        found = _fetch(
+            first, [key for each in storages.values() for key in (each.depends_on if large else each.head_keys)]
+        )
     except Exception as e:
         raise _log_fetch(first, e) from None
 
@@ -566,8 +601,88 @@ def _prepare(storages: dict[int, Storage], values: Sequence[object], large: bool
     delete_keys(first, keys)
 
 
-def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
-    """Store the chunks of a large value. Return their count."""
+def _store_group(
+    storages: dict[int, Storage], values: Sequence[object], timeout: int | None, large: bool
+) -> Iterator[int]:
+    """Store the values of entries that expire at the same time.
+
+    Returns:
+        The indices of those entries that the cache has taken.
+
+    Raises:
+        UnreachableError: The cache can't be reached.
+    """
+    (first, *_) = storages.values()
+    contents = _store_chunks(storages, values, timeout) if large else {index: values[index] for index in storages}
+    heads: dict[str, object] = {}
+
+    for index, content in contents.items():
+        try:
+            heads[storages[index].entry.full_key] = storages[index].close(content, COUNT if large else VALUE)
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+
+    refused = _set_many(first, heads, timeout) if heads else set()
+
+    for index in contents:
+        key = storages[index].entry.full_key
+
+        if key in heads and key not in refused:
+            yield index
+
+
+def _store_chunks(storages: dict[int, Storage], values: Sequence[object], timeout: int | None) -> dict[int, str]:
+    """Store the chunks of large values, 64 in one call, of whatever entries they are.
+
+    Returns:
+        The counts of those entries whose chunks are all stored.
+
+    Raises:
+        UnreachableError: The cache can't be reached.
+    """
+    (first, *_) = storages.values()
+    counts: dict[int, str] = {}
+    failed: set[int] = set()
+    waiting: dict[str, object] = {}
+    owners: dict[str, int] = {}
+
+    def flush() -> None:
+        if waiting:
+            failed.update(owners[key] for key in _set_many(first, waiting, timeout))
+            waiting.clear()
+            owners.clear()
+
+    for index, storage in storages.items():
+        count = 0
+
+        try:
+            for key, stored in _make_chunks(storage, values[index]):
+                waiting[key] = stored
+                owners[key] = index
+                count += 1
+
+                if len(waiting) == FETCH_SIZE:
+                    flush()
+
+                if index in failed:
+                    break
+        except UnreachableError:
+            raise
+        except Exception as e:
+            # It has been logged.
+            let_pass(e)
+            failed.add(index)
+
+        counts[index] = str(count)
+
+    flush()
+
+    return {index: count for index, count in counts.items() if index not in failed}
+
+
+def _make_chunks(storage: Storage, value: object) -> Iterator[tuple[str, object]]:
+    """Yield the full keys of the chunks of a large value, and what is to be stored under them."""
     entry = storage.entry
     write_id = storage.make_write_id()
     index = 0
@@ -578,6 +693,9 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
         writer.finish()
         full = writer.take_full_chunks()
         last = writer.last_chunk()
+    except UnstampedError:
+        # It has been logged.
+        raise
     except Exception as e:
         let_pass(e)
         logger.error('Failed to serialize data for cache key "%s": %s', entry.full_key, e)
@@ -585,13 +703,13 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
 
     while full:
         part, full = full[:FETCH_SIZE], full[FETCH_SIZE:]
-        storage.store_chunks(index, part, write_id)
+        yield from storage.encode_chunks(index, part, write_id).items()
         index += len(part)
 
     stored = storage.encode_last_chunk(last, index, write_id)
 
     if stored is None:
-        return str(index)
+        return
 
     key, next_key = entry.chunk_keys(index, index + 2)
 
@@ -603,12 +721,7 @@ def _store_chunks(storage: Storage, value: object, timeout: int | None) -> str:
             log_failure(logger, e, 'Error deleting cache key "%s": %s', next_key, e)
             raise
 
-    refused = _set_many(storage, {key: stored}, timeout)
-
-    if refused:
-        raise CacheRefusedError("The cache refused the last chunk.")
-
-    return str(index + 1)
+    yield key, stored
 
 
 def _set_many(storage: Storage, stored: dict[str, object], timeout: int | None) -> set[str]:

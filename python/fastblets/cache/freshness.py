@@ -177,6 +177,9 @@ class FreshMemoize(Memoize):
 
             if value is not UNSET:
                 return value
+        elif self._value is UNSET:
+            # An unreadable entry is newer than any entry under an older key.
+            self._discard_older()
 
         computing = find_computing()
         is_servable = self._value is not UNSET and self._age is not Age.EXPIRED
@@ -382,7 +385,7 @@ class FreshMemoize(Memoize):
 
     def _forget_older(self) -> None:
         # Otherwise it would be found again once the new one has expired.
-        if self._older is not None and self._is_storable:
+        if self._older is not None and not self._stores_nothing:
             self._discard(self._older)
 
     def _look_again(self) -> Any:

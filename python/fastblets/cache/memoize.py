@@ -20,6 +20,7 @@ from fastblets.cache.errors import ForeignValueError, UnreachableError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.keys import find_max_key_bytes
 from fastblets.cache.options import UNSET
+from fastblets.cache.transactions import pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -242,10 +243,7 @@ class Memoize:
             What to wait for. The driver sends what comes of it, or throws into the generator what it raises.
         """
         if self._overwrite:
-            # Otherwise the entry under an older key would be served again once the new one expires.
-            for older in self.storage.get_older():
-                self._discard(older)
-
+            self._discard_older()
             self._stamp()
 
             return UNSET
@@ -269,9 +267,11 @@ class Memoize:
 
             value = yield from self._find_locked(lock)
 
-        # An unreadable entry is newer than any entry under an older key.
         if value is UNSET and self._failure is None:
             value = self._migrate_from_older_key()
+        elif value is UNSET:
+            # An unreadable entry is newer than any entry under an older key.
+            self._discard_older()
 
         if value is UNSET:
             log_miss(self.storage)
@@ -307,7 +307,7 @@ class Memoize:
 
     def store_small(self, value: _T) -> _T:
         """Store a small value, if that is possible, and return it."""
-        if self._is_storable and self.settle_expiration(value):
+        if not self._stores_nothing and self.settle_expiration(value):
             try:
                 self.storage.store(value)
                 self.is_stored = True
@@ -326,7 +326,7 @@ class Memoize:
         Raises:
             Exception: As for :meth:`~fastblets.cache.options.Options.settle_expiration`.
         """
-        is_kept = not self._is_storable or self.storage.options.settle_expiration(value)
+        is_kept = self._stores_nothing or self.storage.options.settle_expiration(value)
 
         if not is_kept:
             self._discard(self.storage)
@@ -342,7 +342,7 @@ class Memoize:
         Raises:
             Exception: What the items raised, or the function that was given as ``expiration``.
         """
-        if not self._is_storable:
+        if self._stores_nothing:
             yield from items
             return
 
@@ -410,8 +410,9 @@ class Memoize:
         return self._failure is UnreachableError
 
     @property
-    def _is_storable(self) -> bool:
-        return not self._is_cut_off and not self._is_unstored
+    def _stores_nothing(self) -> bool:
+        # Whoever computed the value, or takes its items, may have deleted the entry in its own transaction.
+        return self._is_cut_off or self._is_unstored or self.storage.is_pending()
 
     def _compute(self, lookup_callable: Callable[[], _T]) -> _T:
         computation = self._computation
@@ -499,6 +500,11 @@ class Memoize:
             except Exception as e:
                 # It has been logged. Nothing is kept then.
                 self._note(e)
+
+    def _discard_older(self) -> None:
+        # Otherwise the entry under an older key would be served again once the new one expires.
+        for older in self.storage.get_older():
+            self._discard(older)
 
     def _discard(self, storage: Storage) -> None:
         if not self._is_cut_off and not storage.discard():
@@ -597,7 +603,7 @@ class _LargeWrite:
         Raises:
             Exception: As for :meth:`~fastblets.cache.options.Options.settle_expiration`.
         """
-        if self._failed:
+        if not self._goes_on():
             return False
 
         # Even if no chunk was stored yet: the entry must not be kept if this raises.
@@ -614,8 +620,17 @@ class _LargeWrite:
         if self._dirty and self._pid == os.getpid():
             self._call._discard(self._storage)
 
+    def _goes_on(self) -> bool:
+        """Return whether the write has not ended. It ends once this transaction is going to delete the entry."""
+        if not self._failed and self._storage.is_pending():
+            self._failed = True
+            # An old entry stays for the others, until the end of the transaction.
+            self._dirty = self._chunk_count > 0
+
+        return not self._failed
+
     def _attempt(self, step: Callable[[], None]) -> None:
-        if not self._failed:
+        if self._goes_on():
             try:
                 if self._pid != os.getpid():
                     raise RuntimeError(f"it is being written by process {self._pid}, of which this one is a fork")
@@ -743,7 +758,7 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite
     if isinstance(value, str):
         warn_if_big(storage, value)
 
-    if is_reachable:
+    if is_reachable and not (pending and storage.is_pending()):
         options = storage.options
 
         if options.get_expiration is not None and not options.settle_expiration(value):

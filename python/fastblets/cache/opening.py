@@ -13,7 +13,7 @@ from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.options import Options
 from fastblets.cache.stamped import StampedStorage, make_tag_keys
 from fastblets.cache.storage import Storage
-from fastblets.cache.transactions import is_pending, pending
+from fastblets.cache.transactions import pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ def open_entry(
     tag_keys = () if tags == () and options.policy is None else _prepare_tags(tags, options)
     storage = _open(Entry(key, options, options.encryption_key), options, tag_keys)
 
-    return None if pending and is_pending(cache, storage.depends_on) else storage
+    return None if pending and storage.is_pending() else storage
 
 
 def open_entries(
@@ -78,11 +78,14 @@ def open_entries(
     cache: str | None,
     tags: Sequence[Tag] = (),
     policy: CachePolicy | None = None,
+    *,
+    has_policy: bool = True,
 ) -> list[Storage]:
     """Return the entries of one call of a function for values by hand.
 
     Args:
         large: Whether they are large entries.
+        has_policy: Whether a policy matters to what is done with them.
 
     The others are those of :func:`open_entry`.
 
@@ -91,12 +94,17 @@ def open_entries(
         Exception: As for :func:`open_entry`.
     """
     options = Options(expiration, compress, use_encryption, encryption_key, seal, cache, policy)
+
+    if not has_policy:
+        options.policy = None
+
     tag_keys = _prepare_tags(tags, options)
+    # A function may give each value another expiration, and chance another part of it.
+    is_shared = options.get_expiration is None and (options.policy is None or not options.policy.jitter)
     storages = []
 
     for key in keys:
-        # A function may give each value another expiration.
-        own = options if options.get_expiration is None else copy(options)
+        own = options if is_shared else copy(options)
         entry = Entry(key, own, own.encryption_key)
 
         if not large:

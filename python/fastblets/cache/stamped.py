@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 from django.core.cache.backends.memcached import BaseMemcachedCache
@@ -108,16 +109,8 @@ class StampedStorage(Storage):
 
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
-        for entry in self.entry.get_older():
-            if self._now is None and self._stamps.tag_keys:
-                # The newest key may be so new that the tags have their tokens under older ones only.
-                try:
-                    stamp([self])
-                except Exception as e:
-                    # It has been logged. The older entry is invalid then.
-                    let_pass(e)
-
-            yield StampedStorage(entry, self.options, self._stamps.tag_keys)
+        for number, entry in enumerate(self.entry.get_older(), 1):
+            yield StampedStorage(entry, self.options, skip_newer(self._stamps.tag_keys, number))
 
     def load(self, kind: Kind = VALUE) -> Any:
         """Return what is stored under the full key, UNSET if nothing valid is.
@@ -130,7 +123,8 @@ class StampedStorage(Storage):
         key = self.entry.full_key
 
         try:
-            keys = self.head_keys
+            # The record of a large entry is beside its last chunk.
+            keys = self.depends_on if kind is COUNT else self.head_keys
             cache = self.options.get_cache()
 
             # Most caches answer that sooner.
@@ -188,6 +182,12 @@ class StampedStorage(Storage):
 
         return (None, end, 0) if life is None else (life.start, end, life.cost)
 
+    def is_fresh(self) -> bool:
+        """Return whether the entry that was found has not expired by its policy. Without one it never has."""
+        _, end, _ = self.find_life()
+
+        return self.options.policy is None or end is None or get_milliseconds() < end
+
     def see(self, found: Mapping[str, Any]) -> None:
         """Take the stamps out of what was fetched."""
         self._now = self._stamps.read(found)
@@ -218,6 +218,16 @@ class StampedStorage(Storage):
     def stamp_as(self, older: Storage) -> None:
         """Take over the record of the same entry under an older key. Without one it is fresh from now on."""
         assert isinstance(older, StampedStorage)
+
+        if self._now is None:
+            # The newest key may be so new that the tags have their tokens under older ones only.
+            try:
+                stamp([self])
+            except Exception as e:
+                # It has been logged. Nothing is stored then.
+                let_pass(e)
+                return
+
         self._record = older._found
 
         if self._record is None and not self._stamps.tag_keys:
@@ -422,6 +432,18 @@ def make_tag_keys(tags: Sequence[Tag], options: Options) -> list[list[str]]:
     return list(found.values())
 
 
+def skip_newer(tag_keys: Sequence[Sequence[str]], number: int) -> list[Sequence[str]]:
+    """Return the full keys of each tag that a process knows whose default encryption key is an older one.
+
+    It invalidates the tag under these only. Whoever knows the newer ones does it under all.
+
+    Args:
+        tag_keys: The full keys of each tag, from :func:`make_tag_keys`.
+        number: Which of the older default encryption keys it is, 1 for the latest of them.
+    """
+    return [keys[min(number, len(keys) - 1) :] for keys in tag_keys]
+
+
 def stamp(storages: Sequence[StampedStorage]) -> None:
     """Take the stamps for values that are going to be computed or stored. Tags that have no token get one.
 
@@ -507,19 +529,20 @@ def _add_tokens(cache: BaseCache, tag_keys: Sequence[Sequence[str]], found: Mapp
         if find_token(stored) is not None:
             continue
 
-        token = find_token([other for other in stored if other is not None] or [make_token()])
+        known = list(dropwhile(lambda each: each is None, stored))
+        token = find_token(known or [make_token()])
 
         if token is None:
-            # Invalidated by a process that doesn't know all keys.
+            # Invalidated by a process that doesn't know the newest key. It may have been under one that was lost since.
             changed.update(dict.fromkeys(keys, make_token()))
             continue
 
         has_added = True
 
-        for key, other in zip(keys, stored, strict=True):
-            if other is None:
-                # Another call may come first.
-                cache.add(key, token, timeout=None)
+        # The oldest first, so that a call that looks meanwhile finds those missing that a newer key never had.
+        for key in reversed(keys[: len(keys) - len(known)]):
+            # Another call may come first.
+            cache.add(key, token, timeout=None)
 
     if changed:
         cache.set_many(changed, timeout=None)

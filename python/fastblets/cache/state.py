@@ -126,15 +126,17 @@ def get_deletion(fence: str) -> str:
     return fence.partition(":")[0]
 
 
-def make_expired(fence: str, token: str, now: int) -> str:
+def make_expired(fence: object, token: str, now: int) -> str:
     """Return the fence of an entry that was made to expire.
 
     Args:
-        fence: Its fence before.
+        fence: What is stored as its fence, empty if there is none.
         token: A random token.
         now: The time, in milliseconds since 1970.
     """
-    return f"{get_deletion(fence)}:{token}:{now}"
+    # Another deletion may come between this and storing it. It removes what is there, but a computation that began
+    # before it would be kept, as expired.
+    return f"{get_deletion(_read_fence(fence))}:{token}:{now}"
 
 
 def find_end(record: Record | None, now: Record) -> int | None:
@@ -191,10 +193,7 @@ class Stamps:
 
             tokens.append(token)
 
-        fence = "" if self.fence_key is None else found.get(self.fence_key, "")
-
-        # Something else than a fence marks a deletion, too: better a miss too many.
-        return Record(fence if fence == "" or _is_fence(fence) else "foreign", tokens)
+        return Record("" if self.fence_key is None else _read_fence(found.get(self.fence_key, "")), tokens)
 
 
 def find_token(stored: Sequence[object]) -> str | None:
@@ -213,10 +212,12 @@ def _is_token(stored: object) -> TypeGuard[str]:
     return isinstance(stored, str) and stored.isascii() and stored.isalnum() and len(stored) <= _MOST_CHARACTERS
 
 
-def _is_fence(stored: object) -> bool:
-    if not isinstance(stored, str):
-        return False
+def _read_fence(stored: object) -> str:
+    # Something else than a fence marks a deletion, too: better a miss too many.
+    return stored if isinstance(stored, str) and (stored == "" or _is_fence(stored)) else "foreign"
 
+
+def _is_fence(stored: str) -> bool:
     deletion, *expiry = stored.split(":")
 
     return (_is_token(deletion) or (deletion == "" and bool(expiry))) and (

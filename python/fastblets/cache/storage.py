@@ -16,6 +16,7 @@ from fastblets.cache.errors import MissingChunkError
 from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET
+from fastblets.cache.transactions import is_pending, pending
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ class Storage:
     def head_keys(self) -> list[str]:
         """The full keys that are looked up first."""
         return [self.entry.full_key]
+
+    def is_pending(self) -> bool:
+        """Return whether this transaction is going to delete the entry, or to invalidate one of its tags."""
+        return bool(pending) and is_pending(self.options.alias, self.depends_on)
 
     def load(self, kind: Kind = VALUE) -> Any:
         """Return what is stored under the full key, UNSET if nothing is.
@@ -167,6 +172,10 @@ class Storage:
 
     def accepts(self, record: bytes) -> bool:
         """Return whether a large entry with this stored record, empty if there is none, is valid."""
+        return True
+
+    def is_fresh(self) -> bool:
+        """Return whether the entry that was found has not expired by its policy."""
         return True
 
     def stamp(self) -> None:
@@ -293,6 +302,15 @@ class Storage:
 
         return item
 
+    def encode_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> dict[str, object]:
+        """Return what is to be stored for several chunks, by full key. For the arguments see :meth:`store_chunks`."""
+        keys = self.entry.chunk_keys(start, start + len(chunks))
+
+        return {
+            key: self.entry.encode_chunk(chunk, index, write_id, last=False)
+            for index, (key, chunk) in enumerate(zip(keys, chunks, strict=True), start)
+        }
+
     def store_chunks(self, start: int, chunks: list[bytes], write_id: bytes) -> None:
         """Store several chunks at once.
 
@@ -304,11 +322,7 @@ class Storage:
         Raises:
             Exception: The cache failed, or refused some.
         """
-        keys = self.entry.chunk_keys(start, start + len(chunks))
-        values = {
-            key: self.entry.encode_chunk(chunk, index, write_id, last=False)
-            for index, (key, chunk) in enumerate(zip(keys, chunks, strict=True), start)
-        }
+        values = self.encode_chunks(start, chunks, write_id)
 
         try:
             failed = self.options.get_cache().set_many(values, timeout=self.options.get_timeout())

@@ -28,7 +28,8 @@ def invalidate_tags(*tags: Tag, cache: str | None = None, on_commit: bool | str 
         cache: The alias in ``CACHES`` of the cache that the entries are in. Default: the default cache.
         on_commit: Whether to wait for the end of the database transaction, and to do nothing if it is rolled back; or
             the alias of its database, if that is not the default one. Until then the memoize functions compute entries
-            with these tags within this transaction without storing them. An error after the transaction is logged.
+            with these tags within this transaction without storing them, also if they are computing already. An error
+            after the transaction is logged.
 
     Raises:
         CacheRefusedError: The cache did not store it: a server is down. Entries with these tags may still be valid.
@@ -50,7 +51,7 @@ def invalidate_tags(*tags: Tag, cache: str | None = None, on_commit: bool | str 
 
         set_marks(options.get_cache(), marks, None)
 
-    if on_commit and tag_keys and wait_for_commit(invalidate, cache, full_keys, on_commit):
+    if on_commit and tag_keys and wait_for_commit(invalidate, cache, full_keys, on_commit, "Error invalidating tags"):
         return
 
     invalidate()

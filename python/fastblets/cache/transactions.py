@@ -30,8 +30,9 @@ pending: Final[list[ref[_Deletion]]] = []
 class _Deletion:
     """A callback after the transaction. Django drops it if the transaction or its savepoint is rolled back."""
 
-    def __init__(self, delete: Callable[[], object], alias: str | None, full_keys: Iterable[str]) -> None:
+    def __init__(self, delete: Callable[[], object], alias: str | None, full_keys: Iterable[str], error: str) -> None:
         self._delete = delete
+        self._error = error
         self._alias = alias or DEFAULT_CACHE_ALIAS
         self._full_keys = frozenset(full_keys)
         self._reference: ref[_Deletion] | None = ref(self, pending.remove)
@@ -56,14 +57,18 @@ class _Deletion:
             log_failure(
                 logger,
                 e,
-                "Error deleting cache keys %r after the transaction. Old entries may be served until they expire: %s",
+                f"{self._error} %r after the transaction. Old entries may be served until they expire: %s",
                 sorted(full_keys),
                 e,
             )
 
 
 def wait_for_commit(
-    delete: Callable[[], object], alias: str | None, full_keys: Iterable[str], on_commit: bool | str
+    delete: Callable[[], object],
+    alias: str | None,
+    full_keys: Iterable[str],
+    on_commit: bool | str,
+    error: str = "Error deleting cache keys",
 ) -> bool:
     """Let something be deleted after the current transaction, if there is one.
 
@@ -72,6 +77,7 @@ def wait_for_commit(
         alias: The alias of the cache, None for the default cache.
         full_keys: The full keys of the entries, or of the tags.
         on_commit: The alias of the database, True for the default one.
+        error: How the log record of an error begins.
 
     Returns:
         Whether there is a transaction.
@@ -86,7 +92,7 @@ def wait_for_commit(
     if not connection.in_atomic_block and connection.get_autocommit():
         return False
 
-    transaction.on_commit(_Deletion(delete, alias, full_keys), using=using)
+    transaction.on_commit(_Deletion(delete, alias, full_keys, error), using=using)
 
     return True
 

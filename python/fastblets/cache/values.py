@@ -8,6 +8,8 @@ entries. A key of the ``_many`` forms is a string or a tuple of strings.
 - ``use_encryption``, ``encryption_key``, ``seal``, ``cache``, ``tags``: as for
   :func:`~fastblets.cache.backend.cache_memoize`. Looked up with tags, an entry that was stored without them, or with
   others, is missing; so is one that was invalidated. Looked up without tags, it is found.
+- ``policy``: as for :func:`~fastblets.cache.backend.cache_memoize`. Looked up with a policy, a value that has expired
+  is missing, though it may still be there. Looked up without one, it is found.
 
 A cache that fails is logged, and what is looked for is missing, what was to be stored isn't. Only where that would be
 misleading it is raised: deleting, and adding.
@@ -23,6 +25,7 @@ from fastblets.cache.errors import SiteUnavailableError
 from fastblets.cache.failures import log_failure
 from fastblets.cache.opening import open_entries
 from fastblets.cache.options import UNSET
+from fastblets.cache.stamped import StampedStorage
 from fastblets.cache.transactions import wait_for_commit
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fastblets.cache.options import Expiration, Tag, Unset
+    from fastblets.cache.policy import CachePolicy
     from fastblets.cache.seals import Seal
     from fastblets.cache.storage import Storage
 
@@ -58,6 +62,7 @@ def cache_get(
     key: str | Sequence[str],
     default: Any = None,
     *,
+    allow_stale: bool = False,
     large_data: bool = False,
     compress_large_data: bool = True,
     use_encryption: bool | None = None,
@@ -65,6 +70,7 @@ def cache_get(
     seal: Seal | None = None,
     cache: str | None = None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> Any:
     """Return a value from the cache. Nothing is computed or stored.
 
@@ -73,6 +79,7 @@ def cache_get(
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
         default: Returned if there is no entry.
+        allow_stale: Whether to return a value that has expired, but is still there, as its policy wants.
 
     The options are described at the top of this module.
 
@@ -82,15 +89,16 @@ def cache_get(
         TypeError: An argument is of a wrong type.
     """
     storages = _open_or_log(
-        [key], UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
+        [key], UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
     )
 
-    return batch.load_batch(storages, large=large_data).get(0, default)
+    return batch.load_batch(storages, large=large_data, allow_stale=allow_stale).get(0, default)
 
 
 def cache_get_many(
     keys: Iterable[_K],
     *,
+    allow_stale: bool = False,
     large_data: bool = False,
     compress_large_data: bool = True,
     use_encryption: bool | None = None,
@@ -98,6 +106,7 @@ def cache_get_many(
     seal: Seal | None = None,
     cache: str | None = None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> dict[_K, Any]:
     """Return the values that are in the cache, by their keys.
 
@@ -106,6 +115,7 @@ def cache_get_many(
 
     Args:
         keys: Base keys, each a string or a tuple of strings.
+        allow_stale: As for :func:`cache_get`.
 
     The options are described at the top of this module.
 
@@ -115,10 +125,12 @@ def cache_get_many(
     """
     wanted = _check_keys(keys)
     storages = _open_or_log(
-        wanted, UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
+        wanted, UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
     )
 
-    return {wanted[index]: value for index, value in batch.load_batch(storages, large=large_data).items()}
+    found = batch.load_batch(storages, large=large_data, allow_stale=allow_stale)
+
+    return {wanted[index]: value for index, value in found.items()}
 
 
 def cache_set(
@@ -133,6 +145,7 @@ def cache_set(
     seal: Seal | None = None,
     cache: str | None = None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> bool:
     """Store a value, whatever is there. Copies under older encryption keys are removed.
 
@@ -144,7 +157,7 @@ def cache_set(
     The other options are described at the top of this module.
 
     Returns:
-        Whether it was stored. Not, if the cache failed or refused it, or the expiration is over.
+        Whether it was stored. Not, if the cache failed or refused it, or if it would expire at once.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: As for :func:`cache_get`.
@@ -152,7 +165,7 @@ def cache_set(
         Exception: The function given as ``expiration`` raised it.
     """
     storages = _open_or_log(
-        [key], expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
+        [key], expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
     )
 
     return batch.store_batch(storages, [value] * len(storages), large=large_data) == [True]
@@ -169,11 +182,13 @@ def cache_set_many(
     seal: Seal | None = None,
     cache: str | None = None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> list[_K]:
     """Store several values, whatever is there.
 
-    One call of the cache stores all small values that expire at the same time. Before large ones are stored, one call
-    removes what is there; each value's chunks take one call for 64, and one for the last.
+    One call of the cache stores all values that expire at the same time. Before large ones are stored, one call removes
+    what is there, and one stores each 64 chunks, of whatever values they are. So besides the values and the chunks of
+    the largest one, at most 64 chunks are in memory.
 
     Args:
         values: The values by their base keys, each a string or a tuple of strings.
@@ -191,7 +206,7 @@ def cache_set_many(
     """
     keys = _check_keys(values)
     storages = _open_or_log(
-        keys, expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
+        keys, expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
     )
 
     if not storages:
@@ -215,12 +230,14 @@ def cache_add(
     """Store a small value if there is no entry.
 
     Of several callers at once only one succeeds on memcached, Redis and LocMem, but not in files, and not on a database
-    where an expired row is still there. An entry under an older encryption key counts, but is looked for before.
+    where an expired row is still there. An entry under an older encryption key counts, but is looked for before. An
+    entry that this transaction is going to delete counts, too: other callers still find it.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
         value: The value.
-        expiration: As for :func:`~fastblets.cache.backend.cache_memoize`. If it is over, nothing is stored or removed.
+        expiration: As for :func:`~fastblets.cache.backend.cache_memoize`. If it is 0 or less, nothing is stored or
+            removed.
 
     The other options are described at the top of this module.
 
@@ -234,7 +251,9 @@ def cache_add(
         TypeError: An argument is of a wrong type.
         Exception: The cache failed, the value can't be pickled, or the function given as ``expiration`` raised it.
     """
-    (storage,) = open_entries([key], expiration, False, True, use_encryption, encryption_key, seal, cache)
+    (storage,) = open_entries(
+        [key], expiration, False, True, use_encryption, encryption_key, seal, cache, has_policy=False
+    )
 
     return batch.add(storage, value)
 
@@ -247,6 +266,7 @@ def cache_exists(
     encryption_key: bytes | None = None,
     cache: str | None = None,
     tags: Sequence[Tag] = (),
+    policy: CachePolicy | None = None,
 ) -> bool:
     """Return whether there is an entry, without reading the chunks of a large one. It may turn out to be unreadable.
 
@@ -260,7 +280,7 @@ def cache_exists(
         django.core.exceptions.ImproperlyConfigured: A setting has a value that makes no sense.
         TypeError: An argument is of a wrong type.
     """
-    storages = _open_or_log([key], UNSET, True, True, use_encryption, encryption_key, False, cache, tags)
+    storages = _open_or_log([key], UNSET, True, True, use_encryption, encryption_key, False, cache, tags, policy)
 
     try:
         return any(batch.contains(storage, large=large_data) for storage in storages)
@@ -286,7 +306,8 @@ def cache_delete(
 
     With ``on_commit`` the entry is removed after the transaction, at once if there is none, and not at all if it is
     rolled back. Until then, this transaction finds the entry missing, and the memoize functions compute without
-    storing. What is stored by hand meanwhile is removed, too. An error after the transaction is logged.
+    storing, also if they are computing already. What :func:`cache_set` or :func:`cache_add` stores meanwhile is removed
+    with the entry, and stays after a rollback. An error after the transaction is logged.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
@@ -308,7 +329,7 @@ def cache_delete(
         Exception: The cache failed, with :class:`~fastblets.cache.errors.UnreachableError` if it can't be reached. The
             entry may still be there.
     """
-    storages = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
+    storages = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache, has_policy=False)
 
     return _delete(storages, large_data, on_commit) == [True]
 
@@ -338,7 +359,7 @@ def cache_delete_many(
         Exception: As for :func:`cache_delete`.
     """
     wanted = _check_keys(keys)
-    storages = open_entries(wanted, UNSET, True, True, use_encryption, encryption_key, False, cache)
+    storages = open_entries(wanted, UNSET, True, True, use_encryption, encryption_key, False, cache, has_policy=False)
 
     return [key for key, found in zip(wanted, _delete(storages, large_data, on_commit), strict=True) if found]
 
@@ -350,8 +371,12 @@ def cache_expire(
     use_encryption: bool | None = None,
     encryption_key: bytes | None = None,
     cache: str | None = None,
+    policy: CachePolicy | None = None,
 ) -> bool:
     """Let an entry expire now. Other than after :func:`cache_delete`, a value that is being computed is kept.
+
+    Calls with a policy go on to serve it as they serve what has expired. Without a policy, or with one that has no
+    fence, the entry is removed.
 
     Args:
         key: The base key, as for :func:`~fastblets.cache.backend.make_cache_key`.
@@ -365,9 +390,12 @@ def cache_expire(
     Raises:
         Exception: As for :func:`cache_delete`.
     """
-    storages = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
+    (storage,) = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache, (), policy)
 
-    return batch.delete_batch(storages, large=large_data) == [True]
+    if isinstance(storage, StampedStorage) and storage.stamps.fence_key is not None:
+        return batch.expire(storage, large=large_data)
+
+    return batch.delete_batch([storage], large=large_data) == [True]
 
 
 def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) -> list[bool]:

@@ -7,11 +7,12 @@ import zlib
 from typing import TYPE_CHECKING
 
 from fastblets.cache.options import UNSET
-from fastblets.cache.shortcuts import get_cache
 from fastblets.cache.storage import UNREADABLE
 
 if TYPE_CHECKING:
     from typing import Any, Final
+
+    from django.core.cache.backends.base import BaseCache
 
 
 #: The exceptions that cache clients raise for data that they can't unpickle. Those for a server that is down are not
@@ -29,17 +30,17 @@ UNPICKLING_ERRORS: Final = (
 )
 
 
-def fetch(keys: list[str]) -> dict[str, Any]:
+def fetch(cache: BaseCache, keys: list[str]) -> dict[str, Any]:
     """Return what is stored under the full keys, UNREADABLE where the client can't unpickle it.
 
     Raises:
         Exception: The cache failed.
     """
     try:
-        return get_cache().get_many(keys)
+        return cache.get_many(keys)
     except UNPICKLING_ERRORS:
         # The error doesn't tell which of them it was.
-        found = {key: _fetch_one(key) for key in keys}
+        found = {key: _fetch_one(cache, key) for key in keys}
 
     return {key: stored for key, stored in found.items() if stored is not UNSET}
 
@@ -52,8 +53,8 @@ def get_chunk(stored: Any) -> bytes | None:
     return None
 
 
-def _fetch_one(key: str) -> Any:
+def _fetch_one(cache: BaseCache, key: str) -> Any:
     try:
-        return get_cache().get(key, UNSET)
+        return cache.get(key, UNSET)
     except UNPICKLING_ERRORS:
         return UNREADABLE

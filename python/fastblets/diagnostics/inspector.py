@@ -18,8 +18,9 @@ from fastblets.cache.entry import Entry, get_chunk_sizes, get_record, must_have_
 from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.seals import get_seal_key, resolve_seal
-from fastblets.cache.shortcuts import get_cache, get_settings
-from fastblets.cache.state import Record
+from fastblets.cache.shortcuts import get_settings
+from fastblets.cache.stamped import make_tag_keys, skip_newer
+from fastblets.cache.state import Record, Stamps
 from fastblets.cache.storage import FETCH_SIZE
 from fastblets.diagnostics.expiry import get_expiry
 from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, fetch, get_chunk
@@ -30,14 +31,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Final, Literal
 
+    from django.core.cache.backends.base import BaseCache
+
+    from fastblets.cache.options import Tag
     from fastblets.cache.seals import Seal
+    from fastblets.diagnostics.report import State
 
 
 __all__ = ["inspect_entry"]
 
 
 #: The states of entries, from the best one on.
-_STATES: Final = ("whole", "damaged", "missing")
+_STATES: Final = ("whole", "invalid", "damaged", "missing")
 
 #: The longest list of chunks that is written out in a problem.
 _MOST_NAMED: Final = 10
@@ -57,6 +62,8 @@ def inspect_entry(
     compressed: bool | None = None,
     large: bool | None = None,
     items: int = 5,
+    cache: str | None = None,
+    tags: Sequence[Tag] = (),
 ) -> EntryReport:
     """Return what is known of an entry, in whatever state it is.
 
@@ -74,13 +81,18 @@ def inspect_entry(
         compressed: Whether chunks are compressed. Default: as they say themselves.
         large: Whether it is a large entry. Default: it is one if a text of decimal digits is stored under the full key.
         items: How many items to show.
+        cache: The alias in ``CACHES`` of the cache. Default: the default cache.
+        tags: The tags of the calls that read it, as for :func:`~fastblets.cache.backend.cache_memoize`. Without them
+            it can't be told whether an entry with tags was invalidated.
 
     Raises:
         Exception: The cache failed, in the words of its client.
         ImproperlyConfigured: A setting has a wrong value.
-        ValueError: The encryption key has a wrong length.
+        TypeError: A tag is of a wrong type.
+        ValueError: The encryption key has a wrong length, or there are more than 16 tags.
     """
-    options = Options(None, True, use_encryption, encryption_key, False)
+    options = Options(None, True, use_encryption, encryption_key, False, cache)
+    tag_keys = make_tag_keys(tags, options)
     entry = Entry(key, options, options.encryption_key)
     seal = resolve_seal(get_settings())
 
@@ -88,13 +100,16 @@ def inspect_entry(
         # Raised here, so that a key of a wrong length is not mistaken for damage.
         _native.Decryptor(entry.encryption_key, bytes(AES_BLOCK_SIZE))
 
-    report = _Inspector(entry, seal, compressed, items).inspect(large)
+    report = _Inspector(entry, options.get_cache(), seal, compressed, items).inspect(large, tag_keys)
 
     if report.state != "missing":
         return report
 
     older = (
-        replace(_Inspector(each, seal, compressed, items).inspect(large), older_key=number)
+        replace(
+            _Inspector(each, options.get_cache(), seal, compressed, items).inspect(large, skip_newer(tag_keys, number)),
+            older_key=number,
+        )
         for number, each in enumerate(entry.get_older(), 1)
     )
 
@@ -120,37 +135,49 @@ class _Main:
 class _Inspector:
     """Looks at an entry under one encryption key, and fills in a report."""
 
-    def __init__(self, entry: Entry, seal: Seal, compressed: bool | None, show: int) -> None:
+    def __init__(self, entry: Entry, cache: BaseCache, seal: Seal, compressed: bool | None, show: int) -> None:
         self._entry = entry
+        self._cache = cache
         self._seal = seal
         self._compressed = compressed
         self._show = show
         self._report = EntryReport(entry.full_key, "whole", entry.encryption_key is not None)
 
-    def inspect(self, large: bool | None) -> EntryReport:
+    def inspect(self, large: bool | None, tag_keys: Sequence[Sequence[str]]) -> EntryReport:
         """Return the report.
 
         Args:
             large: As for :func:`inspect_entry`.
+            tag_keys: The full keys of each tag.
         """
+        self._inspect(large)
+
+        if self._report.state == "whole":
+            self._check_stamps(Stamps(self._entry.make_fence_key(), tag_keys))
+
+        return self._report
+
+    def _inspect(self, large: bool | None) -> None:
         full_key = self._entry.full_key
 
         # Connects, whatever is stored: connecting is no part of the time.
         with suppress(*UNPICKLING_ERRORS):
-            get_cache().has_key(full_key)
+            self._cache.has_key(full_key)
 
         try:
             with self._timing("fetch_seconds"):
-                stored = get_cache().get(full_key, UNSET)
+                stored = self._cache.get(full_key, UNSET)
         except UNPICKLING_ERRORS as e:
             self._add_problem(f"the cache's client can't unpickle what is stored: {_describe(e)}")
 
-            return self._report
+            return
 
         if stored is UNSET:
-            return replace(self._report, state="missing")
+            self._set(state="missing")
 
-        self._set(expires=get_expiry(get_cache(), [full_key]))
+            return
+
+        self._set(expires=get_expiry(self._cache, [full_key]))
         main = self._open(stored)
         count = _parse_count(main.content)
 
@@ -172,7 +199,27 @@ class _Inspector:
                 with self._timing("read_seconds"):
                     self._check_seals(main, "its value")
 
-        return self._report
+    def _check_stamps(self, stamps: Stamps) -> None:
+        """Look whether calls with tags take the entry."""
+        if self._report.record is None and not stamps.tag_keys:
+            return
+
+        record = Record.parse(self._report.record)
+        now = stamps.read(fetch(self._cache, list(stamps.keys)))
+
+        if record is None:
+            self._add_problem("it was stored without tags, so that calls with tags don't take it", state="invalid")
+        elif now is None or not set(now.tokens) <= set(record.tokens):
+            self._add_problem(
+                "it was stored with other tags or invalidated since, so that calls with these tags don't take it",
+                state="invalid",
+            )
+        elif now.fence not in ("", record.fence):
+            self._add_problem(
+                "it was computed before it was deleted last, so that calls with tags don't take it", state="invalid"
+            )
+        else:
+            self._set(unknown_tags=len(record.tokens) - len(now.tokens))
 
     def _open(self, stored: object) -> _Main:
         """Decrypt what is stored under the full key, and look at it as a small value."""
@@ -224,7 +271,7 @@ class _Inspector:
         """Return the record that lies beside a small value, None if there is none."""
         key = self._entry.make_state_key()
 
-        return _parse_record(fetch([key]).get(key))
+        return _parse_record(fetch(self._cache, [key]).get(key))
 
     def _fail_to_open(self, problem: str, size: int | None = None) -> _Main:
         report = replace(self._report, kind="small", state="damaged", problems=(problem,), stored_bytes=size)
@@ -238,7 +285,7 @@ class _Inspector:
     def _inspect_large(self, main: _Main, count: int, *, may_be_small: bool) -> None:
         # Chunks are stored one after the other, and last of all the count. The first expires first.
         keys = [self._entry.full_key, *self._entry.chunk_keys(0, min(count, 1))]
-        self._set(kind="large", chunk_count=count, expires=get_expiry(get_cache(), keys))
+        self._set(kind="large", chunk_count=count, expires=get_expiry(self._cache, keys))
         chunks, seals, record = self._fetch_chunks(count)
 
         if record:
@@ -264,7 +311,7 @@ class _Inspector:
             keys = self._entry.chunk_keys(len(sizes), min(len(sizes) + FETCH_SIZE, count))
 
             with self._timing("fetch_seconds"):
-                found = fetch(keys)
+                found = fetch(self._cache, keys)
 
             for key in keys:
                 chunk = get_chunk(found.get(key))
@@ -404,8 +451,8 @@ class _Inspector:
     def _add_note(self, note: str) -> None:
         self._set(notes=(*self._report.notes, note))
 
-    def _add_problem(self, problem: str) -> None:
-        self._set(state="damaged", problems=(*self._report.problems, problem))
+    def _add_problem(self, problem: str, state: State = "damaged") -> None:
+        self._set(state=state, problems=(*self._report.problems, problem))
 
     def _set(self, **changes: Any) -> None:
         self._report = replace(self._report, **changes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
-from fastblets.cache.shortcuts import get_cache
+from fastblets.cache.shortcuts import get_named_cache
 from fastblets.diagnostics.forget import forget_entry
 from fastblets.diagnostics.inspector import inspect_entry
 
@@ -59,22 +59,24 @@ def measure(
     *,
     records: int = 20_000,
     use_encryption: bool | None = None,
+    cache: str | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> list[Measurement]:
-    """Measure Django's default cache, with the project's settings.
+    """Measure a cache of Django's, with the project's settings.
 
     It stores entries under random keys, and removes them at the end, also after an error.
 
     Args:
         records: How many records a large entry has. A thousand of them are pickled in about 0.15 MB.
         use_encryption: Whether entries are encrypted. Default: ``DJBLETS_CACHE_FORCE_ENCRYPTION``.
+        cache: The alias in ``CACHES`` of the cache. Default: the default cache.
         progress: Called before each round with the rounds done, those of all, and what is measured.
 
     Raises:
         NotStoredError: The cache doesn't give back what was stored in it.
         Exception: The cache failed, in the words of its client.
     """
-    run = _Run(f"fastblets-bench-{uuid4()}", records, use_encryption, progress)
+    run = _Run(f"fastblets-bench-{uuid4()}", records, {"use_encryption": use_encryption, "cache": cache}, progress)
 
     try:
         return list(run.measurements())
@@ -100,20 +102,21 @@ class _Run:
         self,
         name: str,
         records: int,
-        use_encryption: bool | None,
+        options: dict[str, Any],
         progress: Callable[[int, int, str], None],
     ) -> None:
         self._name = name
         self._records = records
-        self._options: dict[str, Any] = {"use_encryption": use_encryption}
+        self._options = options
         self._progress = progress
         self._keys: list[str] = []
         self._done = 0
         self._total = 3 * _SMALL_ROUNDS + 4 * _LARGE_ROUNDS
 
     def measurements(self) -> Iterator[Measurement]:
+        alias = self._options["cache"]
         absent = make_cache_key(self._key("absent"), **self._options)
-        yield self._median("round trip to the cache", _SMALL_ROUNDS, lambda n: get_cache().get(absent))
+        yield self._median("round trip to the cache", _SMALL_ROUNDS, lambda n: get_named_cache(alias).get(absent))
 
         yield self._median("small value, miss", _SMALL_ROUNDS, lambda n: self._small(f"small-{n}"))
         self._expect_hit("small values", lambda: self._small("small-0"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-    State = Literal["whole", "damaged", "missing"]
+    State = Literal["whole", "invalid", "damaged", "missing"]
     Form = Literal["small", "large"]
     SealState = Literal["valid", "not valid", "partial", "none"]
 
@@ -35,7 +35,8 @@ class EntryReport:
 
     Attributes:
         full_key: The full cache key.
-        state: Whether the entry is ``whole``, ``damaged`` or ``missing``.
+        state: Whether the entry is ``whole``, ``damaged`` or ``missing``; ``invalid`` if it is whole, but calls with
+            tags don't take it.
         encrypted: Whether it was looked for as an encrypted entry.
         older_key: Which of the older default encryption keys it was found under: 1 for the latest of them. None if it
             is the current one.
@@ -49,6 +50,7 @@ class EntryReport:
             only a part has seals, or nothing. None where that can't be told.
         record: What the entry depends on, if it was stored with tags: the version, two empty fields, the fence, and the
             tokens of the tags.
+        unknown_tags: How many tags it was stored with that were not given. By these it may have been invalidated.
         stored_bytes: The bytes of all that is stored: chunks, or a small encrypted value.
         pickled_bytes: The bytes of the pickles in there, as far as they could be read.
         item_count: How many whole items there are, as far as they could be read.
@@ -74,6 +76,7 @@ class EntryReport:
     sealed_chunks: int = 0
     seal: SealState | None = None
     record: str | None = None
+    unknown_tags: int = 0
     stored_bytes: int | None = None
     pickled_bytes: int | None = None
     item_count: int | None = None

@@ -27,7 +27,7 @@ def describe_missing(looked_for: EntryReport | Forgotten) -> str:
 def describe_entry(report: EntryReport) -> Iterator[str]:
     """Yield the lines of a report."""
     yield f"key      {report.full_key}"
-    yield f"state    {report.state}"
+    yield f"state    {report.state}{_unless_invalidated(report)}"
 
     for problem in report.problems:
         yield f"         - {problem}"
@@ -68,6 +68,15 @@ def describe_entry(report: EntryReport) -> Iterator[str]:
 
     for note in report.notes:
         yield f"note     {note}"
+
+
+def _unless_invalidated(report: EntryReport) -> str:
+    if not report.unknown_tags:
+        return ""
+
+    tags = "a tag" if report.unknown_tags == 1 else f"{report.unknown_tags} tags"
+
+    return f", unless it was invalidated: it has {tags} to give as --tag"
 
 
 def describe_tag(tag: TagReport, record: str | None) -> str:

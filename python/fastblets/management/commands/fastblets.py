@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from fastblets.cache.errors import SiteUnavailableError
+from fastblets.cache.errors import CacheRefusedError, SiteUnavailableError
 from fastblets.diagnostics.forget import forget_entry
 from fastblets.diagnostics.inspector import inspect_entry
 from fastblets.diagnostics.measure import NotStoredError, measure
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from fastblets.diagnostics.report import TagReport
+    from fastblets.diagnostics.report import EntryReport, TagReport
 
 
 class Command(BaseCommand):
@@ -47,21 +47,14 @@ class Command(BaseCommand):
 
         inspect = commands.add_parser("inspect", help="say what is stored under a key, without executing a pickle")
         _add_key(inspect, "*")
-        inspect.add_argument(
-            "--tag",
-            dest="tags",
-            action="append",
-            nargs="+",
-            default=[],
-            metavar="TAG",
-            help="show the token of a tag, and whether the entry has it; several are the parts of one tag",
-        )
+        _add_tags(inspect)
         _add_form_options(inspect)
         inspect.add_argument("--items", type=int, default=5, metavar="N", help="how many items to show (5)")
         inspect.add_argument("--json", action="store_true", help="print JSON")
 
-        verify = commands.add_parser("verify", help="fail if an entry is damaged or missing")
+        verify = commands.add_parser("verify", help="fail if an entry is damaged, missing or invalid")
         _add_key(verify)
+        _add_tags(verify)
         _add_form_options(verify)
 
         forget = commands.add_parser("forget", help="remove an entry with all its chunks; fail if there is none")
@@ -81,7 +74,7 @@ class Command(BaseCommand):
 
     def inspect(self, options: dict[str, Any]) -> None:
         """Print what is known of an entry, and of tags."""
-        tags = [inspect_tag(_join(parts)) for parts in options["tags"]]
+        tags = [inspect_tag(tag, cache=options["cache"]) for tag in _tags(options)]
 
         if not options["key"]:
             if not tags:
@@ -91,12 +84,14 @@ class Command(BaseCommand):
 
             return
 
-        report = inspect_entry(_key(options), items=options["items"], **_key_options(options), **_form_options(options))
+        report = _inspect(options, items=options["items"])
 
         if options["json"]:
             self._print(json.dumps({**report.to_dict(), **_tags_to_dict(tags)}, indent=2))
-        elif report.state != "missing":
-            self._print("\n".join(describe_entry(report)))
+        else:
+            if report.state != "missing":
+                self._print("\n".join(describe_entry(report)))
+
             self._print_tags(tags, report.record, options)
 
         if report.state == "missing":
@@ -110,13 +105,13 @@ class Command(BaseCommand):
 
     def verify(self, options: dict[str, Any]) -> None:
         """Print that an entry is whole, and fail unless it is."""
-        report = inspect_entry(_key(options), items=0, **_key_options(options), **_form_options(options))
+        report = _inspect(options, items=0)
 
         if report.state == "missing":
             raise CommandError(f"{_name(options)}: {describe_missing(report)}")
 
-        if report.state == "damaged":
-            raise CommandError(f"{_name(options)}: damaged: {'; '.join(report.problems)}")
+        if report.problems:
+            raise CommandError(f"{_name(options)}: {report.state}: {'; '.join(report.problems)}")
 
         self._print(f"{_name(options)}: whole, {summarize_entry(report)}")
 
@@ -186,6 +181,18 @@ def _tags_to_dict(tags: list[TagReport]) -> dict[str, Any]:
     return {"tags": [tag.to_dict() for tag in tags]} if tags else {}
 
 
+def _add_tags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--tag",
+        dest="tags",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="TAG",
+        help="a tag of the entry, to see whether it is valid; several are the parts of one tag",
+    )
+
+
 def _add_key(parser: ArgumentParser, nargs: str = "+") -> None:
     parser.add_argument("key", nargs=nargs, metavar="KEY", help="the key; several are the parts of one key")
     _add_key_options(parser)
@@ -198,6 +205,7 @@ def _add_key_options(parser: ArgumentParser) -> None:
         const=True,
         help="entries are encrypted, with the default key (by default as DJBLETS_CACHE_FORCE_ENCRYPTION says)",
     )
+    parser.add_argument("--cache", metavar="ALIAS", help="which cache of CACHES it is (default)")
 
 
 def _add_form_options(parser: ArgumentParser) -> None:
@@ -236,7 +244,17 @@ def _as_typed(part: str) -> str:
 
 
 def _key_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {"use_encryption": options["encrypted"]}
+    return {"use_encryption": options["encrypted"], "cache": options["cache"]}
+
+
+def _inspect(options: dict[str, Any], items: int) -> EntryReport:
+    return inspect_entry(
+        _key(options), items=items, tags=_tags(options), **_key_options(options), **_form_options(options)
+    )
+
+
+def _tags(options: dict[str, Any]) -> list[str | list[str]]:
+    return [_join(parts) for parts in options["tags"]]
 
 
 def _form_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -249,8 +267,8 @@ def _clear_errors() -> Iterator[None]:
         yield
     except CommandError:
         raise
-    except (AssertionError, ImproperlyConfigured, SiteUnavailableError, ValueError) as e:
-        # An encryption key that is none, another setting, or the database.
+    except (AssertionError, CacheRefusedError, ImproperlyConfigured, SiteUnavailableError, ValueError) as e:
+        # An encryption key that is none, another setting, the database, or one of several servers.
         raise CommandError(str(e)) from e
     except Exception as e:
         # Most likely a server that is down: each client has exceptions of its own for it.
