@@ -54,6 +54,22 @@ from django.core.management import call_command
 call_command("migrate", verbosity=0)
 """
 
+# What the pages show of task queues that aren't installed. A task runs at once, when it is queued.
+QUEUES = """
+import sys
+import types
+
+
+def _make_task(function):
+    function.delay = function.enqueue = function
+    return function
+
+
+for _name, _decorator in {"celery": "shared_task", "django.tasks": "task"}.items():
+    sys.modules[_name] = types.ModuleType(_name)
+    setattr(sys.modules[_name], _decorator, _make_task)
+"""
+
 
 def blocks(page: Path, language: str = "") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -76,7 +92,7 @@ def test_the_examples_of_a_page_in_their_order(page: Path) -> None:
     code = "\n".join(python_blocks(page))
     if "import djblets" in code and find_spec("djblets") is None:
         pytest.skip("Djblets isn't installed")
-    setup = SETUP + TABLES * ("django.contrib.auth" in code)
+    setup = SETUP + TABLES * ("django.contrib.auth" in code) + QUEUES * ("import shared_task" in code)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", setup + code], capture_output=True, text=True, timeout=60
     )
