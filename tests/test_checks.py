@@ -21,6 +21,7 @@ from django.test import override_settings
 
 from fastblets import checks
 from fastblets.cache import backend
+from fastblets.cache.policy import CachePolicy
 from fastblets.conf import DOCUMENTATION, RENAMED, SETTINGS
 from fastblets.replacement import MODULES
 from tests.backends import locmem_config
@@ -244,6 +245,17 @@ def test_an_expiration_that_is_no_number(setting: Any) -> None:
             assert found() == {}
 
 
+@pytest.mark.parametrize("setting", [30, {"ttl": 30}, {"wait": -1}, "nowhere.POLICY"])
+def test_a_policy_that_is_none(setting: Any) -> None:
+    with override_settings(FASTBLETS_POLICY=setting):
+        messages = found(deploy=False)
+    assert list(messages) == ["fastblets.E008"]
+    assert messages["fastblets.E008"].msg.startswith("FASTBLETS_POLICY ")
+    for right in (CachePolicy(), {"wait": 30}, None):
+        with override_settings(FASTBLETS_POLICY=right):
+            assert found() == {}
+
+
 def quoted(key: str, prefix: str, version: int) -> str:
     return quote(f"{prefix}:{version}:{key}")
 
@@ -347,6 +359,7 @@ def test_settings_that_are_right_or_of_others(name: str) -> None:
     right = {
         "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [KEY, "an older AES key"],
         "FASTBLETS_PICKLE_CLASSES": ["reports.models.*"],
+        "FASTBLETS_POLICY": {"stale_if_error": 60},
         "FASTBLETS_SEAL": False,
     }
     value = right.get(name, KEY if name.endswith("_KEY") else 1)

@@ -18,8 +18,10 @@ Such a test is worth what it would find. So each precaution that the code takes 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -27,13 +29,14 @@ import pytest
 from django.core.cache import cache
 from django.test import override_settings
 
-from fastblets.cache import batch, stamped, tags
+from fastblets.cache import batch, freshness, stamped, tags
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.entry import VALUE
+from fastblets.cache.policy import CachePolicy
 from fastblets.cache.stamped import StampedStorage
 from fastblets.cache.storage import Storage
 from fastblets.cache.tags import invalidate_tags
-from fastblets.cache.values import cache_delete, cache_get
+from fastblets.cache.values import cache_delete, cache_expire, cache_get
 from fastblets.protect.locks import CacheLock
 from tests.interleavings import (
     Contents,
@@ -140,12 +143,12 @@ def lose(key: str) -> Work:
     return work
 
 
-def make_processes(form: Form, how: str, *, lock: bool = False, may_die: bool = False) -> list[Process]:
+def make_processes(form: Form, how: str, *, lock: bool = False, may_die: bool = False, **options: Any) -> list[Process]:
     return [
-        Process("A", write(form, lock=lock), may_die=may_die),
-        Process("B", write(form, lock=lock)),
+        Process("A", write(form, lock=lock, **options), may_die=may_die),
+        Process("B", write(form, lock=lock, **options)),
         Process("I", invalidate(how, form)),
-        Process("R", read(form), after="I"),
+        Process("R", read(form, **options), after="I"),
     ]
 
 
@@ -182,6 +185,7 @@ def check(
     is_excused: Callable[[Nodes], bool] = lambda _: False,
     fence_may_end: bool = True,
     is_kept: bool = True,
+    options: dict[str, Any] | None = None,
 ) -> None:
     """Go through all orders, and look at what is left behind.
 
@@ -191,7 +195,9 @@ def check(
         is_excused: As for an exploration.
         fence_may_end: Whether nothing old may be seen even after the fence has ended.
         is_kept: Whether in some order the new version is in the cache at last.
+        options: The options of the calls, instead of their tags.
     """
+    options = options or {}
     found = Exploration(processes, contents, atomic=atomic, is_excused=is_excused).run()
     print(f"{found.states:,} states, {found.orders:,} orders")
     fence = make_cache_key("_fence_:key", **address(form))
@@ -199,8 +205,8 @@ def check(
     kept = 0
     for end, order in found.ends:
         version = get_version(end)
-        readers = [read(form)] + ([read(form, tags=())] if how == "delete" else [])
-        for work in (*readers, write(form)):
+        readers = [read(form, **options)] + ([read(form, tags=())] if how == "delete" else [])
+        for work in (*readers, write(form, **options)):
             for without in ("", fence) if fence_may_end else ("",):
                 left = {key: stored for key, stored in end.items() if key != without}
                 (seen,), _ = run_alone(Process("L", work, settings=settings), left)
@@ -237,6 +243,95 @@ def test_a_cache_that_does_not_say_what_it_refuses(how: str) -> None:
         check(make_processes(SECRET, how), begin_with_tokens(SECRET), SECRET, how)
         processes = make_processes(SMALL, how)
         check(processes, begin_with_tokens(SMALL), SMALL, how, is_excused=is_about_to_look_again)
+
+
+# With a policy
+
+
+def test_no_record_is_no_proof(later: Any) -> None:
+    """A small value whose record is not stored yet may be from before a deletion."""
+
+    def is_valid(self: StampedStorage) -> bool:
+        return self._found is None or self._found.holds(self._now)
+
+    with patch.object(StampedStorage, "_is_valid", is_valid), pytest.raises(ViolationError):
+        check(make_processes(SMALL, "delete", **WITH_POLICY), start(), SMALL, options=WITH_POLICY)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets by how much time has gone on. Otherwise it stands still, so that equal states are equal."""
+    offset = 0.0
+    begin = time.time()
+
+    def advance(secs: float) -> None:
+        nonlocal offset
+        offset += secs
+
+    for module in (stamped, freshness):
+        monkeypatch.setattr(module, "get_milliseconds", lambda: int((begin + offset) * 1000))
+    monkeypatch.setattr(freshness, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    return advance
+
+
+#: Each call is alone in its process.
+POLICY = CachePolicy(stale_while_revalidate=1000, stale_if_error=1000, share=False)
+WITH_POLICY: dict[str, Any] = {"tags": (), "policy": POLICY}
+WITH_BOTH: dict[str, Any] = {"tags": TAGS, "policy": POLICY}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(SECRET, id="encrypted"),
+        *(pytest.param(form, id=name, marks=pytest.mark.slow) for name, form in {"large": LARGE, **MORE_BOUND}.items()),
+    ],
+)
+@ATOMIC
+def test_a_miss_with_a_policy(form: Form, atomic: bool, later: Any) -> None:
+    check(make_processes(form, "delete", **WITH_POLICY), start(), form, atomic=atomic, options=WITH_POLICY)
+
+
+@ATOMIC
+def test_a_small_miss_with_a_policy(atomic: bool, later: Any) -> None:
+    check(make_processes(SMALL, "delete", **WITH_POLICY), start(), SMALL, atomic=atomic, options=WITH_POLICY)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(SMALL, id="small", marks=pytest.mark.slow),
+        pytest.param(SECRET, id="encrypted"),
+        pytest.param(LARGE, id="large", marks=pytest.mark.slow),
+    ],
+)
+def test_a_stale_entry(form: Form, later: Any) -> None:
+    contents = run_alone(Process("W", write(form, expiration=100, **WITH_POLICY)), start())[1]
+    later(101)
+    check(make_processes(form, "delete", **WITH_POLICY), contents, form, options=WITH_POLICY)
+
+
+@pytest.mark.slow
+@HOW
+@pytest.mark.parametrize("form", [SMALL, *BOUND.values()], ids=["small", *BOUND])
+def test_a_stale_entry_with_tags(form: Form, how: str, later: Any) -> None:
+    contents = run_alone(Process("W", write(form, expiration=100, **WITH_BOTH)), start())[1]
+    later(101)
+    check(make_processes(form, how, **WITH_BOTH), contents, form, options=WITH_BOTH)
+
+
+@pytest.mark.parametrize("form", [SMALL, SECRET], ids=["small", "encrypted"])
+def test_it_is_made_to_expire_meanwhile(form: Form, later: Any) -> None:
+    """It may be served as stale then, unless it was deleted."""
+    contents = run_alone(Process("W", write(form, expiration=100, **WITH_POLICY)), start())[1]
+
+    def expire() -> Seen:
+        cache_expire("key", policy=POLICY, **address(form))
+        return []
+
+    processes = make_processes(form, "delete", **WITH_POLICY)
+    processes[1] = Process("E", expire)
+    check(processes, contents, form, options=WITH_POLICY, fence_may_end=False)
 
 
 @HOW_AND_SLOWLY

@@ -26,6 +26,7 @@ from fastblets.cache.failures import is_interval
 from fastblets.cache.keys import get_default_encryption_key, get_encryption_key_fallbacks
 from fastblets.cache.kinds import DIGEST_SIZE, fits, measure_max_key_bytes, unwrap
 from fastblets.cache.options import get_expiration_time, is_number_of_threads
+from fastblets.cache.policy import resolve_policy
 from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.cache.shortcuts import get_settings
 from fastblets.conf import DOCUMENTATION, PREFIXES, RENAMED, SETTINGS
@@ -51,7 +52,7 @@ __all__ = ["IDS", "register_checks"]
 
 #: The ids of all checks.
 IDS: Final = tuple(
-    f"fastblets.{kind}{number:03}" for kind, count in (("E", 7), ("W", 15)) for number in range(1, count + 1)
+    f"fastblets.{kind}{number:03}" for kind, count in (("E", 8), ("W", 15)) for number in range(1, count + 1)
 )
 
 #: The beginning of each SECRET_KEY that `startproject` writes. It has the length of an AES key.
@@ -68,6 +69,7 @@ _READERS: Final[tuple[tuple[str, Callable[[Any], object], str], ...]] = (
     ("E005", get_seal_key, "Each call that seals without encryption raises ImproperlyConfigured."),
     ("E006", get_loads, "Each call raises ImproperlyConfigured."),
     ("E007", get_expiration_time, "Only calls with an expiration of their own store anything."),
+    ("E008", lambda settings: resolve_policy(settings, None), "Each call without policy= raises ImproperlyConfigured."),
 )
 
 #: The bytes that a chunk takes in a memcached beyond its own: its key, the list around it, and memcached's header.
@@ -139,7 +141,7 @@ def check_settings() -> Findings:
 
 @_check()
 def check_values() -> Findings:
-    """Check the values of settings that no call can do with if they are wrong: E003 to E007."""
+    """Check the values of settings that no call can do with if they are wrong: E003 to E008."""
     for check, read, effect in _READERS:
         try:
             read(get_settings())

@@ -298,14 +298,14 @@ class FreshMemoize(Memoize):
 
     def end(self) -> None:
         """End the call: release the lock, and let those go on that wait for this call."""
-        super().end()
-        leader, self._leader = self._leader, None
+        try:
+            super().end()
+        finally:
+            leader, self._leader = self._leader, None
 
-        if leader is not None:
-            if self.is_stored:
-                leader.end(Outcome.STORED)
-            else:
-                leader.end(Outcome.NOT_STORED if self._has_computed else Outcome.FAILED)
+            if leader is not None:
+                without = Outcome.NOT_STORED if self._has_computed else Outcome.FAILED
+                leader.end(Outcome.STORED if self.is_stored else without)
 
     # What was found
 
