@@ -26,11 +26,13 @@ from django.test import override_settings
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.errors import CacheRefusedError, UnreachableError
 from fastblets.cache.options import Tag
+from fastblets.cache.policy import CachePolicy
 from fastblets.cache.tags import invalidate_tags
 from fastblets.cache.values import (
     cache_add,
     cache_delete,
     cache_delete_many,
+    cache_expire,
     cache_get_many,
     cache_set,
     cache_set_many,
@@ -566,6 +568,8 @@ def chunks(number: int) -> bytes:
 
 
 TAGS: list[Tag] = ["reports", ("user", "7")]
+POLICY = CachePolicy(stale_while_revalidate=60, stale_if_error=60)
+UNFENCED = CachePolicy(fence=False)
 PLAIN = {"large_data": True, "compress_large_data": False}
 #: Each operation: what is done ahead, and what is counted.
 OPERATIONS: dict[str, tuple[Callable[[], object], ...]] = {
@@ -646,7 +650,51 @@ OPERATIONS: dict[str, tuple[Callable[[], object], ...]] = {
         lambda: know(TAGS),
         lambda: invalidate_tags(*TAGS),
     ),
+    "small, with a policy, hit": (
+        lambda: cache_memoize("key", lambda: 1, policy=POLICY),
+        lambda: cache_memoize("key", never, policy=POLICY),
+    ),
+    "small, encrypted, with a policy without a fence, hit": (
+        lambda: cache_memoize("key", lambda: 1, policy=UNFENCED, use_encryption=True),
+        lambda: cache_memoize("key", never, policy=UNFENCED, use_encryption=True),
+    ),
+    "large, with a policy, hit, up to 64 chunks": (
+        lambda: cache_memoize("key", lambda: chunks(3), policy=POLICY, large_data=True),
+        lambda: cache_memoize("key", never, policy=POLICY, large_data=True),
+    ),
+    "small, with a policy, miss": (lambda: cache_memoize("key", lambda: 1, policy=POLICY),),
+    "small, encrypted, with a policy, miss": (
+        lambda: cache_memoize("key", lambda: 1, policy=POLICY, use_encryption=True),
+    ),
+    "large, with a policy, miss, one chunk": (lambda: cache_memoize("key", lambda: 1, policy=POLICY, large_data=True),),
+    "small, with a policy, expired, another caller computes": (
+        lambda: expired(1),
+        lambda: cache.add(make_cache_key("_lock_:key"), "the other caller"),
+        lambda: cache_memoize("key", never, policy=POLICY),
+    ),
+    "small, with a policy, expired, this caller computes": (
+        lambda: expired(1),
+        lambda: cache_memoize("key", lambda: 2, policy=POLICY),
+    ),
+    "small, with a policy, expired, computing fails": (
+        lambda: expired(1),
+        lambda: cache_memoize("key", fail, policy=POLICY),
+    ),
+    "`cache_expire()` of a small value, with a policy": (
+        lambda: cache_memoize("key", lambda: 1, policy=POLICY),
+        lambda: cache_expire("key", policy=POLICY),
+    ),
 }
+
+
+def fail() -> Any:
+    raise LookupError("the source fails")
+
+
+def expired(value: int) -> None:
+    """Store a value that has expired."""
+    cache_memoize("key", lambda: value, policy=POLICY)
+    cache_expire("key", policy=POLICY)
 
 
 def know(tags: list[Tag]) -> None:

@@ -21,7 +21,9 @@ def as_table(results: Results, page: Page) -> str:
     """One table for each promise, backends with the same outcomes in one row."""
     parts = []
     for number, title in page.promises.items():
-        rows = [row for name in EXPERIMENTS if EXPERIMENTS[name].promise == number for row in _rows(name, results, page)]
+        rows = [
+            row for name in EXPERIMENTS if EXPERIMENTS[name].promise == number for row in _rows(name, results, page)
+        ]
         if rows:
             parts.append(f"### {number}. {title}\n\n{_markdown(rows, page)}\n")
     return "\n".join(parts)

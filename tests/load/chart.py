@@ -64,6 +64,4 @@ def _bars(left: float, bottom: float, width: float, shares: tuple[float, float])
         height = share * HEIGHT
         bottom -= height
         if share:
-            yield (
-                f'<rect class="{kind}" x="{left:.1f}" y="{bottom:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
-            )
+            yield (f'<rect class="{kind}" x="{left:.1f}" y="{bottom:.1f}" width="{width:.1f}" height="{height:.1f}"/>')

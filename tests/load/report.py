@@ -94,7 +94,9 @@ def write_page(runs: Sequence[Run], load_before: Sequence[float]) -> Mapping[str
     for name, table in parts.items():
         page = replace_part(page, name, table)
     PAGE.write_text(page, encoding="utf-8")
-    CHART.write_text(draw([(f"{run.server}, {run.way}".replace("`", ""), run.fails.calls) for run in runs], SLOW), encoding="utf-8")
+    CHART.write_text(
+        draw([(f"{run.server}, {run.way}".replace("`", ""), run.fails.calls) for run in runs], SLOW), encoding="utf-8"
+    )
     return parts
 
 
