@@ -6,6 +6,8 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from inspect import getsource
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -13,8 +15,10 @@ import pytest
 from django.core.cache import cache
 from django.core.cache.backends.base import BaseCache
 
+from fastblets.cache import freshness
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.policy import CachePolicy
+from fastblets.protect import renewal
 from tests.backends import stored_bytes, use_cache
 from tests.parity import RecordingCache
 from tests.test_docs import DOCS
@@ -61,6 +65,15 @@ def test_the_table_of_fields() -> None:
         (field.name, f'"{field.default}"' if isinstance(field.default, str) else str(field.default))
         for field in fields(CachePolicy)
     ]
+
+
+@pytest.mark.parametrize("module", [freshness, renewal], ids=lambda module: module.__name__)
+def test_the_messages_of_a_policy_are_listed(module: ModuleType) -> None:
+    logged = re.findall(r"""(?:logger\.\w+\(|log_failure\(logger, e,)\s*['"](.+?)["']""", getsource(module))
+    assert len(logged) >= 2
+    table = re.findall(r"^\| (`.+?`) \| ", (DOCS / "operating.md").read_text(), re.MULTILINE)
+    listed = tuple(begin for row in table for begin in re.findall("`(.+?)`", row))
+    assert [message for message in logged if not message.startswith(listed)] == []
 
 
 @pytest.mark.parametrize(("secs", "tries"), [(0.9, 2), (30, 1)])
