@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from fastblets.cache.policy import CachePolicy
-from fastblets.cache.values import cache_delete
+from fastblets.cache.values import cache_delete, cache_expire
 from tests.faults.experiment import LASTING, SERVERS, experiment
 from tests.faults.experiments.servers import get_server
 from tests.faults.lab import COMPRESSED_ENCRYPTED, Lab, Options, kill_self, wait_until
@@ -63,8 +63,12 @@ def _make_stale(lab: Lab, *found: dict[str, str]) -> None:
     """Store old values, and let them expire."""
     for keys in found:
         for key, form in keys.items():
-            _ask(lab, key, lambda: "old", _policy(LATE), form, expiration=1)
-    time.sleep(1.1)
+            _ask(lab, key, lambda: "old", _policy(LATE), form)
+            cache_expire(key, policy=_policy(LATE), **_address(form))
+
+
+def _address(form: str) -> Options:
+    return {name: option for name, option in FORMS[form].items() if "encryption" in name}
 
 
 @experiment(15, "a process is killed while it computes", djblets=None, backends=LASTING)
@@ -113,7 +117,7 @@ def frozen(lab: Lab) -> Iterator[Finding]:
         yield _gets(lab, key, "old", _policy(LATE), form)
     yield from _become_new(lab, soon, _policy(SOON))
     for key, form in deleted.items():
-        cache_delete(key, **{name: FORMS[form][name] for name in FORMS[form] if "encryption" in name})
+        cache_delete(key, **_address(form))
     for child in children.values():
         yield _thaw(child)
     lab.disconnect()
