@@ -60,7 +60,6 @@ def open_entry(
         )
         return None
 
-    # Not by their truth: an argument of a wrong type may be false.
     tag_keys = () if tags == () and options.policy is None else _prepare_tags(tags, options)
     storage = _open(Entry(key, options, options.encryption_key), options, tag_keys)
 
@@ -117,7 +116,8 @@ def open_entries(
 
 def _prepare_tags(tags: Sequence[Tag], options: Options) -> Sequence[Sequence[str]]:
     """Return the full keys of the tags, and adapt the options. Without tags, there are none."""
-    tag_keys = make_tag_keys(tags, options)
+    # Not by their truth: an argument of a wrong type may be false.
+    tag_keys = () if tags == () else make_tag_keys(tags, options)
 
     if isinstance(options.cache, DummyCache):
         # It keeps no tokens, and no entries that could become invalid or stale.

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, Final, TypeGuard
 
 
@@ -68,10 +68,11 @@ class Record:
     life: Life | None
     tokens: Sequence[str]
 
-    def __init__(self, fence: str, tokens: Iterable[str], life: Life | None = None) -> None:
+    def __init__(self, fence: str, tokens: Sequence[str], life: Life | None = None) -> None:
         """Take the parts."""
         self.fence = fence
-        self.tokens = sorted(tokens)
+        # With a policy alone there are none.
+        self.tokens = sorted(tokens) if tokens else ()
         self.life = life
 
     def encode(self) -> str:
@@ -96,17 +97,17 @@ class Record:
         if len(fields) != 5 or fields[0] != _VERSION:
             return None
 
+        _, times, cost, fence, tokens = fields
         life = None
 
-        if fields[1] or fields[2]:
-            times = [*fields[1].split("-"), fields[2]]
-
-            if len(times) != 3 or not all(map(_is_time, times)):
+        if times or cost:
+            try:
+                start, end = times.split("-")
+                life = Life(int(start), int(end), int(cost))
+            except ValueError:
                 return None
 
-            life = Life(*map(int, times))
-
-        return cls(fields[3], filter(None, fields[4].split(",")), life)
+        return cls(fence, tokens.split(",") if tokens else (), life)
 
     def holds(self, now: Record | None) -> bool:
         """Return whether an entry with this record is valid.
@@ -118,7 +119,7 @@ class Record:
             return False
 
         # Without a fence nothing was deleted lately.
-        return now.fence == "" or now.fence == self.fence or get_deletion(now.fence) in ("", get_deletion(self.fence))
+        return now.fence in ("", self.fence) or get_deletion(now.fence) in ("", get_deletion(self.fence))
 
 
 def get_deletion(fence: str) -> str:
@@ -147,6 +148,10 @@ def find_end(record: Record | None, now: Record) -> int | None:
         now: The record that an entry computed now would have.
     """
     end = None if record is None or record.life is None else record.life.end
+
+    if ":" not in now.fence:
+        return end
+
     expiry = now.fence.split(":")
 
     if len(expiry) != 3 or (record is not None and record.fence.split(":")[1:2] == expiry[1:2]):
@@ -167,15 +172,17 @@ class Stamps:
     __slots__ = ("fence_key", "keys", "tag_keys")
 
     fence_key: str | None
-    keys: Sequence[str]
+    keys: list[str]
     tag_keys: Sequence[Sequence[str]]
 
     def __init__(self, fence_key: str | None, tag_keys: Sequence[Sequence[str]]) -> None:
         """Take the keys."""
         self.fence_key = fence_key
         self.tag_keys = tag_keys
-        tags = (key for keys in tag_keys for key in keys)
-        self.keys = [*tags] if fence_key is None else [fence_key, *tags]
+        self.keys = [] if fence_key is None else [fence_key]
+
+        if tag_keys:
+            self.keys += [key for keys in tag_keys for key in keys]
 
     def read(self, found: Mapping[str, Any]) -> Record | None:
         """Return the record that an entry computed now has, None if a tag has no token that holds.
@@ -183,7 +190,7 @@ class Stamps:
         Args:
             found: What is stored, by full key.
         """
-        tokens = []
+        tokens: list[str] = []
 
         for keys in self.tag_keys:
             token = find_token([found.get(key) for key in keys])
