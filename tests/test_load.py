@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
+from xml.dom.minidom import parseString
 
 import pytest
 
+from tests.load.chart import draw
+from tests.load.report import PAGE, SLOW, Run, tell_errors, tell_times
 from tests.load.traffic import EXPIRATION, Attempt, Call, Phase, Plan, Seen, let_call
+from tools.pages import replace_part
 
 pytestmark = pytest.mark.linux("servers")
 
@@ -96,3 +100,26 @@ def test_without_a_policy_each_caller_gets_the_error(shared: dict[str, Any], tmp
     for calls, attempts in zip(of_each_key(seen.calls), of_each_key(seen.attempts), strict=True):
         for rows in (calls, attempts):
             assert sum(row.version is None for row in rows) >= CALLERS
+
+
+def test_what_is_told_of_a_run() -> None:
+    calls = [Call(phase, 0, second, second + took, version) for phase, second, took, version in ROWS]
+    works = Seen(calls[:2], [Attempt(0, 0, 0, 0.3, "a")])
+    run = Run("memcached", "`lock`", works, Seen(calls, [Attempt(1, 0, 2, 2.3, None)]))
+    assert "| memcached | `lock` | 2 | 50.0% | 160.0 ms |" in tell_times([run])
+    assert tell_errors([run]).endswith("| memcached | `lock` | 2 | 1 | 50.0% | 1 |")
+    chart = parseString(draw([("memcached, lock", run.fails.calls)], SLOW))
+    bars = [bar.getAttribute("class") for bar in chart.getElementsByTagName("rect")]
+    assert bars == ["bar", "slower", "bar", "slower"]
+
+
+#: Phase, begin, seconds and version of calls.
+ROWS = [(0, 0.0, 0.3, "a"), (0, 1.0, 0.02, "a"), (1, 2.0, 0.3, None), (1, 2.5, 0.1, "a")]
+
+
+def test_the_page_has_room_for_what_is_told() -> None:
+    page = PAGE.read_text()
+    for name in ("load", "load times", "load errors"):
+        assert replace_part(page, name, "told").count("told") == 1 + page.count("told")
+    with pytest.raises(ValueError, match="not exactly one part"):
+        replace_part(page, "unknown", "told")
