@@ -794,7 +794,7 @@ def test_a_long_stream_gives_up_the_old_entry(locmem: BaseCache, clock: Clock) -
         held.append(cache_exists("key"))
     assert held[:5] == [True] * 5
     assert held[-1] is False
-    assert len(list(cache_memoize_iter("key", never, policy=POLICY))) == 20
+    assert len(list(cache_memoize_iter("key", never, **options))) == 20
 
 
 @pytest.mark.parametrize("chunks", [0, 3])
