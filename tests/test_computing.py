@@ -11,7 +11,7 @@ from typing import Any
 from fastblets.cache import computing
 from fastblets.cache.computing import Computation, find_computing
 
-PLACE = (None, "key")
+PLACE = ("default", "key")
 
 
 def elsewhere(function: Any) -> Any:

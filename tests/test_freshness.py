@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -641,6 +643,22 @@ def test_waiting_ends_if_the_winner_fails(
             assert loser.result(30) == winner.result(30) == 1
 
 
+def test_a_failure_right_before_the_wait(locmem: BaseCache, clock: Clock) -> None:
+    policy = CachePolicy(stale_if_error=5000, share=False)
+    ask(Source(), {}, policy=policy)
+    clock.advance(LIFE + 1)
+    locmem.set(lock_key({}), "another")
+    real = freshness.FreshMemoize._wait_for_lock
+
+    def wait(self: Any, lock: Any) -> Any:
+        locmem.set(lock_key({}), "!another", 10)
+        return real(self, lock)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(freshness.FreshMemoize, "_wait_for_lock", wait)
+        assert ask(never, {}, policy=policy) == 1
+
+
 @few_forms
 def test_a_lock_of_the_callers_own(form: dict[str, Any], locmem: BaseCache, clock: Clock) -> None:
     source = Source(form)
@@ -768,15 +786,15 @@ def test_an_old_stream_is_served_until_the_new_one_is_complete(
 
 def test_a_long_stream_gives_up_the_old_entry(locmem: BaseCache, clock: Clock) -> None:
     chunk = noise(CACHE_CHUNK_SIZE)
-    list(cache_memoize_iter("key", ["old"], expiration=LIFE, policy=POLICY))
+    options: dict[str, Any] = {"expiration": LIFE, "policy": POLICY, "compress_large_data": False}
+    list(cache_memoize_iter("key", ["old"], **options))
     clock.advance(LIFE + 1)
     held = []
-    items = (chunk for _ in range(20))
-    for _ in cache_memoize_iter("key", items, expiration=LIFE, policy=POLICY, compress_large_data=False):
+    for _ in cache_memoize_iter("key", (chunk for _ in range(20)), **options):
         held.append(cache_exists("key"))
     assert held[:5] == [True] * 5
     assert held[-1] is False
-    assert len(list(cache_memoize_iter("key", never, policy=POLICY))) == 20
+    assert len(list(cache_memoize_iter("key", never, **options))) == 20
 
 
 @pytest.mark.parametrize("chunks", [0, 3])
@@ -815,7 +833,7 @@ def test_an_empty_stream(locmem: BaseCache, clock: Clock) -> None:
 
 
 def test_a_slow_client_stalls_nobody(locmem: BaseCache) -> None:
-    policy = CachePolicy(lock_secs=0.6, wait=None)
+    policy = CachePolicy(lock_secs=1.5, wait=None)
     slow = cache_memoize_iter("key", lambda: iter(range(3)), policy=policy)
     assert next(slow) == 0
     with in_thread(lambda: list(cache_memoize_iter("key", lambda: iter("abc"), policy=policy))) as other:
@@ -853,16 +871,16 @@ def test_a_lock_is_renewed_while_it_is_needed(form: dict[str, Any], shared: dict
 
 
 def test_a_lock_is_not_renewed_for_ever(locmem: BaseCache, caplog: pytest.LogCaptureFixture) -> None:
-    policy = CachePolicy(lock_secs=0.3, max_lock_secs=0.6)
+    policy = CachePolicy(lock_secs=1, max_lock_secs=1.5)
     seen = []
 
     def during() -> None:
-        for _ in range(15):
+        for _ in range(35):
             time.sleep(0.1)
             seen.append(locmem.get(lock_key({})) is not None)
 
     ask(Source(during=during), {}, policy=policy)
-    assert seen[:5] == [True] * 5
+    assert seen[:10] == [True] * 10
     assert seen[-1] is False
     assert "is not renewed any more" in caplog.text
 
@@ -1047,6 +1065,224 @@ def test_a_job_that_is_dropped(locmem: BaseCache, clock: Clock, caplog: pytest.L
     assert caplog.records == []
     # The lock ends by itself.
     assert locmem.get(lock_key({})) is not None
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_job_leaves_the_old_stream_to_its_reader(at_once: bool, locmem: BaseCache, clock: Clock) -> None:
+    runner = Runner()
+    policy = CachePolicy(
+        stale_while_revalidate=1000, stale_if_error=5000, refresh=(lambda job: job()) if at_once else runner
+    )
+    assert ask(Source(ITEMS), ITEMS, policy=policy) == 1
+    clock.advance(LIFE + 1)
+    source = Source(ITEMS)
+    source.fails = True
+    stream = cache_memoize_iter("key", source, expiration=LIFE, policy=policy)
+    assert next(stream) == 1
+    for job in runner.jobs:
+        job()
+    assert next(stream) == BIG
+    assert source.calls == 1
+
+
+# What is left behind
+
+
+def test_an_outage_in_the_middle_of_a_stream(locmem: BaseCache) -> None:
+    policy = CachePolicy(lock_secs=1)
+
+    def produce() -> Iterator[int]:
+        yield 0
+        time.sleep(0.4)
+        with replaced(locmem, **_refusing()):
+            yield 1
+            time.sleep(0.4)
+            yield 2
+        yield 3
+
+    assert list(cache_memoize_iter("key", produce, policy=policy)) == [0, 1, 2, 3]
+    assert not cache_exists("key")
+
+
+def test_an_expiry_is_remembered_for_as_long_as_it_matters(locmem: LocMemCache) -> None:
+    week = 7 * 24 * 3600
+    policy = CachePolicy(stale_while_revalidate=week)
+    for expiration, least in ((week, 2 * week), (60, week), (timedelta(days=30), 5 * week), (None, None)):
+        ask(Source(), {}, policy=policy, expiration=expiration)
+        cache_expire("key", policy=policy)
+        end = vars(locmem)["_expire_info"][":1:" + make_cache_key("_fence_:key")]
+        assert end is None if least is None else end > time.time() + least - 10
+        cache_delete("key")
+
+
+@few_forms
+def test_tags_don_t_matter_to_who_gives_none(form: dict[str, Any], locmem: BaseCache, clock: Clock) -> None:
+    source = Source(form)
+    ask(source, form, tags=["tag"])
+    assert ask(never, form) == 1
+    assert cache_expire("key", policy=POLICY, **place(form)) is True
+    clock.advance(0.1)
+    assert ask(source, form, tags=["tag"]) == 2
+
+
+@few_forms
+def test_a_value_that_another_has_stored_is_not_held(form: dict[str, Any], locmem: BaseCache) -> None:
+    """It was stored between the first look and the lock. Its reader may take its time."""
+    source = Source(form)
+    real = freshness.FreshMemoize._try_lock
+
+    def try_lock(self: Any) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(freshness.FreshMemoize, "_try_lock", real)
+            ask(source, form, policy=CachePolicy(share=False))
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(freshness.FreshMemoize, "_try_lock", try_lock)
+        if form is ITEMS:
+            stream = cache_memoize_iter("key", never, policy=POLICY)
+            assert next(stream) == 1
+        else:
+            assert ask(never, form) == 1
+    assert locmem.get(lock_key(form)) is None
+    assert freshness.lead_or_follow.__globals__["_leaders"] == {}
+
+
+def test_a_stream_that_hangs_does_not_keep_others_from_storing(locmem: BaseCache) -> None:
+    policy = CachePolicy(lock_secs=1, wait=None)
+    hanging = cache_memoize_iter("key", lambda: iter(range(3)), policy=policy)
+    next(hanging)
+    with in_thread(lambda: time.sleep(1.2) or list(cache_memoize_iter("key", lambda: iter("ab"), policy=policy))) as f:
+        assert f.result(30) == ["a", "b"]
+    assert list(cache_memoize_iter("key", never, policy=policy)) == ["a", "b"]
+    hanging.close()
+
+
+def test_a_caller_with_the_lock_follows_nobody(locmem: BaseCache) -> None:
+    make_cache_key("key")
+    waiting = threading.Event()
+    source = Source()
+    with CacheLock("mine") as lock, ThreadPoolExecutor(1) as executor:
+        real = CacheLock._sleep
+
+        def sleep(self: CacheLock) -> float:
+            waiting.set()
+            return real(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CacheLock, "_sleep", sleep)
+            other = executor.submit(lambda: ask(source, {}, lock=CacheLock("mine")))
+            assert waiting.wait(30)
+            start = time.monotonic()
+            assert ask(source, {}, lock=lock) == 1
+            assert time.monotonic() - start < 20
+        lock.release()
+        assert other.result(30) == 1
+        lock.acquire()
+
+
+def test_a_lock_that_was_not_had_is_not_released(locmem: BaseCache, clock: Clock) -> None:
+    ask(Source(ITEMS), ITEMS)
+    clock.advance(LIFE + 1)
+    lock = CacheLock("mine")
+    locmem.set(lock.full_cache_key, "another")
+    stream = cache_memoize_iter("key", never, expiration=LIFE, policy=POLICY, lock=lock)
+    assert next(stream) == 1
+    locmem.delete(lock.full_cache_key)
+    lock.acquire()
+    stream.close()
+    assert lock.locked()
+    lock.release()
+
+
+@pytest.mark.linux("signals")
+def test_an_alarm_while_waiting(locmem: BaseCache) -> None:
+    def ring(*_: Any) -> None:
+        raise TimeoutError("the caller's own")
+
+    gate = Gate()
+    with in_thread(lambda: ask(Source(during=gate), {})) as leader:
+        assert gate.entered.wait(30)
+        old = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        try:
+            with pytest.raises(TimeoutError, match="the caller's own"):
+                ask(never, {})
+        finally:
+            signal.signal(signal.SIGALRM, old)
+            gate.opened.set()
+        assert leader.result(30) == 1
+
+
+def test_an_abandoned_refresh_under_an_older_key(locmem: BaseCache, clock: Clock) -> None:
+    form = ALL_FORMS["items encrypted"]
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD):
+        ask(Source(form), form)
+    clock.advance(LIFE + 1)
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=NEW, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[OLD]):
+        stream = cache_memoize_iter("key", iter(range(9)), expiration=LIFE, policy=POLICY, use_encryption=True)
+        next(stream)
+        stream.close()
+        source = Source(form)
+        source.fails = True
+        assert ask(source, form) == 1
+
+
+def test_the_old_value_is_not_kept_alive(locmem: BaseCache, clock: Clock) -> None:
+    ask(Source(ITEMS), ITEMS)
+    clock.advance(LIFE + 1)
+    calls: list[Any] = []
+    real = freshness.FreshMemoize.begin
+
+    def begin(self: Any) -> Any:
+        calls.append(self)
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(freshness.FreshMemoize, "begin", begin)
+        stream = cache_memoize_iter("key", iter(range(9)), expiration=LIFE, policy=POLICY)
+        next(stream)
+    assert calls[0]._value is freshness.UNSET
+    stream.close()
+
+
+def test_a_lock_of_another_kind(locmem: BaseCache) -> None:
+    class Lock:
+        full_cache_key = "key"
+        held = False
+
+        def acquire(self, blocking: bool = True) -> bool:
+            self.held = True
+            return True
+
+        def locked(self) -> bool:
+            return self.held
+
+        def release(self) -> None:
+            self.held = False
+
+        def update_expiration(self) -> None:
+            pass
+
+    lock: Any = Lock()
+    for policy in (None, POLICY):
+        assert ask(Source(), {}, lock=lock, policy=policy) == 1
+        assert not lock.held
+        cache_delete("key")
+
+
+@few_forms
+def test_a_decimal_expiration(form: dict[str, Any], locmem: BaseCache) -> None:
+    expiration: Any = Decimal(30)
+    ask(Source(form), form, expiration=expiration)
+    assert ask(never, form) == 1
+
+
+def test_an_alias_is_the_default_cache(locmem: BaseCache) -> None:
+    source = Source()
+    start = time.monotonic()
+    assert cache_memoize("key", lambda: ask(source, {}, cache="default"), policy=POLICY) == 1
+    assert time.monotonic() - start < 20
 
 
 # Calls of the cache

@@ -23,6 +23,7 @@ def test_times_are_numbers_or_timedeltas() -> None:
     policy = CachePolicy(stale_if_error=timedelta(minutes=2), wait=timedelta(seconds=0.5), lock_secs=2.5)
     assert (policy.stale_if_error, policy.wait, policy.lock_secs) == (120, 0.5, 2.5)
     assert policy == CachePolicy(stale_if_error=120, wait=0.5, lock_secs=2.5)
+    assert CachePolicy(retry_after=0).retry_after == 0
     assert hash(policy) == hash(CachePolicy(stale_if_error=120, wait=0.5, lock_secs=2.5))
     assert CachePolicy(wait=None).wait is None
 
@@ -46,6 +47,11 @@ def test_it_can_be_pickled() -> None:
         ("stale_if_error", "10", TypeError),
         ("stale_if_error", True, TypeError),
         ("stale_if_error", None, TypeError),
+        ("stale_if_error", float("inf"), ValueError),
+        ("stale_if_error", timedelta.max, ValueError),
+        ("wait", float("inf"), ValueError),
+        ("retry_after", 0.5, ValueError),
+        ("lock_secs", 0.5, ValueError),
         ("wait", -0.1, ValueError),
         ("wait", "1", TypeError),
         ("lock_secs", 0, ValueError),

@@ -8,29 +8,56 @@ import time
 
 import pytest
 
+from fastblets.cache import sharing
 from fastblets.cache.freshness import Follow
-from fastblets.cache.sharing import Outcome, lead_or_follow
+from fastblets.cache.sharing import Leader, Outcome, lead_or_follow
 
-PLACE = (None, "key of test_sharing")
+PLACE = ("default", "key of test_sharing")
+
+
+def lead(*, is_stream: bool = False) -> Leader:
+    leader = Leader(PLACE, is_stream)
+    assert lead_or_follow(leader, 30) is leader
+    return leader
 
 
 def test_one_leads() -> None:
-    leader, is_mine = lead_or_follow(PLACE, False)
-    assert is_mine
-    assert lead_or_follow(PLACE, False) == (leader, False)
-    other, is_mine = lead_or_follow(("other", PLACE[1]), True)
-    assert is_mine and other.is_stream
+    leader = lead()
+    assert lead_or_follow(Leader(PLACE, False), 30) is leader
+    other = Leader(("other", PLACE[1]), True)
+    assert lead_or_follow(other, 30) is other
     other.end(Outcome.FAILED)
     leader.end(Outcome.STORED)
     leader.end(Outcome.FAILED)
     assert leader.done.result() is Outcome.STORED
     # The next one leads.
-    following, is_mine = lead_or_follow(PLACE, False)
-    assert is_mine and following is not leader
-    # The old one doesn't end it.
+    following = lead()
+    # The old one doesn't end it, nor does one that never led.
     leader.end(Outcome.FAILED)
-    assert lead_or_follow(PLACE, False) == (following, False)
+    Leader(PLACE, False).end(Outcome.FAILED)
+    assert lead_or_follow(Leader(PLACE, False), 30) is following
     following.end(Outcome.NOT_STORED)
+
+
+def test_a_stream_that_nobody_reads() -> None:
+    stream = lead(is_stream=True)
+    assert lead_or_follow(Leader(PLACE, False), 30) is stream
+    stream.progress -= 31
+    other = lead()
+    stream.end(Outcome.STORED)
+    assert lead_or_follow(Leader(PLACE, False), 30) is other
+    # A function computes for as long as it takes.
+    other.progress -= 1000
+    assert lead_or_follow(Leader(PLACE, False), 30) is other
+    other.end(Outcome.STORED)
+
+
+def test_the_garbage_collector_ends_another_one() -> None:
+    other = Leader(("other", PLACE[1]), True)
+    assert lead_or_follow(other, 30) is other
+    with sharing._mutex:
+        other.end(Outcome.FAILED)
+    assert other.done.done()
 
 
 def test_threads() -> None:
@@ -39,8 +66,9 @@ def test_threads() -> None:
 
     def run() -> None:
         barrier.wait(30)
-        leader, is_mine = lead_or_follow(PLACE, False)
-        if is_mine:
+        mine = Leader(PLACE, False)
+        leader = lead_or_follow(mine, 30)
+        if leader is mine:
             time.sleep(0.1)
             leader.end(Outcome.STORED)
         else:
@@ -55,7 +83,7 @@ def test_threads() -> None:
 
 
 def test_waiting_has_an_end() -> None:
-    leader, _ = lead_or_follow(PLACE, False)
+    leader = lead()
     try:
         assert Follow(leader, time.monotonic() + 0.05, 0).block() is None
         assert Follow(leader, time.monotonic() - 1, 0).block() is None
@@ -64,7 +92,7 @@ def test_waiting_has_an_end() -> None:
 
 
 def test_a_stream_is_waited_for_while_it_goes_on() -> None:
-    leader, _ = lead_or_follow(PLACE, True)
+    leader = lead(is_stream=True)
     stopped = threading.Event()
 
     def produce() -> None:
@@ -85,10 +113,11 @@ def test_a_stream_is_waited_for_while_it_goes_on() -> None:
 
 @pytest.mark.linux("fork")
 def test_a_child_has_no_leaders() -> None:
-    leader, _ = lead_or_follow(PLACE, False)
+    leader = lead()
     child = os.fork()
     if child == 0:
-        os._exit(0 if lead_or_follow(PLACE, False)[1] else 1)
+        mine = Leader(PLACE, False)
+        os._exit(0 if lead_or_follow(mine, 30) is mine else 1)
     _, status = os.waitpid(child, 0)
     leader.end(Outcome.FAILED)
     assert os.waitstatus_to_exitcode(status) == 0

@@ -249,7 +249,9 @@ def expire(storage: StampedStorage, *, large: bool | None) -> bool:
     keys = [each.entry.make_fence_key() for each in (storage, *storage.get_older())]
     found = _fetch(storage, keys)
     now = get_milliseconds()
-    set_marks(cache, {key: make_expired(found.get(key, ""), make_token(), now) for key in keys}, FENCE_SECONDS)
+    token = make_token()
+    marks = {key: make_expired(found.get(key, ""), token, now) for key in keys}
+    set_marks(cache, marks, storage.get_rest(now))
 
     return True
 

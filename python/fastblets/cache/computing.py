@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from typing import Final, TypeAlias
 
 
-#: The alias of a cache, None for the default cache, and a full key in it.
-Place: TypeAlias = "tuple[str | None, str]"
+#: The alias of a cache, and a full key in it.
+Place: TypeAlias = tuple[str, str]
 
 
 class Computation:

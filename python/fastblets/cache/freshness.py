@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections import deque
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import wait
 from copy import copy
 from dataclasses import replace
 from enum import Enum
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, cast
 
 from fastblets.cache.computing import Computation, find_computing
 from fastblets.cache.failures import as_cache_error, let_pass, log_failure
-from fastblets.cache.memoize import ITEMS, Memoize, is_held_by_caller, log_miss
+from fastblets.cache.memoize import ITEMS, Memoize, get_lease_secs, is_held_by_caller, log_miss
 from fastblets.cache.options import UNSET
 from fastblets.cache.policy import as_seconds
-from fastblets.cache.sharing import Outcome, lead_or_follow
+from fastblets.cache.sharing import Leader, Outcome, lead_or_follow
 from fastblets.cache.stamped import StampedStorage, get_milliseconds
 from fastblets.protect.locks import CacheLock
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from fastblets.cache.memoize import Form, Lock, Waiting
     from fastblets.cache.policy import CachePolicy
-    from fastblets.cache.sharing import Leader
     from fastblets.cache.storage import Storage
 
 
@@ -79,16 +78,18 @@ class Follow:
 
     def block(self) -> Outcome | None:
         """Wait for the end of the computation, blocking the thread. Return its outcome, None if it took too long."""
-        while True:
+        done = self.leader.done
+
+        while not done.done():
             timeout = self.get_timeout()
 
             if timeout <= 0:
                 return None
 
-            try:
-                return self.leader.done.result(None if timeout == math.inf else timeout)
-            except FutureTimeoutError:
-                continue
+            # Not done.result(): a TimeoutError of its own could not be told from one that a signal handler raises.
+            wait([done], None if timeout == math.inf else timeout)
+
+        return done.result()
 
     def get_timeout(self) -> float:
         """Return for how many seconds to wait before asking again. 0 or less: no longer."""
@@ -196,6 +197,9 @@ class FreshMemoize(Memoize):
         if value is UNSET:
             log_miss(self.storage)
             self._stamp()
+        else:
+            # The value may be a stream, which its client reads for as long as it likes.
+            self.end()
 
         return value
 
@@ -243,12 +247,16 @@ class FreshMemoize(Memoize):
             if old is UNSET:
                 raise
 
+            # Its client reads it for as long as it likes.
+            self.end()
+
             return cast("Iterator[Any]", old)
 
         self.storage.cost = time.monotonic() - self._start
-        self._forget_older()
+        self._value = UNSET
 
-        return cast("Iterator[Any]", super().keep(self._watch(chain(first, items))))
+        # An iterator that has ended is not asked again.
+        return cast("Iterator[Any]", super().keep(self._watch(chain(first, items) if first else first)))
 
     def begin(self) -> Computation:
         """Note that computing begins, and return what stands for it."""
@@ -265,7 +273,7 @@ class FreshMemoize(Memoize):
         """Store a computed value, if that is possible, and return it."""
         self.storage.cost = time.monotonic() - self._start
         self._has_computed = True
-        self._forget_older()
+        self._value = UNSET
 
         return super().keep(value)
 
@@ -283,7 +291,7 @@ class FreshMemoize(Memoize):
         self._back_off()
         late = self._get_late_secs()
 
-        if self._age is not Age.EARLY and not late < as_seconds(self._policy.stale_if_error):
+        if late > 0 and not late < as_seconds(self._policy.stale_if_error):
             return UNSET
 
         logger.warning(
@@ -299,13 +307,27 @@ class FreshMemoize(Memoize):
     def end(self) -> None:
         """End the call: release the lock, and let those go on that wait for this call."""
         try:
+            older, self._older = self._older, None
+
+            # Otherwise it would be found again once the new one has expired.
+            if older is not None and self.is_stored:
+                self._discard(older)
+
             super().end()
         finally:
             leader, self._leader = self._leader, None
 
             if leader is not None:
-                without = Outcome.NOT_STORED if self._has_computed else Outcome.FAILED
-                leader.end(Outcome.STORED if self.is_stored else without)
+                leader.end(self._get_outcome())
+
+    def _get_outcome(self) -> Outcome:
+        timeout = self.storage.options.get_timeout()
+
+        # A cache takes it without keeping it if it has expired at once.
+        if self.is_stored and (timeout is None or timeout > 0):
+            return Outcome.STORED
+
+        return Outcome.NOT_STORED if self._has_computed else Outcome.FAILED
 
     # What was found
 
@@ -383,11 +405,6 @@ class FreshMemoize(Memoize):
 
         return UNSET
 
-    def _forget_older(self) -> None:
-        # Otherwise it would be found again once the new one has expired.
-        if self._older is not None and not self._stores_nothing:
-            self._discard(self._older)
-
     def _look_again(self) -> Any:
         old, older, age = self._value, self._older, self._age
         value = self.look()
@@ -444,7 +461,8 @@ class FreshMemoize(Memoize):
         wait = self._policy.wait
         self._deadline = math.inf if wait is None else time.monotonic() + as_seconds(wait)
 
-        if self._policy.share and not is_nested:
+        # Whoever leads may be waiting for a lock that this caller holds.
+        if self._policy.share and not is_nested and not (self._lock is not None and is_held_by_caller(self._lock)):
             value = yield from self._follow()
 
             if value is not UNSET or self._is_alone:
@@ -453,6 +471,9 @@ class FreshMemoize(Memoize):
         if self._try_lock():
             # Another process may have stored it meanwhile.
             return self._look_again()
+
+        if self._is_alone:
+            return UNSET
 
         if self._is_backed_off():
             if self._value is not UNSET:
@@ -470,17 +491,19 @@ class FreshMemoize(Memoize):
 
     def _follow(self) -> Generator[Waiting, Any, Any]:
         """Wait for the call of this process that computes. Return what there is then, UNSET to compute here."""
-        patience = as_seconds(self._policy.lock_secs) / 3
+        lease = as_seconds(self._policy.lock_secs)
 
         while True:
-            leader, is_mine = lead_or_follow(self.place, self._form is ITEMS)
+            # Kept before it leads: an interrupt may arrive right after it.
+            self._leader = mine = Leader(self.place, self._form is ITEMS)
+            leader = lead_or_follow(mine, lease)
 
-            if is_mine:
-                self._leader = leader
-
+            if leader is mine:
                 return UNSET
 
-            outcome: Outcome | None = yield Follow(leader, self._deadline, patience)
+            self._leader = None
+
+            outcome: Outcome | None = yield Follow(leader, self._deadline, lease / 3)
             value = self._look_again()
 
             if value is not UNSET:
@@ -514,13 +537,20 @@ class FreshMemoize(Memoize):
         self._lock_pid = os.getpid()
 
         try:
-            return lock.acquire(blocking=False)
+            is_acquired = lock.acquire(blocking=False)
         except Exception as e:
             self._note(as_cache_error(e))
             log_failure(logger, e, "Error acquiring cache lock %r: %s", lock, e)
             self._lock = None
+            self._is_alone = True
 
             return False
+
+        if not is_acquired:
+            # From here on, the caller may use the object, if it is the caller's.
+            self._lock_pid = 0
+
+        return is_acquired
 
     def _make_lock(self) -> CacheLock:
         options = self.storage.options
@@ -550,7 +580,7 @@ class FreshMemoize(Memoize):
         return (yield from self._find_locked(lock))
 
     def _is_backed_off(self) -> bool:
-        if self._lock is None and not self._is_cut_off:
+        if self._lock is None and not self._is_cut_off and not self._is_alone:
             self._lock = self._make_lock()
 
         return bool(self._ask_lock("is_backed_off"))
@@ -591,6 +621,8 @@ class FreshMemoize(Memoize):
         return (
             self._policy.refresh != "inline"
             and self._is_own_lock
+            and self._lock is not None
+            and self._lock.locked()
             and self._value is not UNSET
             and self._age is not Age.EXPIRED
             and not self._is_unstored
@@ -600,6 +632,8 @@ class FreshMemoize(Memoize):
         """Let the policy's runner compute, and return the old value."""
         lock = cast("CacheLock", self._lock)
         call = copy(self)
+        # A stream is read once, by the caller.
+        call._value = ()
         self._lock = None
         # A cache object belongs to its thread.
         self.storage.options.cache = None
@@ -629,7 +663,7 @@ class FreshMemoize(Memoize):
 
     def _watch(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield items, and note on the way what they cost. Renew the lock."""
-        lease = as_seconds(self._policy.lock_secs) if self._lock is None else self._lock.lock_expiration_secs
+        lease = as_seconds(self._policy.lock_secs) if self._lock is None else get_lease_secs(self._lock)
         renewal = self._start + lease / 3
         iterator = iter(items)
         asked = time.monotonic()
@@ -643,7 +677,12 @@ class FreshMemoize(Memoize):
 
             if now >= renewal:
                 renewal = now + lease / 3
-                self._extend_lock()
+
+                try:
+                    self._extend_lock()
+                except Exception as e:
+                    # It has been logged. The items go on.
+                    self._note(e)
 
             yield item
             asked = time.monotonic()

@@ -12,6 +12,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
+from django.core.cache import DEFAULT_CACHE_ALIAS
+
 from fastblets import _native
 from fastblets.cache.arguments import check_lock, compute
 from fastblets.cache.computing import Computation, find_computing
@@ -40,7 +42,6 @@ class Lock(Protocol):
     """What the memoize functions need of a lock: :class:`~fastblets.protect.locks.CacheLock`, or Djblets' own."""
 
     full_cache_key: str
-    lock_expiration_secs: float
 
     def acquire(self) -> bool:
         """Acquire the lock, waiting for it."""
@@ -213,7 +214,7 @@ class Memoize:
             if not lock.full_cache_key:
                 lock.full_cache_key = storage.entry.make_lock_key(_find_lock_key_limit(lock, storage.options))
 
-            self._computation = Computation(self.place, lock.lock_expiration_secs)
+            self._computation = Computation(self.place, get_lease_secs(lock))
 
     def look(self) -> Any:
         """Return the stored value, UNSET if there is none or it is to be overwritten.
@@ -403,7 +404,7 @@ class Memoize:
     @property
     def place(self) -> Place:
         """Where the value is stored."""
-        return self.storage.options.alias, self.storage.entry.full_key
+        return self.storage.options.alias or DEFAULT_CACHE_ALIAS, self.storage.entry.full_key
 
     @property
     def _is_cut_off(self) -> bool:
@@ -627,7 +628,7 @@ class _LargeWrite:
             # An old entry stays for the others, until the end of the transaction.
             self._dirty = self._chunk_count > 0
 
-        return not self._failed
+        return not self._failed and not self._call._is_cut_off
 
     def _attempt(self, step: Callable[[], None]) -> None:
         if self._goes_on():
@@ -681,6 +682,13 @@ def _find_lock_key_limit(lock: Lock, options: Options) -> int | None:
     alias: str | None = getattr(lock, "cache_alias", None)
 
     return options.max_key_bytes if alias == options.alias else find_max_key_bytes(alias)
+
+
+def get_lease_secs(lock: Lock) -> float:
+    """Return after how many seconds a lock ends by itself: 30, as by default, if it doesn't tell."""
+    seconds: float = getattr(lock, "lock_expiration_secs", 30)
+
+    return seconds
 
 
 def is_held_by_caller(lock: Lock) -> bool:

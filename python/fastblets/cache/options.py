@@ -232,7 +232,7 @@ class Options:
         if self._shortening is None:
             self._shortening = random.uniform(0, policy.jitter) if policy.jitter else 0.0
 
-        return seconds * (1 - self._shortening)
+        return float(seconds) * (1 - self._shortening)
 
 
 def get_expiration_time(settings: Any) -> int | None:

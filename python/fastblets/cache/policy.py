@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from django.core.exceptions import ImproperlyConfigured
@@ -20,8 +21,10 @@ Seconds: TypeAlias = float | timedelta
 #: What computes a stale value anew, given a function without arguments that does it.
 Runner: TypeAlias = Callable[[Callable[[], None]], object]
 
-_WINDOWS: Final = ("stale_while_revalidate", "stale_if_error", "retry_after")
-_LEASES: Final = ("lock_secs", "max_lock_secs")
+_TIMES: Final = ("stale_while_revalidate", "stale_if_error", "retry_after", "wait", "lock_secs", "max_lock_secs")
+
+#: The times for which something is in the place of a lock.
+_LOCK_TIMES: Final = ("retry_after", "lock_secs", "max_lock_secs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +58,8 @@ class CachePolicy:
 
     Raises:
         TypeError: A field is of a wrong type.
-        ValueError: A time is negative, a lock's is not positive, ``max_lock_secs`` is less than ``lock_secs``, or
-            ``early`` or ``jitter`` is out of range.
+        ValueError: A time is negative or infinite, a lock's is less than a second, ``max_lock_secs`` is less than
+            ``lock_secs``, or ``early`` or ``jitter`` is out of range.
     """
 
     stale_while_revalidate: Seconds = 0
@@ -73,7 +76,7 @@ class CachePolicy:
 
     def __post_init__(self) -> None:
         """Check the fields, and turn times into numbers."""
-        for name in (*_WINDOWS, *_LEASES, "wait"):
+        for name in _TIMES:
             value = getattr(self, name)
 
             if name == "wait" and value is None:
@@ -82,8 +85,12 @@ class CachePolicy:
             seconds = value.total_seconds() if isinstance(value, timedelta) else value
             _check_number(name, seconds, "a number of seconds or a timedelta")
 
-            if not seconds >= 0 or (name in _LEASES and seconds == 0):
-                raise ValueError(f"{name} must be {'positive' if name in _LEASES else '0 or positive'}, not {value!r}.")
+            # Written so that NaN is rejected too.
+            if not 0 <= seconds <= TIMEOUT_MAX:
+                raise ValueError(f"{name} must be 0 or positive, and finite, not {value!r}.")
+
+            if name in _LOCK_TIMES and seconds < 1 and (seconds or name != "retry_after"):
+                raise ValueError(f"{name} must be at least a second, not {value!r}: most caches count whole seconds.")
 
             object.__setattr__(self, name, seconds)
 

@@ -36,14 +36,15 @@ class Leader:
     Attributes:
         done: Completed with the outcome.
         is_stream: Whether it computes items one by one, at the pace of whoever asks for them.
+        place: Where the result is stored.
         progress: When it computed its last item, on the monotonic clock.
     """
 
-    __slots__ = ("_place", "done", "is_stream", "progress")
+    __slots__ = ("done", "is_stream", "place", "progress")
 
     def __init__(self, place: Place, is_stream: bool) -> None:
-        """Take the parts."""
-        self._place = place
+        """Take the parts. It does not lead yet."""
+        self.place = place
         self.is_stream = is_stream
         self.progress = time.monotonic()
         self.done: Future[Outcome] = Future()
@@ -51,40 +52,42 @@ class Leader:
     def end(self, outcome: Outcome) -> None:
         """Let the others go on. Calling it again does no harm."""
         with _mutex:
-            if _leaders.get(self._place) is self:
-                del _leaders[self._place]
+            if _leaders.get(self.place) is self:
+                del _leaders[self.place]
 
         if not self.done.done():
             self.done.set_result(outcome)
 
 
 _leaders: dict[Place, Leader] = {}
-_mutex = threading.Lock()
+
+#: Reentrant, since the garbage collector may end an abandoned stream while it is held, and so may a signal handler.
+_mutex = threading.RLock()
 
 
-def lead_or_follow(place: Place, is_stream: bool) -> tuple[Leader, bool]:
-    """Return the leader of a computation, and whether that is the caller, as there was none.
+def lead_or_follow(leader: Leader, lease_secs: float) -> Leader:
+    """Let a leader lead, unless there is one already. Return the one that leads.
 
     Args:
-        place: Where the result is stored.
-        is_stream: Whether it is to be computed item by item.
+        leader: The caller's. It is to be ended, whether it leads or not.
+        lease_secs: After how many seconds without progress a stream leads no more: its client may have gone away.
     """
     with _mutex:
-        leader = _leaders.get(place)
+        current = _leaders.get(leader.place)
 
-        if leader is not None:
-            return leader, False
+        if current is not None and not (current.is_stream and leader.progress - current.progress > lease_secs):
+            return current
 
-        _leaders[place] = leader = Leader(place, is_stream)
+        _leaders[leader.place] = leader
 
-        return leader, True
+        return leader
 
 
 def _start_anew() -> None:
     # The leaders are threads of the parent, and one of them may have held the mutex.
     global _leaders, _mutex
     _leaders = {}
-    _mutex = threading.Lock()
+    _mutex = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

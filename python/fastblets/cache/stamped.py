@@ -9,6 +9,7 @@ have come between the two.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from itertools import dropwhile
@@ -24,7 +25,7 @@ from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryptio
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
 from fastblets.cache.shortcuts import get_settings
-from fastblets.cache.state import MOST_TAGS, Life, Record, Stamps, find_end, find_token, get_deletion
+from fastblets.cache.state import FENCE_SECONDS, MOST_TAGS, Life, Record, Stamps, find_end, find_token, get_deletion
 from fastblets.cache.storage import Storage, fetch
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
 
@@ -182,6 +183,24 @@ class StampedStorage(Storage):
 
         return (None, end, 0) if life is None else (life.start, end, life.cost)
 
+    def get_rest(self, now: int) -> int | None:
+        """Return for how many seconds the entry that was found may still be there, None for ever.
+
+        Args:
+            now: The time, in milliseconds since 1970.
+        """
+        policy = self.options.policy
+        assert policy is not None
+        timeout = self.options.get_timeout()
+
+        if self._found is not None:
+            if self._found.life is None:
+                return None
+
+            timeout = math.ceil((self._found.life.end - now) / 1000 + policy.window)
+
+        return None if timeout is None else max(timeout + _MARGIN, FENCE_SECONDS)
+
     def is_fresh(self) -> bool:
         """Return whether the entry that was found has not expired by its policy. Without one it never has."""
         _, end, _ = self.find_life()
@@ -282,13 +301,13 @@ class StampedStorage(Storage):
 
         try:
             if kind is VALUE and self._state_key is not None:
-                self._store_plain(value)
+                self._set_surely(self.entry.full_key, value, self.options.get_timeout())
             else:
                 super().store(value, kind)
 
             if kind is VALUE:
                 for key, record in self.state.items():
-                    self._set(key, record, timeout=self.get_state_timeout())
+                    self._set_surely(key, record, self.get_state_timeout())
 
             outdated = find_outdated([self])
         except BaseException:
@@ -334,19 +353,17 @@ class StampedStorage(Storage):
         """Log that an entry is not valid."""
         logger.debug('Cache key "%s" was invalidated, or stored with other tags', self.entry.full_key)
 
-    def _store_plain(self, value: object) -> None:
+    def _set_surely(self, key: str, value: object, timeout: int | None) -> None:
         cache = self.options.get_cache()
 
         if not isinstance(unwrap(cache), BaseMemcachedCache):
-            super().store(value)
+            self._set(key, value, cache, timeout)
             return
 
         # If a server is down, set() does nothing and says nothing. Then the old value would be there again, beside the
-        # new record, once the server is back.
-        key = self.entry.full_key
-
+        # new record, once the server is back; or a value would be there without its record.
         try:
-            refused = cache.set_many({key: value}, timeout=self.options.get_timeout())
+            refused = cache.set_many({key: value}, timeout=timeout)
 
             if refused:
                 raise CacheRefusedError("the cache refused it. A server may be down, or the value too large.")

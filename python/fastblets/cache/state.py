@@ -115,7 +115,8 @@ class Record:
         Args:
             now: The record that an entry computed now would have, None if it can't have one.
         """
-        if now is None or self.tokens != now.tokens:
+        # Looked up without tags, an entry is found.
+        if now is None or (now.tokens and self.tokens != now.tokens):
             return False
 
         # Without a fence nothing was deleted lately.

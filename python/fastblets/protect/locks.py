@@ -245,6 +245,10 @@ class CacheLock:
             if owner is None:
                 owner = self._cache.get(key)
 
+                # It may have been left since the caller asked for it.
+                if is_needless is not None and _is_backoff(owner) and is_needless():
+                    return False
+
             if owner is not None:
                 last_seen = waited
             elif waited - last_seen >= self.lock_expiration_secs:
@@ -380,9 +384,7 @@ class CacheLock:
 
     def is_backed_off(self) -> bool:
         """Return whether nobody is to try again for now, as :meth:`back_off` said."""
-        owner = self._cache.get(self.full_cache_key)
-
-        return isinstance(owner, str) and owner.startswith(_BACKOFF)
+        return _is_backoff(self._cache.get(self.full_cache_key))
 
     def end_backoff(self) -> None:
         """Let callers acquire the lock again."""
@@ -525,3 +527,7 @@ class CacheLock:
         )
 
         raise TimeoutError(f"Timed out waiting for lock: {self.full_cache_key}")
+
+
+def _is_backoff(owner: object) -> bool:
+    return isinstance(owner, str) and owner.startswith(_BACKOFF)

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 from weakref import ref
 
@@ -28,6 +29,9 @@ logger: logging.Logger = logging.getLogger("djblets.protect.locks")
 
 #: After how many seconds without a lock the thread ends.
 _IDLE_SECS: Final = 30
+
+#: The longest wait at a time, in seconds. A system may not take any number.
+_LONGEST_WAIT: Final = 3600
 
 
 class Renewable(Protocol):
@@ -49,15 +53,26 @@ class _Lease:
     def __init__(self, lock: Renewable, max_secs: float) -> None:
         now = time.monotonic()
         self._lock = ref(lock)
+        #: Held while the lock is renewed. Reentrant, since the garbage collector may drop the lock meanwhile.
+        self._mutex = threading.RLock()
+        self._is_over = False
         self.interval = lock.lock_expiration_secs / 3
         self.due = now + self.interval
         self.end = now + max_secs
 
+    def stop(self) -> None:
+        """Wait for the end of a renewal, and let there be no other one."""
+        with self._mutex:
+            self._is_over = True
+
     def renew(self) -> bool:
         """Renew the lock. Return whether it is to be renewed again."""
+        with self._mutex:
+            return not self._is_over and self._renew()
+
+    def _renew(self) -> bool:
         lock = self._lock()
 
-        # Asked right before: its owner may have released it a moment ago.
         if lock is None or not lock.locked():
             return False
 
@@ -96,7 +111,10 @@ class _Renewer:
             self._leases[id(lock)] = _Lease(lock, max_secs)
 
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="fastblets-renewal", daemon=True)
+                # In a context of its own, so that its caches and their connections are its own, too.
+                thread = threading.Thread(
+                    target=Context().run, args=(self._run,), name="fastblets-renewal", daemon=True
+                )
 
                 try:
                     thread.start()
@@ -110,33 +128,50 @@ class _Renewer:
                 self._changed.notify()
 
     def end(self, lock: Renewable) -> None:
-        # Without the condition: nothing is to be woken, and an interrupt may have come while this thread had it.
-        self._leases.pop(id(lock), None)
+        lease = self._leases.pop(id(lock), None)
+
+        if lease is not None:
+            lease.stop()
 
     def _run(self) -> None:
-        while True:
+        try:
+            while self._renew_due():
+                pass
+        finally:
+            # Whatever has ended it, the next lock begins another one.
             with self._changed:
-                now = time.monotonic()
-                leases = list(self._leases.items())
-
-                if not leases and not self._changed.wait(_IDLE_SECS) and not self._leases:
+                if self._thread is threading.current_thread():
                     self._thread = None
-                    return
 
-                due = min((lease.due for _, lease in leases), default=now)
+    def _renew_due(self) -> bool:
+        """Wait until a lock is due, and renew it. Return whether to go on."""
+        with self._changed:
+            if not self._leases and not self._changed.wait(_IDLE_SECS) and not self._leases:
+                # Here, since another thread may begin a lease as soon as the condition is free.
+                self._thread = None
+                return False
 
-                if due > now:
-                    self._changed.wait(due - now)
-                    continue
+            now = time.monotonic()
+            leases = list(self._leases.items())
+            due = min((lease.due for _, lease in leases), default=now)
 
-            for key, lease in leases:
-                if lease.due <= now and not lease.renew() and self._leases.get(key) is lease:
-                    self._leases.pop(key, None)
+            if due > now:
+                self._changed.wait(min(due - now, _LONGEST_WAIT))
+                return True
 
-            # Another thread's connections: nobody else would close them.
-            with suppress(Exception):
-                caches.close_all()
-                connections.close_all()
+        self._renew_all(leases, now)
+
+        return True
+
+    def _renew_all(self, leases: list[tuple[int, _Lease]], now: float) -> None:
+        for key, lease in leases:
+            if lease.due <= now and not lease.renew() and self._leases.get(key) is lease:
+                self._leases.pop(key, None)
+
+        # This thread's connections: nobody else would close them.
+        with suppress(Exception):
+            caches.close_all()
+            connections.close_all()
 
 
 _renewer = _Renewer()
