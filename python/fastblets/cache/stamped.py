@@ -17,7 +17,7 @@ from django.core.cache.backends.memcached import BaseMemcachedCache
 from fastblets import _native
 from fastblets.cache.entry import COUNT, VALUE, prefix_key
 from fastblets.cache.errors import CacheRefusedError, UnstampedError
-from fastblets.cache.failures import as_cache_error, let_pass, log_failure
+from fastblets.cache.failures import as_cache_error, log_failure
 from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
