@@ -277,7 +277,7 @@ def test_tags_alone(locmem: BaseCache) -> None:
 
 def test_tags_under_older_keys(locmem: BaseCache) -> None:
     for large in (False, True):
-        with rotated(OLD, DJBLETS_CACHE_FORCE_ENCRYPTION=True):
+        with rotated(OLD, NEW, DJBLETS_CACHE_FORCE_ENCRYPTION=True):
             cache_memoize("key", lambda: 1, tags=TAGS, large_data=large)
         with rotated(NEW, OLD, DJBLETS_CACHE_FORCE_ENCRYPTION=True):
             output = run("inspect", "key", *AS_TAGS)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fastblets import _native
 from fastblets.cache.backend import cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.values import cache_get
 from fastblets.protect.locks import CacheLock
 from fastblets.secrets.crypto import aes_decrypt, aes_encrypt
 from tests.backends import stored_bytes
@@ -148,6 +149,20 @@ def test_an_entry_that_cannot_be_read_takes_the_older_one_with_it(locmem: BaseCa
     with rotated(NEW, OLD, OLDEST):
         assert memoize(kind, lambda: ["computed"], expiration=lambda _: 60 if is_kept else 0) == ["computed"]
         locmem.delete(newest)
+        assert memoize(kind, lambda: ["new"]) == ["new"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nor_does_one_under_an_older_key(locmem: BaseCache, kind: str) -> None:
+    for key in (OLDEST, OLD):
+        with rotated(key):
+            memoize(kind, lambda: value_of(kind))
+            older = make_cache_key("key", use_encryption=True)
+    locmem.set(older, b"damaged, of course")
+    with rotated(NEW, OLD, OLDEST):
+        assert cache_get("key", use_encryption=True, large_data=kind == "large") is None
+        assert memoize(kind, lambda: ["computed"]) == ["computed"]
+        locmem.delete(make_cache_key("key", use_encryption=True))
         assert memoize(kind, lambda: ["new"]) == ["new"]
 
 

@@ -439,9 +439,22 @@ def test_a_value_that_memcached_refuses(kind: str, db: None, memcached: Memcache
 # Keys
 
 
+def ring(key: bytes, *others: bytes) -> Any:
+    """The settings of a process that encrypts all keys, and knows other AES keys."""
+    return override_settings(
+        DJBLETS_CACHE_FORCE_ENCRYPTION=True,
+        DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=key,
+        FASTBLETS_ENCRYPTION_KEY_FALLBACKS=others,
+    )
+
+
+#: How the AES key is changed: all processes learn the new one, before it becomes the default one.
+STEPS = [(OLD,), (OLD, NEW), (NEW, OLD), (NEW,)]
+
+
 def test_tags_under_encrypted_keys(locmem: BaseCache) -> None:
-    """A tag's key says nothing, whatever key an entry has. While keys change, all processes invalidate all entries."""
-    with override_settings(DJBLETS_CACHE_FORCE_ENCRYPTION=True, DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD):
+    """A tag's key says nothing, whatever key an entry has."""
+    with ring(OLD):
         producer = Counter({})
         assert memoize(producer, {}) == memoize(producer, {}) == 1
         assert memoize(producer, {"encryption_key": OLDEST}) == 2
@@ -449,21 +462,109 @@ def test_tags_under_encrypted_keys(locmem: BaseCache) -> None:
         invalidate_tags("reports")
         assert memoize(producer, {"encryption_key": OLDEST}) == 3
         assert memoize(producer, {}) == 4
-    new = {"DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD]}
-    with override_settings(DJBLETS_CACHE_FORCE_ENCRYPTION=True, **new):
-        # The tokens are copied, so that nothing is computed again.
-        assert memoize(producer, {}) == memoize(producer, {}) == 4
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_processes_at_two_steps_invalidate_for_each_other(step: int, locmem: BaseCache) -> None:
+    producer = Counter({})
+    for one, other in ((STEPS[step], STEPS[step + 1]), (STEPS[step + 1], STEPS[step])):
         for _ in range(2):
-            number = memoize(producer, {})
-            with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[]):
-                # A process that is a step behind.
+            with ring(*one):
+                memoize(producer, {})
+                number = memoize(producer, {})
+            with ring(*other):
                 invalidate_tags("reports")
-            assert cache_get("key", MISSING, tags=TAGS) is MISSING
-            memoize(producer, {})
-            assert memoize(producer, {}) > number
+            with ring(*one):
+                assert cache_get("key", MISSING, tags=TAGS) is MISSING
+                assert memoize(producer, {}) > number
+
+
+@pytest.mark.parametrize("form", [{}, LARGE], ids=["small", "large"])
+def test_nothing_is_computed_again_if_the_steps_are_taken(form: dict[str, Any], locmem: BaseCache) -> None:
+    producer = Counter(form)
+    for step in STEPS:
+        with ring(*step):
+            # Copies the tokens to the new key.
+            cache_memoize("another key", lambda: 1, tags=TAGS, force_overwrite=True)
+            assert memoize(producer, form) == memoize(producer, form) == 1
+    with ring(NEW):
         invalidate_tags("reports")
-        with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[]):
+        assert memoize(producer, form) == 2
+    # Without them, all is. A token that is missing may have been lost.
+    with ring(OLDEST, NEW):
+        assert memoize(producer, form) == memoize(producer, form) == 3
+
+
+@pytest.mark.parametrize("form", [{}, LARGE], ids=["small", "large"])
+def test_while_keys_change_a_batch_is_looked_up_at_once(form: dict[str, Any], locmem: BaseCache) -> None:
+    values = {f"key {number}": number for number in range(64)}
+    with ring(OLD, NEW):
+        assert cache_set_many(values, tags=TAGS, **form) == []
+    with ring(OLD):
+        assert cache_set("key 3", 3, tags=TAGS, **form)
+    before = stored_bytes(locmem)
+    for others in ([OLD], [OLD, OLDEST]):
+        with ring(NEW, *others):
+            with counted(locmem) as calls:
+                found = cache_get_many([*values, "missing"], tags=TAGS, **form)
+                assert cache_get("key 3", MISSING, tags=TAGS, **form) == found.get("key 3", MISSING)
+                assert cache_exists("key 3", tags=TAGS) is ("key 3" in found)
+                assert not cache_exists("missing", tags=TAGS)
+            assert set(calls) == {"get_many"}
+            assert len(calls) < 20
+            # The tokens are missing under the oldest key.
+            assert found == ({} if OLDEST in others else values)
+            # Who reads writes nothing, not even a token.
+            assert stored_bytes(locmem) == before
+    with ring(NEW, OLD, OLDEST):
+        with counted(locmem) as calls:
+            assert cache_set_many(values, tags=TAGS, **form) == []
+        # Before and after storing, and once more as there are new tokens.
+        assert [calls.count(name) for name in ("add", "get_many")] == [len(TAGS), 3]
+        assert cache_get_many(values, tags=TAGS, **form) == values
+
+
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("is_behind", [False, True], ids=["ahead", "behind"])
+@pytest.mark.parametrize("lost", [OLD, NEW])
+def test_a_lost_token_never_makes_an_old_value_valid(
+    lost: bytes, is_behind: bool, step: int, locmem: BaseCache
+) -> None:
+    """A process at the step before or after has invalidated the tag, and then one of its tokens is lost."""
+    one, other = (STEPS[step + 1], STEPS[step]) if is_behind else (STEPS[step], STEPS[step + 1])
+    producer = Counter({})
+    with ring(*one):
+        assert memoize(producer, {}) == memoize(producer, {}) == 1
+    with ring(*other):
+        invalidate_tags("reports")
+    locmem.delete(make_cache_key("_tag_:reports", use_encryption=True, encryption_key=lost))
+    for settings_of_both in (one, other):
+        with ring(*settings_of_both):
+            # Gives the tag a token where it has none.
+            cache_memoize("another key", lambda: 1, tags=TAGS, force_overwrite=True)
+            assert cache_get("another key", tags=TAGS) == 1
             assert cache_get("key", MISSING, tags=TAGS) is MISSING
+    with ring(*one):
+        assert memoize(producer, {}) == memoize(producer, {}) == 2
+
+
+@pytest.mark.parametrize("other", STEPS[1:3], ids=["same", "next step"])
+def test_two_calls_that_give_a_tag_its_first_token(other: Any, locmem: BaseCache) -> None:
+    """One looks while the other has added the token under a part of the keys."""
+    real, looked = locmem.add, []
+
+    def look_between(key: str, *args: Any, **options: Any) -> Any:
+        added = real(key, *args, **options)
+        if not looked:
+            looked.append(key)
+            with ring(*other):
+                assert cache_set("other", 2, tags=["reports"])
+        return added
+
+    with ring(*STEPS[1]), replaced(locmem, add=look_between):
+        assert cache_set("key", 1, tags=["reports"])
+        assert cache_get_many(["key", "other"], tags=["reports"]) == {"key": 1, "other": 2}
+    assert looked
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS.values() if "use_encryption" in form], ids=str)
@@ -500,106 +601,6 @@ def test_a_deletion_by_a_process_that_knows_older_keys_only(locmem: BaseCache) -
     with override_settings(**old):
         memoize(Counter(SECRET, during=delete), SECRET)
         assert cache_get("key", MISSING, tags=TAGS, **SECRET) is MISSING
-
-
-ROTATED = {
-    "DJBLETS_CACHE_FORCE_ENCRYPTION": True,
-    "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": NEW,
-    "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLD, OLDEST],
-}
-BEHIND = {
-    "DJBLETS_CACHE_FORCE_ENCRYPTION": True,
-    "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": OLD,
-    "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": [OLDEST],
-}
-
-
-@pytest.mark.parametrize("form", [{}, LARGE], ids=["small", "large"])
-def test_while_keys_change_a_batch_is_looked_up_at_once(form: dict[str, Any], locmem: BaseCache) -> None:
-    values = {f"key {number}": number for number in range(64)}
-    with override_settings(**BEHIND):
-        assert cache_set_many(values, tags=TAGS, **form) == []
-    before = stored_bytes(locmem)
-    with override_settings(**ROTATED):
-        with counted(locmem) as calls:
-            assert cache_get_many(values, tags=TAGS, **form) == values
-            assert cache_get_many(["missing"], tags=TAGS, **form) == {}
-        # One for each encryption key, and the chunks.
-        assert calls == ["get_many"] * (5 + len(form))
-        with counted(locmem) as calls:
-            assert cache_get("key 3", tags=TAGS, **form) == 3
-            assert cache_exists("key 3", tags=TAGS)
-            assert not cache_exists("missing", tags=TAGS)
-        assert set(calls) == {"get_many"}
-        # Who reads writes nothing, not even a token.
-        assert stored_bytes(locmem) == before
-        with counted(locmem) as calls:
-            assert cache_set_many(values, tags=TAGS, **form) == []
-        # The tokens are copied to the newest key, once.
-        assert sorted(set(calls)) == ["add", "delete_many", "get_many", "set_many"]
-        assert [calls.count(name) for name in ("add", "get_many")] == [len(TAGS), 3]
-    with override_settings(**{**ROTATED, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": []}):
-        assert cache_get_many(values, tags=TAGS, **form) == values
-
-
-@pytest.mark.parametrize("form", [{}, LARGE], ids=["small", "large"])
-def test_an_entry_moves_with_the_tokens_of_its_tags(form: dict[str, Any], locmem: BaseCache) -> None:
-    producer = Counter(form)
-    with override_settings(**BEHIND):
-        assert memoize(producer, form) == 1
-    with override_settings(**ROTATED):
-        assert memoize(producer, form) == 1
-    with override_settings(**{**ROTATED, "FASTBLETS_ENCRYPTION_KEY_FALLBACKS": []}):
-        assert memoize(producer, form) == 1
-        invalidate_tags("reports")
-        assert memoize(producer, form) == 2
-
-
-def test_an_entry_that_moves_while_tokens_cannot_be_looked_up(locmem: BaseCache) -> None:
-    producer = Counter({})
-    for form in ({}, LARGE):
-        with override_settings(**BEHIND):
-            number = memoize(producer, form)
-        with override_settings(**ROTATED), failing("add"):
-            assert memoize(producer, form) == number
-            # It is gone, as nothing could be stored.
-            assert memoize(producer, form) == number + 1
-        locmem.clear()
-
-
-@pytest.mark.parametrize("key", [OLD, OLDEST])
-def test_a_lost_token_under_an_older_key_invalidates(key: bytes, locmem: BaseCache) -> None:
-    """A process that is a step behind may have invalidated the tag under that key."""
-    producer = Counter({})
-    with override_settings(**ROTATED):
-        assert memoize(producer, {}) == memoize(producer, {}) == 1
-    with override_settings(**{**BEHIND, "DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY": key}):
-        invalidate_tags("reports")
-        keys = [make_cache_key("_tag_:reports", encryption_key=each, use_encryption=True) for each in (key, OLDEST)]
-    locmem.delete_many(keys)
-    with override_settings(**ROTATED):
-        # Gives the tag a new token.
-        cache_memoize("another key", lambda: 1, tags=TAGS)
-        assert cache_get("another key", tags=TAGS) == 1
-        assert cache_get("key", MISSING, tags=TAGS) is MISSING
-        assert memoize(producer, {}) == memoize(producer, {}) == 2
-
-
-def test_two_calls_that_give_a_tag_its_first_token(locmem: BaseCache) -> None:
-    """One looks while the other has added the token under a part of the keys."""
-    real, looked = locmem.add, []
-
-    def look_between(key: str, *args: Any, **options: Any) -> Any:
-        added = real(key, *args, **options)
-        if not looked:
-            looked.append(key)
-            assert cache_set("other", 2, tags=["reports"])
-        return added
-
-    with override_settings(**ROTATED), replaced(locmem, add=look_between):
-        assert cache_set("key", 1, tags=["reports"])
-        assert cache_get_many(["key", "other"], tags=["reports"]) == {"key": 1, "other": 2}
-    assert looked
 
 
 def test_each_cache_has_its_own_tags(locmem: BaseCache) -> None:

@@ -326,6 +326,10 @@ def test_expirations(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None
     assert cache_set("a", 3, expiration=0) is False
     assert not cache_exists("a")
     assert cache_add("a", 3, expiration=0) is False
+    for no_time in (float("nan"), lambda _: float("nan")):
+        cache_set("a", 2)
+        assert cache_set("a", 3, expiration=no_time) is cache_add("z", 3, expiration=no_time) is False  # type: ignore[arg-type]
+        assert not cache_exists("z")
     with pytest.raises(ZeroDivisionError):
         cache_set("a", 1, expiration=lambda _: 1 // 0)
 

@@ -143,11 +143,15 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
         ImproperlyConfigured: ``CACHE_EXPIRATION_TIME`` is neither a number nor None.
     """
     is_kept = [storage.options.settle_expiration(value) for storage, value in zip(storages, values, strict=True)]
-    timeouts = [storage.options.get_timeout() for storage in storages]
     dropped = [storage for storage, keep in zip(storages, is_kept, strict=True) if not keep]
     kept = {index: storages[index] for index, keep in enumerate(is_kept) if keep}
     stamped = {index: storage for index, storage in kept.items() if isinstance(storage, StampedStorage)}
+    # By expiration, which a function may have made another one for each.
+    groups: dict[int | None, dict[int, Storage]] = {}
     is_stored = [False] * len(storages)
+
+    for index, storage in kept.items():
+        groups.setdefault(storage.options.get_timeout(), {})[index] = storage
 
     try:
         if dropped:
@@ -169,10 +173,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
         return is_stored
 
     try:
-        # By expiration, which a function may have made another one for each.
-        for timeout in dict.fromkeys(timeouts[index] for index in kept):
-            group = {index: storage for index, storage in kept.items() if timeouts[index] == timeout}
-
+        for timeout, group in groups.items():
             for index in _store_group(group, values, timeout, large):
                 is_stored[index] = not _is_over(timeout)
 

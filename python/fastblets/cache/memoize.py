@@ -479,8 +479,10 @@ class Memoize:
             try:
                 value = self._form.load(older)
             except Exception as e:
-                # It has been logged.
+                # It has been logged. An unreadable entry is newer than those under even older keys.
                 self._note(e)
+                self._discard_older()
+                break
 
             if value is not UNSET:
                 # Otherwise the older entry would be served again once the new one is removed.
@@ -488,9 +490,6 @@ class Memoize:
                 self.storage.stamp_as(older)
 
                 return self.keep(value)
-
-            if self._is_cut_off:
-                break
 
         return UNSET
 

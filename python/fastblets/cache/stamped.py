@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import time
-from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 from django.core.cache.backends.memcached import BaseMemcachedCache
@@ -20,7 +19,7 @@ from django.core.cache.backends.memcached import BaseMemcachedCache
 from fastblets import _native
 from fastblets.cache.entry import COUNT, VALUE, prefix_key
 from fastblets.cache.errors import CacheRefusedError, UnstampedError
-from fastblets.cache.failures import as_cache_error, let_pass, log_failure
+from fastblets.cache.failures import as_cache_error, log_failure
 from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
@@ -110,8 +109,7 @@ class StampedStorage(Storage):
 
     def get_older(self) -> Iterator[Storage]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
-        for number, entry in enumerate(self.entry.get_older(), 1):
-            yield StampedStorage(entry, self.options, skip_newer(self._stamps.tag_keys, number))
+        return (StampedStorage(entry, self.options, self._stamps.tag_keys) for entry in self.entry.get_older())
 
     def load(self, kind: Kind = VALUE) -> Any:
         """Return what is stored under the full key, UNSET if nothing valid is.
@@ -237,16 +235,6 @@ class StampedStorage(Storage):
     def stamp_as(self, older: Storage) -> None:
         """Take over the record of the same entry under an older key. Without one it is fresh from now on."""
         assert isinstance(older, StampedStorage)
-
-        if self._now is None:
-            # The newest key may be so new that the tags have their tokens under older ones only.
-            try:
-                stamp([self])
-            except Exception as e:
-                # It has been logged. Nothing is stored then.
-                let_pass(e)
-                return
-
         self._record = older._found
 
         if self._record is None and not self._stamps.tag_keys:
@@ -449,18 +437,6 @@ def make_tag_keys(tags: Sequence[Tag], options: Options) -> list[list[str]]:
     return list(found.values())
 
 
-def skip_newer(tag_keys: Sequence[Sequence[str]], number: int) -> list[Sequence[str]]:
-    """Return the full keys of each tag that a process knows whose default encryption key is an older one.
-
-    It invalidates the tag under these only. Whoever knows the newer ones does it under all.
-
-    Args:
-        tag_keys: The full keys of each tag, from :func:`make_tag_keys`.
-        number: Which of the older default encryption keys it is, 1 for the latest of them.
-    """
-    return [keys[min(number, len(keys) - 1) :] for keys in tag_keys]
-
-
 def stamp(storages: Sequence[StampedStorage]) -> None:
     """Take the stamps for values that are going to be computed or stored. Tags that have no token get one.
 
@@ -546,20 +522,21 @@ def _add_tokens(cache: BaseCache, tag_keys: Sequence[Sequence[str]], found: Mapp
         if find_token(stored) is not None:
             continue
 
-        known = list(dropwhile(lambda each: each is None, stored))
+        known = [other for other in stored if other is not None]
         token = find_token(known or [make_token()])
 
-        if token is None:
-            # Invalidated by a process that doesn't know the newest key. It may have been under one that was lost since.
+        if token is None or (known and stored[0] is None):
+            # Invalidated by a process that doesn't know all keys. All know the default key, so that a token under
+            # another one may be out of date if that under the default key was lost.
             changed.update(dict.fromkeys(keys, make_token()))
             continue
 
         has_added = True
 
-        # The oldest first, so that a call that looks meanwhile finds those missing that a newer key never had.
-        for key in reversed(keys[: len(keys) - len(known)]):
-            # Another call may come first.
-            cache.add(key, token, timeout=None)
+        for key, other in zip(keys, stored, strict=True):
+            if other is None:
+                # Another call may come first.
+                cache.add(key, token, timeout=None)
 
     if changed:
         cache.set_many(changed, timeout=None)

@@ -19,7 +19,7 @@ from fastblets.cache.errors import ForeignValueError
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.cache.shortcuts import get_settings
-from fastblets.cache.stamped import make_tag_keys, skip_newer
+from fastblets.cache.stamped import make_tag_keys
 from fastblets.cache.state import Record, Stamps
 from fastblets.cache.storage import FETCH_SIZE
 from fastblets.diagnostics.expiry import get_expiry
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect_entry"]
 
-
-#: The states of entries, from the best one on.
-_STATES: Final = ("whole", "invalid", "damaged", "missing")
 
 #: The longest list of chunks that is written out in a problem.
 _MOST_NAMED: Final = 10
@@ -100,21 +97,18 @@ def inspect_entry(
         # Raised here, so that a key of a wrong length is not mistaken for damage.
         _native.Decryptor(entry.encryption_key, bytes(AES_BLOCK_SIZE))
 
-    report = _Inspector(entry, options.get_cache(), seal, compressed, items).inspect(large, tag_keys)
+    def inspect(each: Entry) -> EntryReport:
+        return _Inspector(each, options.get_cache(), seal, compressed, items).inspect(large, tag_keys)
+
+    report = inspect(entry)
 
     if report.state != "missing":
         return report
 
-    older = (
-        replace(
-            _Inspector(each, options.get_cache(), seal, compressed, items).inspect(large, skip_newer(tag_keys, number)),
-            older_key=number,
-        )
-        for number, each in enumerate(entry.get_older(), 1)
-    )
+    older = (replace(inspect(each), older_key=number) for number, each in enumerate(entry.get_older(), 1))
 
-    # A call takes the first that it can read.
-    return min([report, *older], key=lambda found: _STATES.index(found.state))
+    # What is there is newer than anything under an older key.
+    return next((found for found in older if found.state != "missing"), report)
 
 
 @dataclass(frozen=True)
