@@ -174,7 +174,7 @@ class FreshMemoize(Memoize):
             return (yield from super().find())
 
         if self._value is UNSET and self._failure is None:
-            value = self._find_older()
+            value = self._migrate_from_older_key()
 
             if value is not UNSET:
                 return value
@@ -373,35 +373,15 @@ class FreshMemoize(Memoize):
 
         return 0 if end is None else (get_milliseconds() - end) / 1000
 
-    def _find_older(self) -> Any:
-        """Return a fresh value from under an older encryption key, which is stored under the newest then."""
-        for older in self.storage.get_older():
-            assert isinstance(older, StampedStorage)
-            found: Any = UNSET
+    def _take_over(self, value: Any, older: Storage) -> Any:
+        assert isinstance(older, StampedStorage)
+        fresh = self._judge(value, older)
 
-            try:
-                found = self._form.load(older)
-            except Exception as e:
-                # It has been logged.
-                self._note(e)
+        if fresh is not UNSET:
+            return super()._take_over(value, older)
 
-            if self._is_cut_off:
-                break
-
-            if found is UNSET:
-                continue
-
-            value = self._judge(found, older)
-
-            if value is not UNSET:
-                self._discard(older)
-                self.storage.stamp_as(older)
-
-                return super().keep(value)
-
-            if self._value is not UNSET:
-                self._older = older
-                break
+        if self._value is not UNSET:
+            self._older = older
 
         return UNSET
 

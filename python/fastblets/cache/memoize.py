@@ -485,13 +485,17 @@ class Memoize:
                 break
 
             if value is not UNSET:
-                # Otherwise the older entry would be served again once the new one is removed.
-                self._discard(older)
-                self.storage.stamp_as(older)
-
-                return self.keep(value)
+                return self._take_over(value, older)
 
         return UNSET
+
+    def _take_over(self, value: Any, older: Storage) -> Any:
+        """Store a value that was found under an older key under the newest one, and return it."""
+        # Otherwise the older entry would be served again once the new one is removed.
+        self._discard(older)
+        self.storage.stamp_as(older)
+
+        return Memoize.keep(self, value)
 
     def _stamp(self) -> None:
         if not self._is_cut_off:
