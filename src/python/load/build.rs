@@ -37,6 +37,8 @@ pub(super) struct Builder<'a, 'py> {
     keys: &'a mut Keys,
     globals: &'a mut Globals,
     encode: &'a Bound<'py, PyAny>,
+    /// Objects that run Python code when they end, and so outlive the walk.
+    staying: Vec<Bound<'py, PyAny>>,
     walk: Option<Walk>,
 }
 
@@ -66,6 +68,7 @@ impl<'a, 'py> Builder<'a, 'py> {
             keys,
             globals,
             encode,
+            staying: Vec::new(),
             walk: None,
         }
     }
@@ -84,6 +87,7 @@ impl<'a, 'py> Builder<'a, 'py> {
         self.walk = Some(Walk::new(self.py));
         let item = self.execute(&mut tokens);
         self.walk = None;
+        self.staying.clear();
         self.globals.error.take().map_or(Ok(()), Err)?;
         let item = item.filter(|_| !self.globals.zones.met_unknown());
         Ok(item.map(|item| (item, tokens.consumed())))
@@ -326,7 +330,11 @@ impl<'a, 'py> Builder<'a, 'py> {
         } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
             cpython::new_bytes(self.py, b"")?.into_any()
         } else if function.is(&self.globals.rules.reconstructor) {
-            reconstructed(arguments)?
+            let made = reconstructed(arguments)?;
+            if self.globals.models.must_stay(&made.get_type()) {
+                push(&mut self.staying, made.clone()).ok()?;
+            }
+            made
         } else {
             self.called(&function, arguments)?
         };
@@ -388,6 +396,9 @@ impl<'a, 'py> Builder<'a, 'py> {
             let is_plain = |item: &Bound<'py, PyAny>| is_plain_key(natives, item, Self::MAX_KEY_DEPTH);
             return read::called(natives, native, function, arguments, is_plain);
         }
+        if self.globals.models.is_maker(function) {
+            return self.globals.models.made(arguments);
+        }
         if function.is(&natives.getattr) {
             return read::unpickle_zone(natives, arguments);
         }
@@ -405,6 +416,9 @@ impl<'a, 'py> Builder<'a, 'py> {
             Some(Native::Uuid) => return read::set_uuid(natives, instance, state),
             Some(_) => return None,
             None => {}
+        }
+        if let Some(place) = self.globals.models.of(instance) {
+            return self.globals.models.set(place, self.stack.last()?, state);
         }
         let attributes = cpython::attributes(instance)?;
         for (name, value) in state {

@@ -95,7 +95,7 @@ impl<'py> Walk<'_, 'py> {
 
     /// Puts an object into the memo behind what it is made of.
     #[inline]
-    fn put_result(&mut self, object: &Bound<'py, PyAny>, once: bool) -> Option<()> {
+    pub(in crate::python) fn put_result(&mut self, object: &Bound<'py, PyAny>, once: bool) -> Option<()> {
         match self.lookup(object, once) {
             Entry::Vacant(vacant) => self.put(vacant, object, once),
             Entry::Number(_) => None,
