@@ -115,3 +115,12 @@ class Strange(models.Model):
 
     def __del__(self) -> None:
         pass
+
+
+class Made(models.Model):
+    """Makes its instances itself."""
+
+    name = models.CharField(max_length=100)
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return super().__new__(cls)

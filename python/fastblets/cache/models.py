@@ -172,6 +172,9 @@ def _find(label: str, name: str) -> tuple[type, tuple[Fact, ...]] | None:
     except (AppRegistryNotReady, LookupError, ValueError):
         return None
 
+    if type(apps) is not Apps or not isinstance(config, AppConfig):
+        return None
+
     facts: tuple[Fact, ...] = (
         (vars(apps), "apps_ready", True),
         (vars(apps), "models_ready", True),
@@ -186,4 +189,4 @@ def _find(label: str, name: str) -> tuple[type, tuple[Fact, ...]] | None:
         (AppConfig, "get_model", vars(AppConfig)["get_model"]),
         *((owner, "get_model") for owner in type(config).__mro__ if owner not in (AppConfig, object)),
     )
-    return (model, facts) if type(apps) is Apps else None
+    return model, facts

@@ -71,16 +71,14 @@ impl<'py> Walk<'_, 'py> {
         self.writer.put();
         self.writer.reduce();
         self.put_result(instance, once)?;
-        self.save_model_attributes(recipe, &cpython::attributes(instance)?, depth)?;
+        self.save_model_attributes(recipe, &cpython::attributes(instance)?, depth + 1)?;
         self.writer.build();
         Some(())
     }
 
     fn save_model_attributes(&mut self, recipe: &Recipe, attributes: &Bound<'py, PyDict>, depth: usize) -> Option<()> {
         let py = attributes.py();
-        // Whoever else has the dict may lead here a second time, as it is a copy that is in the memo.
-        let own = met_once(attributes);
-        let own_keys = own && !cpython::shares_keys(attributes);
+        let own_keys = belongs_to_one(attributes)?;
         let (mut has_state, mut has_version) = (false, false);
         self.writer.dict();
         self.writer.put();
@@ -90,9 +88,9 @@ impl<'py> Walk<'_, 'py> {
             let special = Special::of(cpython::characters(name)?);
             self.save_str(name, own_keys && met_once(&key))?;
             match special {
-                Special::No => self.save(&value, own && met_once(&value), depth + 1)?,
+                Special::No => self.save(&value, met_once(&value), depth + 1)?,
                 Special::State => {
-                    self.save_model_state(recipe, &value, own, depth + 1)?;
+                    self.save_model_state(recipe, &value, depth + 1)?;
                     has_state = true;
                 }
                 Special::Version => {
@@ -115,7 +113,6 @@ impl<'py> Walk<'_, 'py> {
         &mut self,
         recipe: &Recipe,
         state: &Bound<'py, PyAny>,
-        own: bool,
         depth: usize,
     ) -> Option<()> {
         let py = state.py();
@@ -123,7 +120,9 @@ impl<'py> Walk<'_, 'py> {
             return None;
         }
         let attributes = cpython::attributes(state)?;
-        let own = own && met_once(state) && met_once(&attributes);
+        belongs_to_one(&attributes)?;
+        // Two instances may have it in common, and each a copy of it.
+        let own = met_once(state);
         self.open_instance();
         let own_name = &recipe.state_name;
         name(&mut self.writer, &mut self.models.numbers.state, &own_name.module, &own_name.name);
@@ -145,9 +144,9 @@ impl<'py> Walk<'_, 'py> {
             self.save_str(cpython::exact::<PyString>(&key)?, false)?;
             if key.is(&recipe.related) {
                 has_related = true;
-                self.save_copy(cpython::exact::<PyDict>(&value)?, own, depth)?;
+                self.save_copy(cpython::exact::<PyDict>(&value)?, own, depth + 2)?;
             } else if !self.save_constant(recipe, &value) {
-                self.save(&value, own && met_once(&value), depth + 1)?;
+                self.save(&value, own && met_once(&value), depth + 2)?;
             }
             self.writer.set_item();
         }
@@ -163,8 +162,7 @@ impl<'py> Walk<'_, 'py> {
 
     /// Saves a copy of a dict, which nothing else can lead to.
     fn save_copy(&mut self, dict: &Bound<'py, PyDict>, own: bool, depth: usize) -> Option<()> {
-        let own = own && met_once(dict);
-        let own_keys = own && !cpython::shares_keys(dict);
+        let own_keys = belongs_to_one(dict)? && own;
         self.writer.dict();
         self.writer.put();
         let mut position = 0;
@@ -191,6 +189,12 @@ impl<'py> Walk<'_, 'py> {
         name(&mut self.writer, &mut numbers.constants[place], &own.module, &own.name);
         true
     }
+}
+
+/// Whether a dict of which a copy is pickled holds keys that are met once. `None` if somebody else has the dict, too: then it may be
+/// met as itself as well, so that what it holds is met twice.
+fn belongs_to_one(dict: &Bound<'_, PyDict>) -> Option<bool> {
+    met_once(dict).then(|| !cpython::shares_keys(dict))
 }
 
 /// What a name among an instance's attributes stands for.
