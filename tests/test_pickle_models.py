@@ -29,6 +29,7 @@ from django.db.models.options import Options
 from django.db.models.signals import post_init, pre_init
 from django.test import override_settings
 from django.test.utils import isolate_apps
+from django.utils.safestring import mark_safe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,9 +51,8 @@ def order(number: int = 1, **attributes: Any) -> Order:
         number=f"N{number}",
         customer_id=7,
         reference=UUID(int=number),
-        created=MOMENT,
         due=date(2026, 1, 2),
-        **{"total": Decimal(number) / 4, "note": "ключ é 🔑\n", **attributes},
+        **{"created": MOMENT, "total": Decimal(number) / 4, "note": "ключ é 🔑\n", **attributes},
     )
 
 
@@ -375,6 +375,8 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "the state alone": lambda: [Customer(), base.ModelState()],
     "the class": lambda: [Customer, Customer()],
     "the function": lambda: [Customer(), base.model_unpickle],
+    "a repeated hour": lambda: order(created=MOMENT.replace(fold=1)),
+    "safe text": lambda: with_attributes({"text": mark_safe("x")}),
     "a queryset": lambda: [Customer(), Customer.objects.none()],
 }
 
@@ -562,6 +564,10 @@ def test_what_writes_otherwise_is_seen(change: Callable[[], AbstractContextManag
     check(value)
 
 
+class OrderedApps(dict):  # type: ignore[type-arg]
+    pass
+
+
 def _get_model(label: str, name: str | None = None, require_ready: bool = True) -> Any:
     return Group
 
@@ -571,6 +577,7 @@ READ_CHANGES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "another model": lambda: patch.dict(apps.all_models["shop"], {"customer": Group}),
     "other models": lambda: patch.object(apps.get_app_config("shop"), "models", {"customer": Group}),
     "another app": lambda: patch.dict(apps.app_configs, {"shop": Plain(get_model=lambda *_, **__: Group)}),
+    "apps in another dict": lambda: patch.object(apps, "app_configs", OrderedApps({**apps.app_configs, "shop": apps.get_app_config("auth")})),
     "other apps": lambda: patch.object(apps, "app_configs", {}),
     "apps without the app": lambda: override_settings(
         INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"]

@@ -16,6 +16,11 @@ class Customer(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def broken(self) -> str:
+        """Nobody may ask for it."""
+        raise AssertionError
+
 
 class Order(models.Model):
     """With twelve fields, as many of a shop's have."""

@@ -154,12 +154,7 @@ fn is_of_bytes(module: &[u8], name: &[u8]) -> bool {
 }
 
 /// Whether it is an ordinary class, a native type, or one of the objects by which pickles make their instances.
-fn is_usable(
-    object: &Bound<'_, PyAny>,
-    rules: &Rules,
-    natives: &Natives,
-    models: &mut Models,
-) -> PyResult<bool> {
+fn is_usable(object: &Bound<'_, PyAny>, rules: &Rules, natives: &Natives, models: &mut Models) -> PyResult<bool> {
     if object.is(object.py().get_type::<PyAny>()) || object.is(&rules.reconstructor) {
         return Ok(true);
     }

@@ -15,7 +15,6 @@ pub(super) mod read;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(super) mod write;
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
@@ -90,19 +89,31 @@ impl Recipe {
         if let (None, Some(provide)) = (RECIPE.get(py), PROVIDER.get(py)) {
             let provided = provide.bind(py).call0()?;
             if !provided.is_none() {
-                let recipe = Self::new(&provided)?;
-                // Another thread may have been faster.
-                let _ = RECIPE.set(py, recipe);
+                if let Some(recipe) = Self::new(&provided)? {
+                    // Another thread may have been faster.
+                    let _ = RECIPE.set(py, recipe);
+                }
             }
         }
         Ok(RECIPE.get(py))
     }
 
-    fn new(provided: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(provided: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        let py = provided.py();
         let part = |name: &str| provided.getattr(name);
         let class = |name| Ok::<_, PyErr>(part(name)?.cast_into::<PyType>()?.unbind());
         let text = |name| Ok::<_, PyErr>(part(name)?.cast_into_exact::<PyString>()?.unbind());
-        let texts = |name| part(name)?.extract::<Vec<Py<PyString>>>();
+        // As the names of attributes are.
+        let interned = |text: String| PyString::intern(py, &text).unbind();
+        let names = |name| {
+            Ok::<_, PyErr>(
+                part(name)?
+                    .extract::<Vec<String>>()?
+                    .into_iter()
+                    .map(interned)
+                    .collect(),
+            )
+        };
         let name = |name| {
             let (module, name): (String, String) = part(name)?.extract()?;
             Name::new(&module, &name)
@@ -112,7 +123,10 @@ impl Recipe {
             let (object, module, name): (Py<PyAny>, String, String) = constant?.extract()?;
             push(&mut constants, (object, Name::new(&module, &name)?))?;
         }
-        Ok(Self {
+        let Some(facts) = Fact::all(&part("facts")?)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
             metaclass: class("metaclass")?,
             root: class("root")?,
             state: class("state")?,
@@ -121,16 +135,16 @@ impl Recipe {
             state_name: name("state_name")?,
             version: text("version")?,
             version_key: text("version_key")?,
-            state_attributes: texts("state_attributes")?,
-            unpickled_attributes: texts("unpickled_attributes")?,
-            related: text("related")?,
+            state_attributes: names("state_attributes")?,
+            unpickled_attributes: names("unpickled_attributes")?,
+            related: interned(part("related")?.extract()?),
             changed: text("changed")?,
             has_finalizer: part("has_finalizer")?.extract()?,
             constants,
-            facts: Fact::all(&part("facts")?)?,
+            facts,
             describe: part("describe")?.unbind(),
             find: part("find")?.unbind(),
-        })
+        }))
     }
 
     /// Whether what the framework does with all models is what it did.
@@ -176,13 +190,14 @@ impl Name {
 }
 
 impl Fact {
-    fn all(facts: &Bound<'_, PyAny>) -> PyResult<Vec<Self>> {
+    /// `None` if one is about a namespace that is neither a dict nor a class, in which anything may be found.
+    fn all(facts: &Bound<'_, PyAny>) -> PyResult<Option<Vec<Self>>> {
         let mut all = Vec::new();
         for fact in facts.try_iter()? {
             let fact = fact?.cast_into::<PyTuple>()?;
             let namespace = fact.get_item(0)?;
             if namespace_of(&namespace).is_none() {
-                return Err(PyTypeError::new_err("a fact is about a dict or a class"));
+                return Ok(None);
             }
             let fact = Self {
                 namespace: namespace.unbind(),
@@ -191,7 +206,7 @@ impl Fact {
             };
             push(&mut all, fact)?;
         }
-        Ok(all)
+        Ok(Some(all))
     }
 
     fn holds(&self, py: Python<'_>) -> PyResult<bool> {
@@ -335,15 +350,11 @@ impl Models {
         if self.known.len() == Self::MOST {
             return Ok(false);
         }
-        let is_treated = described.is_some() && recipe.treats(&class)?;
         let known_as = match described {
-            Some((label, name, facts)) => Some(KnownAs {
-                label,
-                name,
-                facts: Fact::all(&facts)?,
-            }),
+            Some((label, name, facts)) => Fact::all(&facts)?.map(|facts| KnownAs { label, name, facts }),
             None => None,
         };
+        let is_treated = known_as.is_some() && recipe.treats(&class)?;
         let model = Model {
             address: class.as_ptr() as usize,
             class: class.unbind(),

@@ -18,7 +18,9 @@ impl Models {
     /// Whether an instance of the class has to live until the walk ends, as it runs Python code at its end.
     #[inline]
     pub(in crate::python) fn must_stay(&self, class: &Bound<'_, PyType>) -> bool {
-        RECIPE.get(class.py()).is_some_and(|recipe| recipe.has_finalizer && recipe.state.is(class))
+        RECIPE
+            .get(class.py())
+            .is_some_and(|recipe| recipe.has_finalizer && recipe.state.is(class))
     }
 
     /// A new instance of the model that the arguments name. `None` if it is one for `pickle`, or if that has to be found out
@@ -53,13 +55,18 @@ impl Models {
         self.known_as(place)?;
         let recipe = RECIPE.get(py)?;
         let version = state.get_item(&recipe.version_key).ok()??;
-        let is_the_same = cpython::exact::<PyString>(&version)?.as_any().eq(&recipe.version).ok()?;
+        let is_the_same = cpython::exact::<PyString>(&version)?
+            .as_any()
+            .eq(&recipe.version)
+            .ok()?;
         if !is_the_same || state.contains(&recipe.changed).ok()? {
             return None;
         }
         let attributes = cpython::attributes(instance)?;
         // It may have got a hook of pickling, by a state before this one.
-        attributes.is_empty().then(|| attributes.update(state.as_mapping()).ok())?
+        attributes
+            .is_empty()
+            .then(|| attributes.update(state.as_mapping()).ok())?
     }
 
     /// Whether the last walk lacked a model.
@@ -95,6 +102,10 @@ impl Models {
         let is_named = recipe.make.is(object)
             || recipe.state.is(object)
             || recipe.constants.iter().any(|(constant, _)| constant.is(object));
-        if is_named { self.recipe_holds(recipe, py).map(Some) } else { Ok(None) }
+        if is_named {
+            self.recipe_holds(recipe, py).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }

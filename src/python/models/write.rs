@@ -12,11 +12,7 @@ use crate::python::dump::walk::{DEEPEST, Walk, met_once, name};
 impl Models {
     /// Finds out which of the classes that the walk stopped at are models. Returns whether it is worth another try; `None` if
     /// it did not stop because of a model.
-    pub(in crate::python) fn learn(
-        &mut self,
-        py: Python<'_>,
-        classes: &mut Vec<Py<PyType>>,
-    ) -> PyResult<Option<bool>> {
+    pub(in crate::python) fn learn(&mut self, py: Python<'_>, classes: &mut Vec<Py<PyType>>) -> PyResult<Option<bool>> {
         if std::mem::take(&mut self.met_unchecked) {
             return Ok(Some(true));
         }
@@ -60,7 +56,12 @@ impl<'py> Walk<'_, 'py> {
             return None;
         }
         let make = &recipe.make_name;
-        name(&mut self.writer, &mut self.models.numbers.make, &make.module, &make.name);
+        name(
+            &mut self.writer,
+            &mut self.models.numbers.make,
+            &make.module,
+            &make.name,
+        );
         self.writer.mark();
         self.writer.mark();
         self.save_str(label.bind(py), false)?;
@@ -109,12 +110,7 @@ impl<'py> Walk<'_, 'py> {
         has_state.then_some(())
     }
 
-    fn save_model_state(
-        &mut self,
-        recipe: &Recipe,
-        state: &Bound<'py, PyAny>,
-        depth: usize,
-    ) -> Option<()> {
+    fn save_model_state(&mut self, recipe: &Recipe, state: &Bound<'py, PyAny>, depth: usize) -> Option<()> {
         let py = state.py();
         if !state.get_type().is(&recipe.state) {
             return None;
@@ -125,7 +121,12 @@ impl<'py> Walk<'_, 'py> {
         let own = met_once(state);
         self.open_instance();
         let own_name = &recipe.state_name;
-        name(&mut self.writer, &mut self.models.numbers.state, &own_name.module, &own_name.name);
+        name(
+            &mut self.writer,
+            &mut self.models.numbers.state,
+            &own_name.module,
+            &own_name.name,
+        );
         self.close_instance();
         self.writer.put();
         self.writer.dict();
