@@ -38,7 +38,7 @@ from fastblets.cache import backend
 from fastblets.cache.classes import get_loads
 from fastblets.cache.models import get_recipe
 from tests.shop.models import Counted, Customer, Image, Made, Order, Reduced, Restored, Shown, Strange, Tag, Urgent
-from tests.test_pickle_codec import FUZZ, check_damaged, check_written, count_read
+from tests.test_pickle_codec import FUZZ, check_written
 from tests.test_pickle_instances import Plain, check_stream
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
@@ -577,7 +577,9 @@ READ_CHANGES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "another model": lambda: patch.dict(apps.all_models["shop"], {"customer": Group}),
     "other models": lambda: patch.object(apps.get_app_config("shop"), "models", {"customer": Group}),
     "another app": lambda: patch.dict(apps.app_configs, {"shop": Plain(get_model=lambda *_, **__: Group)}),
-    "apps in another dict": lambda: patch.object(apps, "app_configs", OrderedApps({**apps.app_configs, "shop": apps.get_app_config("auth")})),
+    "apps in another dict": lambda: patch.object(
+        apps, "app_configs", OrderedApps({**apps.app_configs, "shop": apps.get_app_config("auth")})
+    ),
     "other apps": lambda: patch.object(apps, "app_configs", {}),
     "apps without the app": lambda: override_settings(
         INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"]
@@ -590,9 +592,7 @@ READ_CHANGES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "get_app_config": lambda: patch.object(apps, "get_app_config", lambda _: apps.app_configs["auth"]),
     "the function": lambda: patch.object(base, "model_unpickle", _make),
     "the registry": lambda: patch.object(base, "apps", Plain(get_model=_get_model)),
-    "__setstate__": lambda: patch.object(
-        base.Model, "__setstate__", lambda self, state: vars(self).update(changed=1)
-    ),
+    "__setstate__": lambda: patch.object(base.Model, "__setstate__", lambda self, state: vars(self).update(changed=1)),
     "__setstate__ of the model": lambda: patch.object(
         Customer, "__setstate__", lambda self, state: vars(self).update(changed=1)
     ),
@@ -686,9 +686,11 @@ def test_many_models() -> None:
     """More than are remembered."""
     with isolate_apps("tests.shop"):
         values = [
-            type(f"Model{number}", (models.Model,), {"__module__": __name__, "Meta": type("Meta", (), {"app_label": "shop"})})(
-                pk=number
-            )
+            type(
+                f"Model{number}",
+                (models.Model,),
+                {"__module__": __name__, "Meta": type("Meta", (), {"app_label": "shop"})},
+            )(pk=number)
             for number in range(100)
         ]
         check_stream(values[:10])
@@ -712,6 +714,7 @@ def test_classes_are_let_go() -> None:
 # Damage and malice
 
 HEAD = b"cdjango.db.models.base\nmodel_unpickle\np0\n((Vshop\nVCustomer\ntt"
+STATE = b"ccopy_reg\n_reconstructor\n(cdjango.db.models.base\nModelState\nc__builtin__\nobject\nNtR"
 
 MALICE: dict[str, bytes] = {
     "no state": HEAD + b"R.",
@@ -731,17 +734,15 @@ MALICE: dict[str, bytes] = {
     "a hook alone": HEAD + b"R(dV_django_version\n" + VERSION + b"sV__setstate__\nI1\nsb.",
     "memoryviews": HEAD + b"R(dV_memoryview_attrs\n(l(Vdata\nVx\nta" + b"sV_django_version\n" + VERSION + b"sb.",
     "keys that are no names": HEAD + b"R(dI1\nI2\nsV_django_version\n" + VERSION + b"sb.",
-    "a state that is shared": HEAD + b"R(dp9\nV_django_version\n" + VERSION + b"sbg9\n\x85." ,
+    "a state that is shared": HEAD + b"R(dp9\nV_django_version\n" + VERSION + b"sbg9\n\x85.",
     "a shared state, later": b"(" + HEAD + b"R(dp1\nV_django_version\n" + VERSION + b"sbg1\nVx\nI1\nst.",
     "two of a state": b"(" + HEAD + b"R(dp1\nV_django_version\n" + VERSION + b"sbg0\n((Vshop\nVCustomer\nttRg1\nbt.",
-    "made otherwise": b"ccopy_reg\n_reconstructor\n(ctests.shop.models\nCustomer\nc__builtin__\nobject\nNtR(dVx\nI1\nsb.",
-    "a state that is dropped": b"ccopy_reg\n_reconstructor\n(cdjango.db.models.base\nModelState\nc__builtin__\nobject\nNtR0I1\n.",
-    "a state in its place": b"ccopy_reg\n_reconstructor\n(cdjango.db.models.base\nModelState\nc__builtin__\nobject\nNtRp0\nVx\np0\n.",
-    "many states that are dropped": b"("
-    + b"ccopy_reg\n_reconstructor\n(cdjango.db.models.base\nModelState\nc__builtin__\nobject\nNtR0" * 50
-    + b"t.",
-    "a state with related objects": b"ccopy_reg\n_reconstructor\n(cdjango.db.models.base\nModelState\nc__builtin__\nobject\nNtR"
-    b"(dVfields_cache\nI1\nsb0I1\n.",
+    "made otherwise": STATE.replace(b"django.db.models.base\nModelState", b"tests.shop.models\nCustomer")
+    + b"(dVx\nI1\nsb.",
+    "a state that is dropped": STATE + b"0I1\n.",
+    "a state in its place": STATE + b"p0\nVx\np0\n.",
+    "many states that are dropped": b"(" + (STATE + b"0") * 50 + b"t.",
+    "a state with related objects": STATE + b"(dVfields_cache\nI1\nsb0I1\n.",
 }
 
 
@@ -912,10 +913,9 @@ def test_beside_djblets(locmem: BaseCache, name: str, options: dict[str, Any]) -
         writer.cache_memoize(key, lambda: value, large_data=True, **options)
         read = reader.cache_memoize(key, lambda: pytest.fail("it is there"), large_data=True, **options)
         assert stripped(read) == stripped(unpickled(value))
-        items = [value, make()]
-        list(writer.cache_memoize_iter(f"{key} items", lambda: iter(items), **options))
+        list(writer.cache_memoize_iter(f"{key} items", lambda: iter([value, make()]), **options))
         again = list(reader.cache_memoize_iter(f"{key} items", lambda: pytest.fail("they are there"), **options))
-        assert stripped(again) == stripped([unpickled(item) for item in items])
+        assert stripped(again) == stripped([unpickled(item) for item in (value, make())])
 
 
 def test_small_and_encrypted(locmem: BaseCache) -> None:

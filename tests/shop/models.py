@@ -98,7 +98,7 @@ class Restored(models.Model):
     name = models.CharField(max_length=100)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "restored": 1})
+        super().__setstate__({**state, "restored": 1})  # type: ignore[misc]
 
 
 class Reduced(models.Model):

@@ -160,11 +160,11 @@ def _describe(model: Any) -> tuple[str, str, tuple[Fact, ...]] | None:
 
 
 def _find(label: str, name: str) -> tuple[type, tuple[Fact, ...]] | None:
-    """Return the model that Django finds by that label and name, and what that rests on. None if it is Django's to say."""
+    """Return the model that Django finds by that label and name, and what that rests on. None if only Django knows."""
     from django.apps.config import AppConfig
     from django.apps.registry import Apps
 
-    apps = sys.modules[_HOME].apps  # type: ignore[attr-defined]
+    apps = sys.modules[_HOME].apps
 
     try:
         config = apps.get_app_config(label)
@@ -175,7 +175,8 @@ def _find(label: str, name: str) -> tuple[type, tuple[Fact, ...]] | None:
     if type(apps) is not Apps or not isinstance(config, AppConfig):
         return None
 
-    facts: tuple[Fact, ...] = (
+    return model, (
+        # Where the model stands.
         (vars(apps), "apps_ready", True),
         (vars(apps), "models_ready", True),
         (vars(apps), "app_configs", apps.app_configs),
@@ -183,10 +184,10 @@ def _find(label: str, name: str) -> tuple[type, tuple[Fact, ...]] | None:
         (vars(config), "apps", apps),
         (vars(config), "models", config.models),
         (config.models, name.lower(), model),
-        *((vars(instance), function) for instance, function in ((apps, "get_model"), (apps, "get_app_config"))),
-        *((Apps, function, vars(Apps)[function]) for function in ("get_model", "get_app_config", "check_models_ready")),
-        (vars(config), "get_model"),
+        # Who looks there.
+        *((Apps, method, vars(Apps)[method]) for method in ("get_model", "get_app_config", "check_models_ready")),
+        *((vars(apps), method) for method in ("get_model", "get_app_config", "check_models_ready")),
         (AppConfig, "get_model", vars(AppConfig)["get_model"]),
+        (vars(config), "get_model"),
         *((owner, "get_model") for owner in type(config).__mro__ if owner not in (AppConfig, object)),
     )
-    return model, facts

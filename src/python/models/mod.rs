@@ -43,22 +43,18 @@ pub(super) fn is_state(class: &Bound<'_, PyType>) -> bool {
 }
 
 /// How instances of models are pickled.
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 pub(super) struct Recipe {
     metaclass: Py<PyType>,
     root: Py<PyType>,
     state: Py<PyType>,
     make: Py<PyAny>,
-    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     make_name: Name,
-    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     state_name: Name,
     version: Py<PyString>,
     version_key: Py<PyString>,
-    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     state_attributes: Vec<Py<PyString>>,
-    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     unpickled_attributes: Vec<Py<PyString>>,
-    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     related: Py<PyString>,
     /// The name of attributes that the framework changes when it reads them.
     changed: Py<PyString>,
@@ -70,6 +66,7 @@ pub(super) struct Recipe {
 }
 
 /// How `pickle` spells a global.
+#[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
 struct Name {
     module: Vec<u8>,
     name: Vec<u8>,
