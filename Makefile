@@ -20,7 +20,7 @@ N ?= 1000
 BOTH_WAYS := $(addprefix tests/,test_memoize.py test_vectors.py $(addprefix differential/test_,options.py values.py examples.py))
 
 # What exercises the unsafe code of src/python/cpython.rs the most.
-UNSAFE := $(addprefix tests/,test_pickle_codec.py test_pickle_instances.py test_pickle_natives.py test_pickle_walk.py test_vectors.py differential/test_values.py)
+UNSAFE := $(addprefix tests/,test_pickle_codec.py test_pickle_instances.py test_pickle_models.py test_pickle_natives.py test_pickle_walk.py test_vectors.py differential/test_values.py)
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 

@@ -132,3 +132,33 @@ def mixed_row(number: int) -> Record:
         "paid": number % 3 == 0,
         "note": None if number % 4 else f"Note {number}",
     }
+
+
+def instances(model: str, count: int) -> list[Any]:
+    """Instances of a model of `tests.shop`, as a queryset gives them."""
+    # Django's models can be had once Django is set up.
+    from django.apps import apps
+
+    found = apps.get_model("shop", model)
+    names = [field.attname for field in found._meta.concrete_fields]
+    return [found.from_db("default", names, [_column(name, number) for name in names]) for number in range(count)]
+
+
+def _column(name: str, number: int) -> Any:
+    row = {**mixed_row(number), **row_with_dates(number), **row_with_uuids(number)}
+    return {
+        "id": number,
+        "name": row["customer"],
+        "score": number * 7 % 1000,
+        "number": f"2026-{number:06}",
+        "customer_id": number % 5000,
+        "reference": row["owner"],
+        "total": row["total"],
+        "paid": row["paid"],
+        "created": row["created"],
+        "due": row["begin"],
+        "weight": number * 0.37,
+        "pieces": number % 20,
+        "note": row["note"] or "",
+        "city": WORDS[number % 7],
+    }[name]

@@ -232,6 +232,11 @@ def _row_jobs() -> Iterable[Job]:
     ):
         rows = partial(data.rows, make, 20_000)
         yield from _hit_and_miss("20,000 rows, compressed", name, rows, {"large_data": True}, hit, miss, items=False)
+    for fields, model in ((3, "customer"), (12, "order")):
+        name = f"of a model of {fields} fields"
+        instances = partial(data.instances, model, 10_000)
+        section = "10,000 instances, compressed"
+        yield from _hit_and_miss(section, name, instances, {"large_data": True}, 4, 2.5, items=False)
 
 
 def _hit_and_miss(

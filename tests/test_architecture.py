@@ -73,6 +73,7 @@ TESTED_IN: dict[str, tuple[str, str]] = {
     "cache.batch": ("test_values.py", "the functions for values by hand are its only callers"),
     "cache.classes": ("test_pickle_classes.py", "beside the other tests of pickles"),
     "cache.errors": ("test_failures.py", "classes without code, raised where something fails"),
+    "cache.models": ("test_pickle_models.py", "beside the other tests of pickles"),
     "cache.opening": ("test_storage.py", "it builds the entries that those tests use"),
     "cache.stamped": ("test_tags.py", "entries with tags are stored by it"),
     "cache.state": ("test_tags.py", "marks and records are how tags work"),

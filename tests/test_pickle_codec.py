@@ -11,7 +11,7 @@ import pickletools
 import random
 import struct
 import sys
-from collections import OrderedDict, namedtuple
+from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -450,7 +450,7 @@ Point = namedtuple("Point", "x y")
         Point(1, 2),
         bytearray(b"a"),
         range(3),
-        OrderedDict(a=1),
+        Counter(a=1),
         Instance,
         len,
         ...,

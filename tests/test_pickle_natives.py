@@ -14,10 +14,12 @@ import subprocess
 import sys
 import uuid
 import zoneinfo
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,7 +33,7 @@ from hypothesis import strategies as st
 from fastblets import _native
 from fastblets.cache.classes import get_loads
 from tests.test_pickle_codec import FUZZ, check_written, count_read
-from tests.test_pickle_instances import Plain, check_stream
+from tests.test_pickle_instances import Frozen, Plain, check_stream
 
 UTC = timezone.utc
 HOUR = timezone(timedelta(hours=1))
@@ -47,11 +49,32 @@ UNSAFE = uuid.UUID(int=8, is_safe=uuid.SafeUUID.unsafe)
 STATE = datetime(0x0A5C, 0xA, 0xD, 0xA, 0, 0x1A, 0x0D5C0A, tzinfo=UTC)
 
 
+class Ordered(OrderedDict):  # type: ignore[type-arg]
+    pass
+
+
+class Default(defaultdict):  # type: ignore[type-arg]
+    pass
+
+
+class Deque(deque):  # type: ignore[type-arg]
+    pass
+
+
 class Fixed(tzinfo):
     """A zone of somebody's own."""
 
     def utcoffset(self, _: datetime | None) -> timedelta:
         return timedelta(0)
+
+
+def moved() -> OrderedDict[str, int]:
+    """Its order is not that of its dict."""
+    value = OrderedDict(a=1, b=2, c=3)
+    value.move_to_end("a")
+    value["d"] = value.pop("b")
+    value.move_to_end("d", last=False)
+    return value
 
 
 NATIVE: list[Any] = [
@@ -114,6 +137,19 @@ NATIVE: list[Any] = [
     [{date(2026, 1, 1), MOMENT, timedelta(1), time(1), UTC, 1j}] * 2,
     {"ids": set(range(100)), "names": {str(number) for number in range(50)}},
     [1j, -0j, complex(0.1, float("inf")), complex("nan")],
+    OrderedDict(),
+    OrderedDict(a=1, b=[2], c="".join(["te", "xt"])),
+    [ordered := OrderedDict((str(number), [number]) for number in range(20)), ordered, ordered["3"], "3"],
+    moved(),
+    defaultdict(None, a=1),
+    defaultdict(None),
+    [defaultdict(factory, {"a": factory()}) for factory in (list, int, dict, str, float, tuple, bool, set, frozenset)],
+    [defaultdict(set, a={1}), {2}, defaultdict(list, {1: [2], (3, "x"): [4]}), defaultdict(list)],
+    deque(),
+    deque([1, "a", [2], "".join(["te", "xt"])]),
+    [deque(maxlen=3), deque(range(10), 4), deque(maxlen=0), deque("abc", 2**40)],
+    [deque([MOMENT, ID]), OrderedDict(a=Decimal(1)), defaultdict(list, b=[date.max])],
+    Plain(counts=defaultdict(int, a=1, b=2), order=OrderedDict(x=deque([1]))),
     {MOMENT: 1, date(2026, 1, 1): 2, timedelta(1): 3, frozenset([1]): 4, 1j: 5, (MOMENT, "a"): 6},
     [Plain(at=MOMENT, price=Decimal("1.5"), id=ID), Plain(at=MOMENT, price=Decimal("2.5"), id=SAFE)],
     [b"\x07\xea\x01\x02", date(2026, 1, 2), b"ab", "latin1", date(2026, 1, 2), b"a", "a", MOMENT],
@@ -171,6 +207,87 @@ def test_as_keys(key: Any) -> None:
     """A UUID is hashed, and a Decimal compared, by Python code: then it is pickle that reads it."""
     for value in ({key: 1}, {key}, frozenset([key]), [key, {key: key}]):
         check_read(check_written(value), fast=key == frozenset())
+
+
+def test_containers_that_hold_themselves() -> None:
+    ordered: Any = OrderedDict()
+    default: Any = defaultdict(list)
+    items: Any = deque()
+    value = [ordered, default, items]
+    ordered["me"] = default["me"] = [value, ordered, default, items]
+    items.extend([value, items, ordered])
+    check(value)
+    check(ordered)
+    check(default)
+    check(items)
+
+
+def with_attribute() -> OrderedDict[str, int]:
+    value = OrderedDict(a=1)
+    value.attribute = 1  # type: ignore[attr-defined]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        with_attribute(),
+        OrderedDict({Frozen(1): 1}),
+        OrderedDict({ID: 1}),
+        OrderedDict({datetime(2026, 1, 1, tzinfo=Fixed()): 1}),
+        defaultdict(Decimal, a=1),
+        defaultdict(Plain, a=1),
+        Counter("abca"),
+        Ordered(a=1),
+        Default(list, a=1),
+        Deque([1]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_containers_that_are_the_c_picklers(value: Any) -> None:
+    assert _native.pickle_dumps(value) is None
+    check_read(pickle.dumps([value, OrderedDict(a=1)], protocol=0), fast=False)
+    check_stream([MOMENT, value, deque([1]), [value]])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"ccollections\ndeque\n(I1\ntR.",
+        b"ccollections\ndeque\n((tVx\ntR.",
+        b"ccollections\ndeque\n((tI-1\ntR.",
+        b"ccollections\ndeque\n((lI1\ntR.",
+        b"ccollections\ndeque\n(tRI1\nI2\ns.",
+        b"ccollections\ndeque\n((tI1\ntRI1\naI2\na.",
+        b"ccollections\nOrderedDict\n((ltR.",
+        b"ccollections\nOrderedDict\n(tRI1\na.",
+        b"ccollections\nOrderedDict\n(tR(ltI1\ns.",
+        b"ccollections\nOrderedDict\n(tR(dVa\nI1\nsb.",
+        b"ccollections\nOrderedDict\n(tRVa\nI1\nsVb\nI2\nsVa\nI3\ns.",
+        b"ccollections\ndefaultdict\n(I1\ntR.",
+        b"ccollections\ndefaultdict\n(NtRI1\nI2\ns.",
+        b"ccollections\ndefaultdict\n(c__builtin__\nlist\nI1\ntR.",
+        b"ccollections\ndefaultdict\n(c__builtin__\nlist\ntRI1\na.",
+        b"c__builtin__\nlist\n(tR.",
+        b"c__builtin__\nlong\n(V7\ntR.",
+        b"ccopy_reg\n_reconstructor\n(c__builtin__\nlong\nc__builtin__\nobject\nNtR.",
+    ],
+)
+def test_containers_that_no_pickler_writes(data: bytes) -> None:
+    check_stream_of(data)
+
+
+def check_stream_of(data: bytes) -> None:
+    def attempt(fast: bool) -> Any:
+        was = _native.use_fast_paths(fast)
+        try:
+            return [shown(item) for item in _native.read_items([data], False, None)]
+        except Exception as error:
+            return type(error)
+        finally:
+            _native.use_fast_paths(was)
+
+    assert attempt(True) == attempt(False)
 
 
 def test_sets_that_hold_themselves() -> None:
@@ -322,7 +439,7 @@ def registered(cls: type) -> Iterator[None]:
 CHANGES: list[tuple[Any, Callable[[], Any]]] = [
     *(
         (value, lambda value=value: registered(type(value)))
-        for value in (MOMENT, date.max, UTC, Decimal(1), ID, PARIS, 1j)
+        for value in (MOMENT, date.max, UTC, Decimal(1), ID, PARIS, 1j, deque([1]), OrderedDict(a=1), defaultdict(list))
     ),
     (HOUR, lambda: registered(timedelta)),
     (MOMENT, lambda: registered(timezone)),
@@ -418,6 +535,9 @@ def test_a_change_in_the_middle_of_a_stream() -> None:
         (ID, ["uuid.UUID"]),
         (PARIS, ["zoneinfo.ZoneInfo", "builtins.getattr"]),
         ([{1}, frozenset([1]), 1j], []),
+        (deque([1]), ["collections.deque"]),
+        (defaultdict(list, a=[1]), ["collections.defaultdict"]),
+        (OrderedDict(a=1), ["collections.OrderedDict"]),
     ],
     ids=lambda value: repr(value)[:20],
 )
@@ -478,6 +598,9 @@ def containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         | st.dictionaries(plain_keys, children, max_size=4)
         | st.sets(plain_keys, max_size=4)
         | st.frozensets(plain_keys, max_size=4)
+        | st.dictionaries(st.text(max_size=2) | st.integers(), children, max_size=4).map(OrderedDict)
+        | st.dictionaries(plain_keys, children, max_size=4).map(partial(defaultdict, list))
+        | st.builds(deque, st.lists(children, max_size=5), st.none() | st.integers(0, 4))
         | shared(children)
     )
 

@@ -93,13 +93,14 @@ impl Rules {
         Ok(!self.is_registered(class)?)
     }
 
-    /// Whether one of a class's bases, or the class itself, changes none of the defaults. Going through all its attributes is
-    /// cheaper than looking up each hook, and runs no comparison of an attribute's name in Python.
     fn base_uses_defaults(&self, base: &Bound<'_, PyAny>) -> bool {
         // With a metaclass, looking up an attribute may return anything.
-        let Some(base) = cpython::exact::<PyType>(base) else {
-            return false;
-        };
+        cpython::exact::<PyType>(base).is_some_and(|base| self.base_keeps_defaults(base))
+    }
+
+    /// Whether one of a class's bases, or the class itself, changes none of the defaults. Going through all its attributes is
+    /// cheaper than looking up each hook, and runs no comparison of an attribute's name in Python.
+    pub(super) fn base_keeps_defaults(&self, base: &Bound<'_, PyType>) -> bool {
         self.has_default_slots(base)
             && cpython::class_attributes(base).is_some_and(|attributes| {
                 cpython::all_items(&attributes, |name, value| {

@@ -6,6 +6,7 @@ use pyo3::types::{PyBytes, PyString, PyType};
 
 use super::classes::Rules;
 use super::cpython;
+use super::models::{self, Models};
 use super::natives::{Checks, Natives};
 use super::walk::Walk;
 use crate::memory::{concat, push};
@@ -21,6 +22,7 @@ pub(crate) struct Dumper {
     latin1: Py<PyString>,
     classes: Classes,
     checks: Checks,
+    models: Models,
 }
 
 impl Dumper {
@@ -31,6 +33,7 @@ impl Dumper {
             latin1: intern!(py, "latin1").clone().unbind(),
             classes: Classes::new(Rules::get(py)?, dumps),
             checks: Checks::new(Natives::get(py)?),
+            models: Models::default(),
         })
     }
 
@@ -43,6 +46,7 @@ impl Dumper {
         loop {
             self.classes.look(item)?;
             self.checks.look(item.py())?;
+            self.models.look(item.py())?;
             let done = self.walk(item, out).is_some();
             if done && self.classes.unknown.is_empty() && self.checks.met_all() {
                 return Ok(true);
@@ -50,12 +54,23 @@ impl Dumper {
             out.truncate(before);
             let again = match self.checks.learn(item.py())? {
                 Some(again) => again,
-                None => done,
+                None => self.learn_models(item.py())?.unwrap_or(done),
             };
             if !(again && self.classes.learn(item.py())?) {
                 return Ok(false);
             }
         }
+    }
+
+    /// Finds out about the models that the walk has lacked, as [`Checks::learn`] does of types.
+    #[cfg(not(Py_GIL_DISABLED))]
+    fn learn_models(&mut self, py: Python<'_>) -> PyResult<Option<bool>> {
+        self.models.learn(py, &mut self.classes.unknown)
+    }
+
+    #[cfg(Py_GIL_DISABLED)]
+    fn learn_models(&mut self, _py: Python<'_>) -> PyResult<Option<bool>> {
+        Ok(None)
     }
 
     /// Other threads may change any list or dict under the walk.
@@ -75,6 +90,7 @@ impl Dumper {
             self.latin1.bind(item.py()),
             &mut self.classes,
             &mut self.checks,
+            &mut self.models,
         );
         walk.save(item, false, 0)?;
         walk.stop()
@@ -255,6 +271,7 @@ impl Spelling {
         let py = class.py();
         let (module, name) = (self.module_attribute.bind(py), self.qualified_name.bind(py));
         Ok(rules.uses_default_pickling(class)?
+            && !models::is_state(class)
             && module_attribute(class)?.is_some_and(|now| now.is(module))
             && qualified_name(class)?.is_some_and(|now| now.is(name))
             && rules.find(module, name)?.is_some_and(|found| found.is(class)))
@@ -281,6 +298,8 @@ pub(super) mod walk {
     use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
     use super::super::cpython::{self, Characters};
+    use super::super::models::Models;
+    use super::super::models::write::has_metaclass;
     use super::super::natives::Checks;
     use super::Classes;
     use crate::pickle::memo::{Entry, Memo};
@@ -301,6 +320,7 @@ pub(super) mod walk {
         pub(in crate::python) latin1: &'a Bound<'py, PyString>,
         classes: &'a mut Classes,
         pub(in crate::python) checks: &'a mut Checks,
+        pub(in crate::python) models: &'a mut Models,
         /// The memo numbers of the globals that bytes, instances and time zones are made with. Nothing that is saved is one of
         /// them.
         pub(in crate::python) encode: Option<u32>,
@@ -351,6 +371,7 @@ pub(super) mod walk {
             latin1: &'a Bound<'py, PyString>,
             classes: &'a mut Classes,
             checks: &'a mut Checks,
+            models: &'a mut Models,
         ) -> Self {
             Self {
                 memo,
@@ -358,6 +379,7 @@ pub(super) mod walk {
                 latin1,
                 classes,
                 checks,
+                models,
                 encode: None,
                 getattr: None,
                 bytes: None,
@@ -396,6 +418,8 @@ pub(super) mod walk {
                 return self.save_bytes(bytes, once);
             } else if let Some(native) = self.checks.natives.of(object) {
                 return self.save_native(native, object, once, depth);
+            } else if let Some(place) = self.models.of(object) {
+                return self.save_model(place, object, once, depth);
             } else {
                 return self.save_instance(object, once, depth);
             }
@@ -602,10 +626,10 @@ pub(super) mod walk {
         #[cold]
         fn meet(&mut self, instance: &Bound<'py, PyAny>, vacant: usize, once: bool, depth: usize) -> Option<()> {
             // Others may have no `__dict__` yet, and be pickled otherwise once they have one: exceptions are.
-            self.classes
-                .rules
-                .has_default_slots(&instance.get_type())
-                .then_some(())?;
+            let class = instance.get_type();
+            if has_metaclass(&class) || !self.classes.rules.has_default_slots(&class) {
+                return None;
+            }
             self.put(vacant, instance, once)?;
             match cpython::attributes(instance) {
                 Some(attributes) => self.save_item(&attributes, depth),

@@ -14,6 +14,7 @@ mod keep;
 mod key;
 mod large;
 mod load;
+mod models;
 mod natives;
 mod pickle;
 mod reduce;
@@ -39,6 +40,8 @@ mod native {
     use super::key::{make_chunk_keys, make_full_key};
     #[pymodule_export]
     use super::large::{ItemStream, LargeWriter, read_items};
+    #[pymodule_export]
+    use super::models::use_models;
     #[pymodule_export]
     use super::seal::{Sealer, open_pickle, split_value};
     #[pymodule_export]

@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fastblets import _native
 from fastblets.cache.errors import ForeignValueError
+from fastblets.cache.models import get_recipe
 from fastblets.cache.options import get_threads
 from fastblets.cache.seals import get_seal_key
 from fastblets.cache.shortcuts import get_settings
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from fastblets.cache.options import Options
     from fastblets.cache.seals import Seal
+
+_native.use_models(get_recipe)
 
 
 class Kind(Enum):

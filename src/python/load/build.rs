@@ -11,7 +11,7 @@ use crate::pickle::opcode;
 use crate::pickle::read::{ASCII, Text, Token, Tokens};
 use crate::python::cpython::{self, Characters};
 use crate::python::natives::read::{self, State};
-use crate::python::natives::{Native, Natives};
+use crate::python::natives::{Native, is_plain_key};
 use crate::python::walk::Walk;
 
 /// The memory that one build leaves for the next.
@@ -37,12 +37,12 @@ pub(super) struct Builder<'a, 'py> {
     keys: &'a mut Keys,
     globals: &'a mut Globals,
     encode: &'a Bound<'py, PyAny>,
+    /// Objects that run Python code when they end, and so outlive the walk.
+    staying: Vec<Bound<'py, PyAny>>,
     walk: Option<Walk>,
 }
 
 impl<'a, 'py> Builder<'a, 'py> {
-    /// How deep tuples may be nested in a key.
-    const MAX_KEY_DEPTH: usize = 16;
     /// The most digits of an int.
     const MAX_INT_DIGITS: usize = 4_000;
     /// From this size on, in bytes, releasing the GIL for a text is worth its cost.
@@ -66,6 +66,7 @@ impl<'a, 'py> Builder<'a, 'py> {
             keys,
             globals,
             encode,
+            staying: Vec::new(),
             walk: None,
         }
     }
@@ -84,6 +85,7 @@ impl<'a, 'py> Builder<'a, 'py> {
         self.walk = Some(Walk::new(self.py));
         let item = self.execute(&mut tokens);
         self.walk = None;
+        self.staying.clear();
         self.globals.error.take().map_or(Ok(()), Err)?;
         let item = item.filter(|_| !self.globals.zones.met_unknown());
         Ok(item.map(|item| (item, tokens.consumed())))
@@ -253,7 +255,11 @@ impl<'a, 'py> Builder<'a, 'py> {
     #[inline]
     fn append(&mut self) -> Option<()> {
         let item = self.pop()?;
-        cpython::exact::<PyList>(self.top()?)?.append(item).ok()
+        let top = self.top()?;
+        match cpython::exact::<PyList>(top) {
+            Some(list) => list.append(item).ok(),
+            None => read::append(self.globals.natives, top, &item),
+        }
     }
 
     /// A key is plain, so that its hash and comparison run no Python code.
@@ -261,11 +267,14 @@ impl<'a, 'py> Builder<'a, 'py> {
     fn set_item(&mut self) -> Option<()> {
         let value = self.pop()?;
         let key = self.pop()?;
-        if cpython::exact::<PyString>(&key).is_none() && !is_plain_key(self.globals.natives, &key, Self::MAX_KEY_DEPTH)
-        {
+        if cpython::exact::<PyString>(&key).is_none() && !is_plain_key(self.globals.natives, &key) {
             return None;
         }
-        cpython::exact::<PyDict>(self.top()?)?.set_item(key, value).ok()
+        let top = self.top()?;
+        match cpython::exact::<PyDict>(top) {
+            Some(dict) => dict.set_item(key, value).ok(),
+            None => read::set_item(self.globals.natives, top, &key, &value),
+        }
     }
 
     #[inline]
@@ -326,7 +335,11 @@ impl<'a, 'py> Builder<'a, 'py> {
         } else if function.is(self.py.get_type::<PyBytes>()) && arguments.is_empty() {
             cpython::new_bytes(self.py, b"")?.into_any()
         } else if function.is(&self.globals.rules.reconstructor) {
-            reconstructed(arguments)?
+            let made = reconstructed(arguments)?;
+            if self.globals.models.must_stay(&made.get_type()) {
+                push(&mut self.staying, made.clone()).ok()?;
+            }
+            made
         } else {
             self.called(&function, arguments)?
         };
@@ -385,8 +398,11 @@ impl<'a, 'py> Builder<'a, 'py> {
     fn called(&mut self, function: &Bound<'py, PyAny>, arguments: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyAny>> {
         let natives = self.globals.natives;
         if let Some(native) = natives.find(function) {
-            let is_plain = |item: &Bound<'py, PyAny>| is_plain_key(natives, item, Self::MAX_KEY_DEPTH);
+            let is_plain = |item: &Bound<'py, PyAny>| is_plain_key(natives, item);
             return read::called(natives, native, function, arguments, is_plain);
+        }
+        if self.globals.models.is_maker(function) {
+            return self.globals.models.made(arguments);
         }
         if function.is(&natives.getattr) {
             return read::unpickle_zone(natives, arguments);
@@ -406,6 +422,9 @@ impl<'a, 'py> Builder<'a, 'py> {
             Some(_) => return None,
             None => {}
         }
+        if let Some(place) = self.globals.models.of(instance) {
+            return self.globals.models.set(place, self.stack.last()?, state);
+        }
         let attributes = cpython::attributes(instance)?;
         for (name, value) in state {
             let name = match cpython::exact::<PyString>(&name) {
@@ -422,21 +441,6 @@ impl<'a, 'py> Builder<'a, 'py> {
     fn finish(&mut self) -> Option<Bound<'py, PyAny>> {
         let item = self.pop()?;
         (self.stack.is_empty() && self.marks.is_empty()).then_some(item)
-    }
-}
-
-/// Whether a key can be hashed safely: an instance may have a hash method in Python, and CPython hashes nested tuples without
-/// checking the depth of its stack. Beside something else with the same hash, a Decimal asks an abstract class what that is.
-#[inline]
-fn is_plain_key(natives: &Natives, key: &Bound<'_, PyAny>, depth: usize) -> bool {
-    match cpython::exact::<PyTuple>(key) {
-        Some(tuple) => {
-            depth > 0
-                && tuple
-                    .iter_borrowed()
-                    .all(|item| is_plain_key(natives, &item, depth - 1))
-        }
-        None => !cpython::has_heap_type(key) && !natives.is(Native::Decimal, key),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::pickle::scan::{self, Scanner};
 use crate::python::bytes::new_bytes;
 use crate::python::classes::Rules;
 use crate::python::cpython;
+use crate::python::models::{Models, Recipe};
 use crate::python::natives::{FoundZones, Natives, read};
 use crate::python::walk::Walk;
 
@@ -19,6 +20,7 @@ pub(super) struct Globals {
     pub(super) rules: &'static Rules,
     pub(super) natives: &'static Natives,
     pub(super) zones: FoundZones,
+    pub(super) models: Models,
     loads: Option<Py<PyAny>>,
     known: Vec<Global>,
     /// Whether the last pickle was given up at a name that was not known or not checked.
@@ -49,6 +51,7 @@ impl Globals {
             rules,
             natives,
             zones: FoundZones::default(),
+            models: Models::default(),
             loads,
             known: Vec::new(),
             met_unknown: false,
@@ -58,14 +61,15 @@ impl Globals {
 
     /// Checks the classes again: Python code may have changed them since the last item.
     pub(super) fn check_all(&mut self, py: Python<'_>) {
-        if let Err(error) = self.zones.look(py, self.natives) {
+        let looked = self.zones.look(py, self.natives).and_then(|()| self.models.look(py));
+        if let Err(error) = looked {
             self.error = Some(error);
         }
         for known in &mut self.known {
             known.is_usable = None;
             if known.unused < Self::MAX_UNUSED {
                 known.unused += 1;
-                match is_usable(known.object.bind(py), self.rules, self.natives) {
+                match is_usable(known.object.bind(py), self.rules, self.natives, &mut self.models) {
                     Ok(is_usable) => known.is_usable = Some(is_usable),
                     Err(error) => self.error = Some(error),
                 }
@@ -90,7 +94,11 @@ impl Globals {
     /// another try.
     pub(super) fn resolve_unknown(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<bool> {
         let (true, Some(loads)) = (std::mem::take(&mut self.met_unknown), &self.loads) else {
-            return Ok(self.zones.met_unknown() && self.zones.learn(py, self.natives)?);
+            return if self.zones.met_unknown() {
+                self.zones.learn(py, self.natives)
+            } else {
+                Ok(self.models.lacked() && self.models.find(py)?)
+            };
         };
         let room = Self::MAX_KNOWN - self.known.len();
         let mut names: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
@@ -115,7 +123,9 @@ impl Globals {
         }
         for (module, name) in names {
             let object = load_global(loads.bind(py), 0, &module, &name)?;
-            let is_usable = is_usable(&object, self.rules, self.natives)?;
+            // It may have been imported just now.
+            Recipe::get(py)?;
+            let is_usable = is_usable(&object, self.rules, self.natives, &mut self.models)?;
             let global = Global {
                 module,
                 name,
@@ -144,11 +154,14 @@ fn is_of_bytes(module: &[u8], name: &[u8]) -> bool {
 }
 
 /// Whether it is an ordinary class, a native type, or one of the objects by which pickles make their instances.
-fn is_usable(object: &Bound<'_, PyAny>, rules: &Rules, natives: &Natives) -> PyResult<bool> {
+fn is_usable(object: &Bound<'_, PyAny>, rules: &Rules, natives: &Natives, models: &mut Models) -> PyResult<bool> {
     if object.is(object.py().get_type::<PyAny>()) || object.is(&rules.reconstructor) {
         return Ok(true);
     }
     if let Some(is_usable) = read::is_usable(natives, object)? {
+        return Ok(is_usable);
+    }
+    if let Some(is_usable) = models.is_usable(object)? {
         return Ok(is_usable);
     }
     match cpython::exact::<PyType>(object) {

@@ -27,11 +27,12 @@ mod zones;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDelta, PyString, PyType};
+use pyo3::types::{PyDelta, PyString, PyTuple, PyType};
 
 pub(super) use self::zones::{FoundZones, ReducedZones};
 use super::classes::Rules;
 use super::cpython;
+use crate::memory::push;
 
 /// A type that is written and read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +48,13 @@ pub(super) enum Native {
     Set,
     FrozenSet,
     Complex,
+    DefaultDict,
+    OrderedDict,
+    Deque,
 }
 
 /// Each type: where it is, and how protocol 0 names it.
-const TYPES: [(Native, &str, &str, &str); 11] = [
+const TYPES: [(Native, &str, &str, &str); 14] = [
     (Native::DateTime, "datetime", "datetime", "datetime"),
     (Native::Decimal, "decimal", "decimal", "Decimal"),
     (Native::Uuid, "uuid", "uuid", "UUID"),
@@ -62,6 +66,20 @@ const TYPES: [(Native, &str, &str, &str); 11] = [
     (Native::Set, "builtins", "__builtin__", "set"),
     (Native::FrozenSet, "builtins", "__builtin__", "frozenset"),
     (Native::Complex, "builtins", "__builtin__", "complex"),
+    (Native::DefaultDict, "collections", "collections", "defaultdict"),
+    (Native::OrderedDict, "collections", "collections", "OrderedDict"),
+    (Native::Deque, "collections", "collections", "deque"),
+];
+
+/// The built-in types by which most `defaultdict`s make what they lack, and how protocol 0 names them.
+const FACTORIES: [(&str, &str); 7] = [
+    ("list", "list"),
+    ("int", "long"),
+    ("dict", "dict"),
+    ("str", "unicode"),
+    ("float", "float"),
+    ("tuple", "tuple"),
+    ("bool", "bool"),
 ];
 
 const COUNT: usize = TYPES.len();
@@ -78,6 +96,8 @@ pub(super) struct Natives {
     /// What the standard library has registered with `copyreg` for `complex`.
     pickle_complex: Option<Py<PyAny>>,
     pub(super) uuid: Option<Uuid>,
+    factories: Vec<Type>,
+    pub(super) default_factory: Py<PyString>,
     pub(super) int: Py<PyString>,
     pub(super) is_safe: Py<PyString>,
 }
@@ -86,6 +106,14 @@ struct Type {
     class: Py<PyType>,
     module: Py<PyString>,
     name: Py<PyString>,
+}
+
+impl Type {
+    /// Whether its name leads to it.
+    fn is_found(&self, py: Python<'_>, rules: &Rules) -> PyResult<bool> {
+        let found = rules.find(self.module.bind(py), self.name.bind(py))?;
+        Ok(found.is_some_and(|found| found.is(&self.class)))
+    }
 }
 
 /// What Python code says of `UUID`.
@@ -133,6 +161,16 @@ impl Natives {
                 });
             }
         }
+        let mut factories = Vec::new();
+        for (name, _) in FACTORIES {
+            let (module, name) = (PyString::intern(py, "builtins"), PyString::intern(py, name));
+            let factory = Type {
+                class: py.import(&module)?.getattr(&name)?.cast_into::<PyType>()?.unbind(),
+                module: module.unbind(),
+                name: name.unbind(),
+            };
+            push(&mut factories, factory)?;
+        }
         let zone = types[Native::ZoneInfo as usize].as_ref();
         let unpickle = zone.map(|zone| zone.class.bind(py).getattr("_unpickle"));
         Ok(Self {
@@ -142,6 +180,8 @@ impl Natives {
             unpickle_zone: unpickle.transpose()?.map(Bound::unbind),
             types,
             uuid,
+            factories,
+            default_factory: PyString::intern(py, "default_factory").unbind(),
             int: PyString::intern(py, "int").unbind(),
             is_safe: PyString::intern(py, "is_safe").unbind(),
         })
@@ -171,6 +211,11 @@ impl Natives {
         Some(TYPES[index].0)
     }
 
+    /// Where a class stands among the factories.
+    pub(super) fn factory(&self, class: &Bound<'_, PyAny>) -> Option<usize> {
+        self.factories.iter().position(|factory| factory.class.is(class))
+    }
+
     /// Whether the type's instances are made of what their pickle says as they were when this module was loaded.
     pub(super) fn is_read_here(&self, py: Python<'_>, native: Native) -> PyResult<bool> {
         match (native, &self.uuid) {
@@ -186,9 +231,15 @@ impl Natives {
         };
         let rules = Rules::get(py)?;
         let class = own.class.bind(py);
-        let leads_to = |module: &Py<PyString>, name: &Py<PyString>| rules.find(module.bind(py), name.bind(py));
-        if !leads_to(&own.module, &own.name)?.is_some_and(|found| found.is(class)) {
+        if !own.is_found(py, rules)? {
             return Ok(false);
+        }
+        if native == Native::DefaultDict {
+            for factory in &self.factories {
+                if !factory.is_found(py, rules)? {
+                    return Ok(false);
+                }
+            }
         }
         // The pickler knows these two before it asks what is registered.
         if !matches!(native, Native::Set | Native::FrozenSet) {
@@ -290,6 +341,23 @@ impl Uuid {
     }
 }
 
+/// How deep tuples may be nested in a key.
+const MAX_KEY_DEPTH: usize = 16;
+
+/// Whether a key can be hashed safely: an instance may have a hash method in Python, and CPython hashes nested tuples without
+/// checking the depth of its stack. Beside something else with the same hash, a Decimal asks an abstract class what that is.
+#[inline]
+pub(super) fn is_plain_key(natives: &Natives, key: &Bound<'_, PyAny>) -> bool {
+    is_plain_to(natives, key, MAX_KEY_DEPTH)
+}
+
+fn is_plain_to(natives: &Natives, key: &Bound<'_, PyAny>, depth: usize) -> bool {
+    match cpython::exact::<PyTuple>(key) {
+        Some(tuple) => depth > 0 && tuple.iter_borrowed().all(|item| is_plain_to(natives, &item, depth - 1)),
+        None => !cpython::has_heap_type(key) && !natives.is(Native::Decimal, key),
+    }
+}
+
 /// Which types are written here, as was found before a walk.
 pub(super) struct Checks {
     pub(super) natives: &'static Natives,
@@ -304,6 +372,8 @@ pub(super) struct Checks {
     /// The memo numbers of the types, and of functions, in this pickle.
     #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
     numbers: [Option<u32>; COUNT],
+    #[cfg_attr(Py_GIL_DISABLED, allow(dead_code, reason = "the walk needs the GIL"))]
+    factory_numbers: [Option<u32>; FACTORIES.len()],
     pub(super) zones: ReducedZones,
 }
 
@@ -319,6 +389,7 @@ impl Checks {
             is_in_use: false,
             met_unchecked: false,
             numbers: [None; COUNT],
+            factory_numbers: [None; FACTORIES.len()],
             zones: ReducedZones::default(),
         }
     }
@@ -332,6 +403,7 @@ impl Checks {
         self.met_unchecked = false;
         self.zones.look();
         self.numbers = [None; COUNT];
+        self.factory_numbers = [None; FACTORIES.len()];
         self.results = [None; COUNT];
         for (native, ..) in TYPES {
             let index = native as usize;

@@ -6,6 +6,7 @@
 //! Dates and dates with times are most of what rows have. They are recognized by the whole of their reduction, and made of it
 //! in one step.
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDate, PyDateTime, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType, PyTzInfo};
 
@@ -91,6 +92,9 @@ pub(in crate::python) fn called<'py>(
     is_plain: impl Fn(&Bound<'py, PyAny>) -> bool,
 ) -> Option<Bound<'py, PyAny>> {
     let argument = |index| arguments.get_borrowed_item(index).ok();
+    if let Some(known) = container(natives, native, arguments) {
+        return if known { class.call1(arguments).ok() } else { None };
+    }
     let first = argument(0)?;
     let has_state = |size| cpython::exact::<PyBytes>(&first).is_some_and(|state| state.as_bytes().len() == size);
     let known = match (native, arguments.len()) {
@@ -114,6 +118,55 @@ pub(in crate::python) fn called<'py>(
         _ => false,
     };
     if known { class.call1(arguments).ok() } else { None }
+}
+
+/// Whether these are the arguments of a container that is filled later. `None` if the type is another one.
+fn container(natives: &Natives, native: Native, arguments: &Bound<'_, PyTuple>) -> Option<bool> {
+    let argument = |index| arguments.get_borrowed_item(index).ok();
+    match native {
+        Native::OrderedDict => Some(arguments.is_empty()),
+        Native::DefaultDict => Some(match argument(0) {
+            Some(factory) => arguments.len() == 1 && is_factory(natives, &factory),
+            None => true,
+        }),
+        Native::Deque => Some(match (argument(0), argument(1)) {
+            (Some(items), Some(most)) => {
+                let is_empty = cpython::exact::<PyTuple>(&items).is_some_and(PyTupleMethods::is_empty);
+                arguments.len() == 2 && is_empty && cpython::exact::<PyInt>(&most).is_some()
+            }
+            (first, _) => first.is_none(),
+        }),
+        _ => None,
+    }
+}
+
+/// Whether it is a class that a `defaultdict` may call here.
+fn is_factory(natives: &Natives, class: &Bound<'_, PyAny>) -> bool {
+    natives.factory(class).is_some() || matches!(natives.find(class), Some(Native::Set | Native::FrozenSet))
+}
+
+/// Appends an item to what has no type of its own for that in a pickle; `None` if it is another object than a `deque`.
+pub(in crate::python) fn append(natives: &Natives, object: &Bound<'_, PyAny>, item: &Bound<'_, PyAny>) -> Option<()> {
+    if !natives.is(Native::Deque, object) {
+        return None;
+    }
+    object
+        .call_method1(intern!(object.py(), "append"), (item,))
+        .ok()
+        .map(drop)
+}
+
+/// Puts a value under a plain key; `None` if the object is no dict that is filled here.
+pub(in crate::python) fn set_item(
+    natives: &Natives,
+    object: &Bound<'_, PyAny>,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> Option<()> {
+    if !matches!(natives.of(object), Some(Native::DefaultDict | Native::OrderedDict)) {
+        return None;
+    }
+    object.set_item(key, value).ok()
 }
 
 /// Whether it is a time zone that calls no Python code.
@@ -147,7 +200,7 @@ pub(in crate::python) fn set_uuid(natives: &Natives, uuid: &Bound<'_, PyAny>, st
 /// The global that a pickle names, as far as it is one of those by which the types' instances are made.
 pub(in crate::python) fn is_usable(natives: &Natives, object: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
     let py = object.py();
-    if object.is(&natives.getattr) {
+    if object.is(&natives.getattr) || natives.factory(object).is_some() {
         return Ok(Some(true));
     }
     match cpython::exact::<PyType>(object).and_then(|class| natives.find(class)) {

@@ -3,11 +3,11 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyComplex, PyComplexMethods, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyInt, PyString, PyTime,
-    PyTimeAccess, PyTuple, PyTzInfoAccess,
+    PyComplex, PyComplexMethods, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict, PyInt, PyString,
+    PyTime, PyTimeAccess, PyTuple, PyTzInfoAccess,
 };
 
-use super::{Native, TYPES};
+use super::{FACTORIES, Native, TYPES};
 use crate::pickle::memo::Entry;
 use crate::python::cpython::{self, Characters};
 use crate::python::dump::walk::{DEEPEST, IN_PROGRESS, Walk, met_once, name};
@@ -59,6 +59,9 @@ impl<'py> Walk<'_, 'py> {
             }
             Native::Uuid => return self.save_uuid(object, once),
             Native::Set | Native::FrozenSet => return self.save_set(native, object, once, depth),
+            Native::DefaultDict => return self.save_default_dict(object, once, depth),
+            Native::OrderedDict => return self.save_ordered_dict(object, once, depth),
+            Native::Deque => return self.save_deque(object, once, depth),
             Native::Complex => {
                 let complex = object.cast::<PyComplex>().ok()?;
                 self.open(native);
@@ -95,7 +98,7 @@ impl<'py> Walk<'_, 'py> {
 
     /// Puts an object into the memo behind what it is made of.
     #[inline]
-    fn put_result(&mut self, object: &Bound<'py, PyAny>, once: bool) -> Option<()> {
+    pub(in crate::python) fn put_result(&mut self, object: &Bound<'py, PyAny>, once: bool) -> Option<()> {
         match self.lookup(object, once) {
             Entry::Vacant(vacant) => self.put(vacant, object, once),
             Entry::Number(_) => None,
@@ -225,6 +228,101 @@ impl<'py> Walk<'_, 'py> {
         let number = self.writer.put();
         if !once {
             self.memo.renumber(address, number);
+        }
+        Some(())
+    }
+
+    /// A dict that is made empty and then filled, as the two below are.
+    fn save_default_dict(&mut self, dict: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
+        if depth > DEEPEST {
+            return None;
+        }
+        let natives = self.checks.natives;
+        let factory = dict.getattr(&natives.default_factory).ok()?;
+        self.name_type(Native::DefaultDict);
+        self.writer.mark();
+        if !factory.is_none() {
+            self.save_factory(&factory)?;
+        }
+        self.writer.tuple();
+        if !factory.is_none() {
+            self.writer.put();
+        }
+        self.writer.reduce();
+        self.put_result(dict, once)?;
+        let dict = dict.cast::<PyDict>().ok()?;
+        let own_keys = !cpython::shares_keys(dict);
+        let mut position = 0;
+        while let Some((key, value)) = cpython::next_item(dict, &mut position) {
+            self.save(&key, own_keys && met_once(&key), depth + 1)?;
+            self.save(&value, met_once(&value), depth + 1)?;
+            self.writer.set_item();
+        }
+        Some(())
+    }
+
+    fn save_factory(&mut self, class: &Bound<'py, PyAny>) -> Option<()> {
+        let natives = self.checks.natives;
+        if let Some(place) = natives.factory(class) {
+            let number = &mut self.checks.factory_numbers[place];
+            name(&mut self.writer, number, b"__builtin__", FACTORIES[place].1.as_bytes());
+            return Some(());
+        }
+        let native = natives
+            .find(class)
+            .filter(|native| matches!(native, Native::Set | Native::FrozenSet))?;
+        self.checks.allow(native)?;
+        self.name_type(native);
+        Some(())
+    }
+
+    /// Its order is not that in which the dict has its items. To find the next key is to look up the one before, which may run
+    /// Python code of keys that are no texts or ints.
+    fn save_ordered_dict(&mut self, object: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
+        let dict = object.cast::<PyDict>().ok()?;
+        let are_plain = cpython::all_items(dict, |key, _| {
+            cpython::exact::<PyString>(key).is_some() || cpython::exact::<PyInt>(key).is_some()
+        });
+        if depth > DEEPEST || !are_plain || !cpython::attributes(object)?.is_empty() {
+            return None;
+        }
+        self.name_type(Native::OrderedDict);
+        self.writer.mark();
+        self.writer.tuple();
+        self.writer.reduce();
+        self.put_result(object, once)?;
+        for key in object.try_iter().ok()? {
+            let key = key.ok()?;
+            let value = dict.get_item(&key).ok()??;
+            self.save(&key, false, depth + 1)?;
+            self.save(&value, met_once(&value), depth + 1)?;
+            self.writer.set_item();
+        }
+        Some(())
+    }
+
+    fn save_deque(&mut self, deque: &Bound<'py, PyAny>, once: bool, depth: usize) -> Option<()> {
+        if depth > DEEPEST {
+            return None;
+        }
+        let most = deque.getattr(intern!(deque.py(), "maxlen")).ok()?;
+        self.name_type(Native::Deque);
+        self.writer.mark();
+        if most.is_none() {
+            self.writer.tuple();
+        } else {
+            self.writer.mark();
+            self.writer.tuple();
+            self.save_int(cpython::exact::<PyInt>(&most)?)?;
+            self.writer.tuple();
+            self.writer.put();
+        }
+        self.writer.reduce();
+        self.put_result(deque, once)?;
+        for item in deque.try_iter().ok()? {
+            let item = item.ok()?;
+            self.save(&item, met_once(&item), depth + 1)?;
+            self.writer.append();
         }
         Some(())
     }
