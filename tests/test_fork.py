@@ -354,6 +354,28 @@ def test_a_thread_inside_a_cache_in_memory_is_waited_for(locmem: BaseCache) -> N
     thread.join()
 
 
+def test_a_thread_that_stays_inside_a_cache_in_memory(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork waits no longer. The child unlocks that cache, and empties it."""
+    monkeypatch.setattr(fork, "LOCMEM_TIMEOUT", 0.1)
+    cache.set("key", "value")
+    entered, done = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with vars(locmem)["_lock"]:
+            entered.set()
+            done.wait(PATIENCE)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    entered.wait(PATIENCE)
+    try:
+        assert in_child(lambda: [cache.get("key"), ask_cache("key")]) == [None, "key"]
+    finally:
+        done.set()
+        thread.join()
+    assert cache.get("key") == "value"
+
+
 def test_a_fork_inside_a_cache_in_memory(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork, "LOCMEM_TIMEOUT", 0.1)
     cache.set("forking", Forking())
