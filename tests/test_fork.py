@@ -41,9 +41,15 @@ PROCESSES = 3
 ROUNDS = 100
 SHARED = [backend for backend in chosen() if backend.name in ("pymemcache", "pylibmc", "redis", "django_redis")]
 CHUNKS = ["a" * 1_500_000, "b" * 1_500_000, "c"]
+# The client that a fork hurts most: it ends its parent's connection when it is destroyed.
+EVERY_DAY_TOO = {"pylibmc": [pytest.mark.every_backend]}
 
 
-@pytest.fixture(params=[pytest.param(b, id=b.name, marks=getattr(pytest.mark, b.name)) for b in SHARED])
+@pytest.fixture(
+    params=[
+        pytest.param(b, id=b.name, marks=[getattr(pytest.mark, b.name), *EVERY_DAY_TOO.get(b.name, ())]) for b in SHARED
+    ]
+)
 def config(request: pytest.FixtureRequest, tmp_path: Path, db: None) -> Config:
     """The settings of a cache in a server."""
     backend: Backend = request.param
