@@ -96,13 +96,13 @@ def test_the_stored_bytes_do_not_depend_on_it(threads: Any) -> None:
 
 @pytest.mark.parametrize(("threads", "more"), [(1, 0), (2, 1), (4, 3), (9, 3)])
 def test_the_setting_is_the_most(threads: int, more: int) -> None:
-    text = words(30_000_000)
+    text = words(12_000_000)
     with override_settings(FASTBLETS_THREADS=threads):
         assert most_tasks(lambda: cache_memoize(f"text {threads}", lambda: text, large_data=True)) == more
 
 
 def test_by_default_there_is_one_for_each_processor() -> None:
-    text = words(30_000_000)
+    text = words(12_000_000)
     allowed = os.sched_getaffinity(0)
     more = min(len(allowed), 4) - 1
     assert most_tasks(lambda: cache_memoize("text", lambda: text, large_data=True)) <= more
