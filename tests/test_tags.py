@@ -89,7 +89,6 @@ def find_record(cache: BaseCache) -> tuple[str, list[bytes]]:
 # What is valid
 
 
-@pytest.mark.every_backend
 @forms
 def test_a_tag_is_invalidated(form: dict[str, Any], cache_backend: BaseCache) -> None:
     producer = Counter(form)
