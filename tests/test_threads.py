@@ -134,7 +134,7 @@ def test_forks_while_threads_compress_and_after() -> None:
     """The children, in which these threads are gone, compress by threads of their own."""
     text = words(12_000_000)
     expected = stock(words, 12_000_000)
-    # A thread that looks up the site holds locks inside SQLite. In a child that is forked meanwhile, nobody releases them.
+    # A thread that looks up the site holds locks inside SQLite, which nobody releases in a child forked meanwhile.
     make_cache_key("key")
     before = {task.name for task in TASKS.iterdir()}
 

@@ -26,6 +26,7 @@ from django.core.cache.backends.memcached import BaseMemcachedCache
 from fastblets import _native
 
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any, Final
 
 
@@ -180,7 +181,7 @@ def _wait_for_locmem() -> list[str]:
 
 def _is_inside(lock: object) -> bool:
     """Return whether this thread is inside the LocMem cache with that lock, of which it may be the holder."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
 
     while frame is not None:
         this = frame.f_locals.get("self")
