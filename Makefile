@@ -16,15 +16,16 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --requirement
 # How many examples `make parity` tries of each property.
 N ?= 1000
 
-# What must hold for the fast paths as for CPython's pickle in their place.
+# What must hold for the fast paths as for CPython's pickle in their place; and the part of it that shows so every day.
 BOTH_WAYS := $(addprefix tests/,test_memoize.py test_vectors.py $(addprefix differential/test_,options.py values.py examples.py))
+EVERYDAY_WAYS := $(filter %memoize.py %vectors.py %values.py,$(BOTH_WAYS))
 
 # What exercises the unsafe code of src/python/cpython.rs the most.
 UNSAFE := $(addprefix tests/,test_pickle_codec.py test_pickle_instances.py test_pickle_models.py test_pickle_natives.py test_pickle_walk.py test_vectors.py differential/test_values.py)
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
-# How pytest runs: a worker for each processor, each with servers and a database of its own.
+# How pytest runs: a worker for each processor, and one more, as many tests wait. Each has servers and a database of its own.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 LLVM = $(shell rustc --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 LLVM_TOOLS = $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin
@@ -33,7 +34,7 @@ MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # Each worker, and each process that a test starts, would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow test-all parity matrix matrix-short docs wheels licences upstream faults load
+.PHONY: help demo test test-all parity matrix matrix-short docs wheels licences upstream faults load
 .PHONY: lint lint-rust lint-python deny msrv fuzz sanitize coverage bench build servers clean
 
 # A target with two # behind its name is in the list, in the order of this file.
@@ -45,14 +46,13 @@ demo: build ## a small Django project at work, on files; CACHE=memcached or redi
 
 test: build servers ## the tests for every day, Rust and Python, on real caches
 	cargo test --locked
-	$(PYTEST) -q -m "not slow" --slow-paths $(BOTH_WAYS)
+	FASTBLETS_BACKENDS=locmem $(PYTEST) -q -m "not slow" --slow-paths $(EVERYDAY_WAYS)
 	$(PYTEST) -q -m "not slow"
 
-test-slow: build servers
-	$(PYTEST) -q -m slow --slow-paths $(BOTH_WAYS)
-	$(PYTEST) -q -m slow
-
-test-all: test test-slow ## all tests: what CI runs
+test-all: build servers ## all tests: what CI runs
+	cargo test --locked
+	$(PYTEST) -q --slow-paths $(BOTH_WAYS)
+	$(PYTEST) -q
 
 faults: build servers ## what fails on purpose, and what comes of it: docs/reliability.md, docs/security.md
 	$(BIN)/python -m tests.faults
@@ -101,24 +101,27 @@ lint-python: build $(LINT)
 	$(IN_VENV) pyright --verifytypes fastblets --ignoreexternal >.venv/verifytypes || (cat .venv/verifytypes; false)
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml fastblets._native
 
-# The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may.
+# The sanitizers are unstable options of the compiler, which a stable one takes only when told that it may. A fuzzer takes
+# one processor.
+fuzz: export RUSTC_BOOTSTRAP = 1
 fuzz: ## each fuzzer of the codec for FUZZ_SECONDS=60
 	command -v cargo-fuzz || cargo install --locked --quiet cargo-fuzz
-	for target in $$(cargo fuzz list); do \
-		RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS) || exit 1; \
-	done
+	cargo fuzz build
+	cargo fuzz list | xargs -P $$(getconf _NPROCESSORS_ONLN) -I TARGET \
+		cargo fuzz run TARGET -- -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
 
 # Instrumented code needs a target of its own, so that what runs while it is built is not. The runtime is gcc's, loaded before
 # Python, whose own small objects are left to malloc: else nobody would see where one ends. With debug assertions, so that no
-# Python code runs in a walk: src/python/walk.rs.
+# Python code runs in a walk: src/python/walk.rs. Compiled in parts, on all processors: its speed doesn't matter.
 sanitize: build ## what reaches into CPython's objects, under AddressSanitizer
 	rm -rf build/sanitize
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Zexternal-clangrt" CARGO_PROFILE_RELEASE_LTO=off \
-		CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_TARGET_DIR=target/sanitize $(BIN)/maturin build --release --locked --quiet --target $(HOST) \
+		CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+		CARGO_TARGET_DIR=target/sanitize $(BIN)/maturin build --release --locked --quiet --target $(HOST) \
 		--auditwheel skip --interpreter $(BIN)/python --out build/sanitize
 	$(BIN)/python -m zipfile -e build/sanitize/*.whl build/sanitize/package
 	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
-		PYTHONPATH=build/sanitize/package $(BIN)/python -m pytest -q $(UNSAFE)
+		PYTHONPATH=build/sanitize/package $(PYTEST) -q $(UNSAFE)
 
 deny: ## licences, sources and known faults of the crates, by cargo-deny
 	command -v cargo-deny || cargo install --locked --quiet cargo-deny

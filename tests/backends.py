@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.db import BaseDatabaseCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.management import call_command
 from django.test import override_settings
@@ -117,9 +118,9 @@ def use_cache(config: Config, *, empty: bool = True) -> Iterator[BaseCache]:
     Django closes and forgets its connections when CACHES changes, on the way in and out.
     """
     with override_settings(CACHES={"default": config, FORWARDED: locmem_config("forwarded")}):
-        # Makes the table of a database cache, and nothing for any other.
-        call_command("createcachetable", verbosity=0)
         cache = caches["default"]
+        if isinstance(cache, BaseDatabaseCache):
+            call_command("createcachetable", verbosity=0)
         if empty:
             cache.clear()
         yield cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from tests.parity import Parity
 from tests.randomness import CountingIVs
 from tools.servers import AnyServer, Memcached, Redis, missing_servers
 
+#: Backends on which a test is slow, unless it is marked `every_backend`.
+RARE = [backend.name for backend in BACKENDS if backend.name not in EVERYDAY]
 IN_CI = os.environ.get("CI", "").lower() == "true"
 
 
@@ -34,6 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{backend.name}: runs on that cache backend")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Of `-n auto`: one more than processors, as tests wait for frozen servers, and for the ends of locks."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors + 1
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     is_portable = config.getoption("--portable") or sys.platform != "linux"
@@ -41,13 +53,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # xdist runs tests by their names, which its workers must agree on.
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"The id of a parameter must be the same in each process: {item.nodeid}")
-        callspec = getattr(item, "callspec", None)
-        backend = callspec and callspec.params.get("cache_backend")
-        everyday = backend is None or backend.name in EVERYDAY or CHOICE in os.environ
-        if not everyday and not item.get_closest_marker("every_backend"):
+        is_rare = CHOICE not in os.environ and any(item.get_closest_marker(name) for name in RARE)
+        if is_rare and not item.get_closest_marker("every_backend"):
             item.add_marker(pytest.mark.slow)
         if is_portable and (mark := item.get_closest_marker("linux")):
             item.add_marker(pytest.mark.skip(reason=f"not portable: it needs {mark.args[0]}"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Thousands of tests are many objects. The collector need not look through them over and over.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

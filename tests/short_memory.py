@@ -14,7 +14,7 @@ from typing import Any
 from fastblets import _native
 
 MEGABYTE = 1 << 20
-SIZE = 40 * MEGABYTE
+SIZE = 16 * MEGABYTE
 KEY = bytes(16)
 
 

@@ -41,9 +41,15 @@ PROCESSES = 3
 ROUNDS = 100
 SHARED = [backend for backend in chosen() if backend.name in ("pymemcache", "pylibmc", "redis", "django_redis")]
 CHUNKS = ["a" * 1_500_000, "b" * 1_500_000, "c"]
+# The client that a fork hurts most: it ends its parent's connection when it is destroyed.
+EVERY_DAY_TOO = {"pylibmc": [pytest.mark.every_backend]}
 
 
-@pytest.fixture(params=[pytest.param(b, id=b.name, marks=getattr(pytest.mark, b.name)) for b in SHARED])
+@pytest.fixture(
+    params=[
+        pytest.param(b, id=b.name, marks=[getattr(pytest.mark, b.name), *EVERY_DAY_TOO.get(b.name, ())]) for b in SHARED
+    ]
+)
 def config(request: pytest.FixtureRequest, tmp_path: Path, db: None) -> Config:
     """The settings of a cache in a server."""
     backend: Backend = request.param
@@ -352,6 +358,28 @@ def test_a_thread_inside_a_cache_in_memory_is_waited_for(locmem: BaseCache) -> N
     inside.wait(PATIENCE)
     assert in_child(lambda: cache.get("key")) == "kept"
     thread.join()
+
+
+def test_a_thread_that_stays_inside_a_cache_in_memory(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fork waits no longer. The child unlocks that cache, and empties it."""
+    monkeypatch.setattr(fork, "LOCMEM_TIMEOUT", 0.1)
+    cache.set("key", "value")
+    entered, done = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with vars(locmem)["_lock"]:
+            entered.set()
+            done.wait(PATIENCE)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    entered.wait(PATIENCE)
+    try:
+        assert in_child(lambda: [cache.get("key"), ask_cache("key")]) == [None, "key"]
+    finally:
+        done.set()
+        thread.join()
+    assert cache.get("key") == "value"
 
 
 def test_a_fork_inside_a_cache_in_memory(locmem: BaseCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from fastblets.secrets.crypto import aes_encrypt
 from tests import values
 from tests.backends import use_cache
 from tests.canary import songs
+from tests.everyday import one_on
 from tests.test_key_rotation import NEW, OLD, OLDEST, rotated
 from tests.test_memoize import MODES
 from tests.test_seals import DAMAGES, HARMLESS_IV_BYTES, Damaged
@@ -126,7 +127,7 @@ def test_nothing(cache_backend: BaseCache, options: Options) -> None:
     assert (report.state, report.kind, report.problems, report.items) == ("missing", None, (), ())
 
 
-@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("options", one_on(MODES))
 @pytest.mark.parametrize("number", [0, 1, -1])
 def test_a_missing_chunk(cache_backend: BaseCache, options: Options, number: int) -> None:
     store("key", ITEMS, options)
@@ -434,7 +435,7 @@ def required() -> Any:
 
 
 @pytest.mark.parametrize("seal_key", [None, SEAL_KEY], ids=["unkeyed", "keyed"])
-@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("options", one_on(MODES))
 def test_sealed_entries(cache_backend: BaseCache, options: Options, seal_key: str | None) -> None:
     with override_settings(FASTBLETS_SEAL_KEY=seal_key):
         store("key", ITEMS, options | {"seal": True})
@@ -454,7 +455,7 @@ def test_sealed_entries(cache_backend: BaseCache, options: Options, seal_key: st
 
 # The one that is not required is noticed by the same code.
 @pytest.mark.parametrize("setting", [pytest.param(True, id="sealed", marks=pytest.mark.slow), *SETTINGS[1:]])
-@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("options", one_on(MODES))
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_a_miss_for_its_seal_is_damaged(
     locmem: BaseCache, options: Options, damage: Callable[[Damaged], Iterator[Any]], setting: Any

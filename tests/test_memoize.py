@@ -18,6 +18,7 @@ from fastblets.cache.backend import (
     make_cache_key,
 )
 from fastblets.protect.locks import CacheLock
+from tests.everyday import one_on
 from tests.faults import METHODS, CacheDownError, failing
 
 pytestmark = pytest.mark.django_db
@@ -121,7 +122,7 @@ def test_what_is_no_iterable_is_refused(locmem: BaseCache, nothing: Any) -> None
     assert list(cache_memoize_iter("key", [1])) == [1]
 
 
-@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("options", one_on(MODES))
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), EOFError(), SystemExit()], ids=repr)
 def test_an_error_of_the_source_arrives_after_the_items_before_it(
     cache_backend: BaseCache, options: Options, error: BaseException
@@ -149,7 +150,7 @@ def test_a_generator_that_is_dropped_stores_nothing(cache_backend: BaseCache, op
     assert list(cache_memoize_iter("key", Source(2), **options)) == [2]
 
 
-@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("options", one_on(MODES))
 @pytest.mark.parametrize("error", [None, ValueError()], ids=["dropped", "failed"])
 def test_an_overwrite_that_does_not_end_leaves_nothing(
     cache_backend: BaseCache, options: Options, error: Exception | None
@@ -186,7 +187,7 @@ def test_what_cannot_be_pickled_is_delivered(
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("options", MODES)
+@pytest.mark.parametrize("options", one_on(MODES))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("locked", [False, True], ids=["unlocked", "locked"])
 def test_a_cache_that_fails_loses_nothing(locmem: BaseCache, options: Options, method: str, locked: bool) -> None:

@@ -98,13 +98,15 @@ CALLS: dict[str, Callable[[], Any]] = {
 }
 
 
+# The last one that any call here fails for was the 73rd, on CPython 3.11.
+@pytest.mark.parametrize("most", [200, pytest.param(1_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CALLS)
-def test_an_allocation_that_fails(name: str) -> None:
+def test_an_allocation_that_fails(name: str, most: int) -> None:
     call = CALLS[name]
     expected = call()
     if name in {"compressed", "plain", "value"}:
         assert expected == ITEMS
-    for count in range(1_000):
+    for count in range(most):
         result = expected
         try:
             _testcapi.set_nomemory(count, count + 1)

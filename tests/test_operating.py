@@ -86,6 +86,7 @@ def comparable(output: str) -> str:
     return "\n".join(kept)
 
 
+@pytest.mark.slow
 def test_the_page(tmp_path: Path) -> None:
     commands = follow(tmp_path)
     assert len(commands) == 9

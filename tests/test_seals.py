@@ -22,6 +22,7 @@ from fastblets.secrets.crypto import aes_decrypt, aes_encrypt, get_default_aes_e
 from tests import seal_verifier
 from tests.backends import stored_entries
 from tests.canary import Canary, songs
+from tests.everyday import one_on
 from tests.parity import Library, Parity
 from tests.seal_verifier import BadSealError
 from tests.vectors.cases import noise
@@ -87,7 +88,7 @@ def verify(cache: BaseCache, options: Options, seal_key: bytes | None = None) ->
 
 
 @pytest.mark.parametrize("seal", SEALS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", one_on(MODES))
 @pytest.mark.parametrize("items", ITEMS)
 def test_djblets_reads_sealed_items(
     both: Parity, cache_backend: BaseCache, items: list[Any], mode: Options, seal: Any
@@ -101,7 +102,7 @@ def test_djblets_reads_sealed_items(
 
 
 @pytest.mark.parametrize("seal", SEALS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", one_on(MODES))
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_djblets_reads_sealed_values(
     both: Parity, cache_backend: BaseCache, mode: Options, large: bool, seal: Any
@@ -319,7 +320,7 @@ DAMAGES = [
 
 # The one that is not required is noticed by the same code.
 @pytest.mark.parametrize("seal", [pytest.param(True, id="sealed", marks=pytest.mark.slow), *SEALS[1:]])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", one_on(MODES))
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_noticed_before_anything_is_unpickled(
     locmem: BaseCache, mode: Options, damage: Callable[[Damaged], Iterator[Any]], seal: Any

@@ -89,7 +89,6 @@ def find_record(cache: BaseCache) -> tuple[str, list[bytes]]:
 # What is valid
 
 
-@pytest.mark.every_backend
 @forms
 def test_a_tag_is_invalidated(form: dict[str, Any], cache_backend: BaseCache) -> None:
     producer = Counter(form)
@@ -103,7 +102,6 @@ def test_a_tag_is_invalidated(form: dict[str, Any], cache_backend: BaseCache) ->
         assert cache_get("key", tags=TAGS, **form)[0] == number
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("encrypt", [False, True])
 @pytest.mark.parametrize("seal", [False, True])
 @pytest.mark.parametrize("items", [[], ["a", 1], [BIG, BIG]], ids=["none", "few", "many"])
@@ -202,7 +200,6 @@ def test_the_seal_holds_the_record(form: dict[str, Any], locmem: BaseCache) -> N
 # The fence
 
 
-@pytest.mark.every_backend
 @forms
 def test_what_was_computed_from_before_is_not_kept(form: dict[str, Any], cache_backend: BaseCache) -> None:
     where = address(form)

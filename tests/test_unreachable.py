@@ -67,7 +67,7 @@ class Shaky:
         return asked
 
 
-@pytest.fixture(params=OPTIONS)
+@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in OPTIONS])
 def shaky(request: pytest.FixtureRequest) -> Iterator[Shaky]:
     (backend,) = [backend for backend in BACKENDS if backend.name == request.param]
     if not backend.installed:

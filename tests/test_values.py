@@ -122,7 +122,6 @@ def test_a_life(form: dict[str, Any], cache_backend: BaseCache) -> None:
     assert cache_get("key", MISSING, **form) is None
 
 
-@pytest.mark.every_backend
 @forms
 def test_many_lives(form: dict[str, Any], cache_backend: BaseCache) -> None:
     where = address(form)

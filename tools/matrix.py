@@ -120,8 +120,8 @@ def short_pairs() -> list[Pair]:
     return list(dict.fromkeys([pairs[0], pairs[-1]])) if pairs else []
 
 
-#: How pytest runs here: by as many workers as there are processors.
-PYTEST = ("-n", "auto")
+#: How pytest runs here, as in the Makefile.
+PYTEST = ("-n", "auto", "--dist", "worksteal")
 #: And which tests `make test` runs.
 SHORT = ("-m", "not slow")
 

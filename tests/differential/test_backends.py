@@ -11,6 +11,7 @@ import pytest
 from django.core.cache.backends.base import BaseCache
 
 from tests.backends import stored_entries
+from tests.everyday import one_on
 from tests.parity import Library, Parity
 
 Options = dict[str, Any]
@@ -38,7 +39,7 @@ def memoize(library: Library, make: Callable[[], Any], *, large: bool, **options
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize(("writer", "reader"), PAIRS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", one_on(MODES))
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_one_reads_the_others_values(
     both: Parity, cache_backend: BaseCache, writer: str, reader: str, mode: Options, large: bool
@@ -50,7 +51,7 @@ def test_one_reads_the_others_values(
 
 
 @pytest.mark.parametrize(("writer", "reader"), PAIRS)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", one_on(MODES))
 @pytest.mark.parametrize("items", [[], ["one", 2, None], [NOISE[:1000], NOISE, "x" * 3_000_000]], ids=len)
 def test_one_reads_the_others_items(
     both: Parity, cache_backend: BaseCache, writer: str, reader: str, mode: Options, items: list[Any]
@@ -59,7 +60,7 @@ def test_one_reads_the_others_items(
     assert list(Library(reader).backend.cache_memoize_iter("key", never, **mode)) == items
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", one_on(MODES))
 def test_both_store_the_same_objects(both: Parity, cache_backend: BaseCache, mode: Options) -> None:
     def stored(library: Library) -> dict[str, Any]:
         cache_backend.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import random
 import signal
 import threading
 import time
@@ -64,8 +65,7 @@ PLAIN, PLAIN_ENCRYPTED, COMPRESSED, COMPRESSED_ENCRYPTED = MODES
 
 def noise(size: int, seed: str = "noise") -> str:
     """Text that deflate can make little of, the same in each run."""
-    blocks = [zlib.crc32(f"{seed}{n}".encode()).to_bytes(4, "big").hex() for n in range(size // 8 + 1)]
-    return "".join(blocks)[:size]
+    return random.Random(seed).randbytes(size // 2 + 1).hex()[:size]
 
 
 def generation(name: str, items: int = 6, size: int = 500_000) -> list[tuple[str, int, str]]:

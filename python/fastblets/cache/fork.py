@@ -20,18 +20,18 @@ from weakref import WeakValueDictionary
 from asgiref.local import Local
 from django.conf import settings
 from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.memcached import BaseMemcachedCache
 
 from fastblets import _native
 
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any, Final
-
-    from django.core.cache.backends.base import BaseCache
 
 
 #: How many seconds a fork waits for threads that are inside a LocMem cache. They are for microseconds; only if the
-#: forking thread is inside itself would the wait never end.
+#: forking thread is inside itself would the wait never end. It takes longer where a thread gets no processor.
 LOCMEM_TIMEOUT: Final = 1.0
 
 #: For `madvise()`, since Linux 4.14: a forked child gets the page filled with zeros. Python has no name for it.
@@ -68,7 +68,7 @@ class _Fork:
         #: contexts of other threads. A client of pylibmc that is destroyed then ends the parent's connection.
         self.clients = [*self.set_by_hand.values(), *_get_clients()]
 
-        #: The names of the LocMem caches whose lock was free.
+        #: The names of the LocMem caches that the child unlocks: all but those that this thread unlocks itself.
         self.locmem = _wait_for_locmem()
 
 
@@ -173,12 +173,30 @@ def _wait_for_locmem() -> list[str]:
                 # Not held during the fork: hooks of the project may use the cache.
                 lock.release()
                 names.append(name)
+            elif not _is_inside(lock):
+                names.append(name)
 
     return names
 
 
+def _is_inside(lock: object) -> bool:
+    """Return whether this thread is inside the LocMem cache with that lock, of which it may be the holder."""
+    frame: FrameType | None = sys._getframe()
+
+    while frame is not None:
+        this = frame.f_locals.get("self")
+
+        # isinstance() would ask a lazy object of the project's for its class.
+        if issubclass(type(this), BaseCache) and vars(this).get("_lock") is lock:
+            return True
+
+        frame = frame.f_back
+
+    return False
+
+
 def _unlock_locmem(names: list[str]) -> None:
-    """Unlock the caches that a thread of the parent has locked since: it doesn't exist here."""
+    """Unlock the caches that another thread of the parent has locked: it doesn't exist here."""
     locmem: Any = sys.modules.get("django.core.cache.backends.locmem")
 
     for name in names:
