@@ -6,7 +6,7 @@ Each line that is to be refused carries an ignore comment, and both report an ig
 from __future__ import annotations
 
 import datetime
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from fastblets.cache.backend import (
     make_cache_key,
 )
 from fastblets.cache.errors import MissingChunkError
+from fastblets.cache.policy import CachePolicy
 from fastblets.cache.synchronizer import GenerationSynchronizer
 from fastblets.cache.tags import invalidate_tags
 from fastblets.cache.values import (
@@ -122,6 +123,26 @@ def iterables(rows: list[tuple[int, str]]) -> None:
     cache_memoize_iter("key", 1)  # type: ignore[arg-type]
     cache_memoize_iter("key", lambda: 1)  # type: ignore[arg-type, return-value]
     cache_memoize_iter("key", rows, large_data=True)  # type: ignore[call-arg]
+
+
+def run(job: Callable[[], None]) -> None:
+    job()
+
+
+def policies() -> None:
+    policy = CachePolicy(stale_if_error=datetime.timedelta(hours=1), stale_while_revalidate=1.5, wait=None, refresh=run)
+    assert_type(cache_memoize("key", report, policy=policy), dict[str, list[int]])
+    assert_type(cache_memoize_iter("key", lambda: days(1), policy=policy), Generator[datetime.date, None, None])
+    assert_type(cache_set("key", 1, policy=policy), bool)
+    assert_type(cache_expire("key", policy=policy), bool)
+    assert_type(cache_get_many(["a"], policy=policy, allow_stale=True), dict[str, Any])
+    print(cache_get("key", policy=policy, allow_stale=True).anything, CacheLock("key", max_lock_secs=60))
+
+    CachePolicy(refresh="thread")  # type: ignore[arg-type]
+    CachePolicy(30)  # type: ignore[call-arg]
+    CachePolicy(ttl=30)  # type: ignore[call-arg]
+    cache_memoize("key", report, policy={"wait": 30})  # type: ignore[arg-type]
+    cache_add("key", 1, policy=policy)  # type: ignore[call-arg]
 
 
 def by_hand(names: list[str], parts: list[tuple[str, str]]) -> None:

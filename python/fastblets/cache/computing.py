@@ -30,11 +30,13 @@ class Computation:
     """One computation.
 
     Attributes:
+        is_running: Whether it has begun and not ended.
         place: Where its result is stored.
     """
 
     __slots__ = ("_end", "_lease_secs", "_thread", "_token", "is_running", "place")
 
+    is_running: bool
     place: Place
 
     def __init__(self, place: Place, lease_secs: float) -> None:

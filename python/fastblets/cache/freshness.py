@@ -70,6 +70,10 @@ class Follow:
 
     __slots__ = ("end", "leader", "patience")
 
+    end: float
+    leader: Leader
+    patience: float
+
     def __init__(self, leader: Leader, end: float, patience: float) -> None:
         """Take the parts."""
         self.leader = leader

@@ -42,12 +42,17 @@ class Leader:
 
     __slots__ = ("done", "is_stream", "place", "progress")
 
+    done: Future[Outcome]
+    is_stream: bool
+    place: Place
+    progress: float
+
     def __init__(self, place: Place, is_stream: bool) -> None:
         """Take the parts. It does not lead yet."""
         self.place = place
         self.is_stream = is_stream
         self.progress = time.monotonic()
-        self.done: Future[Outcome] = Future()
+        self.done = Future()
 
     def end(self, outcome: Outcome) -> None:
         """Let the others go on. Calling it again does no harm."""
