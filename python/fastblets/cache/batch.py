@@ -15,13 +15,14 @@ from django.core.cache.backends.memcached import BaseMemcachedCache
 
 from fastblets.cache.entry import COUNT, VALUE, get_record, is_full, parse_count
 from fastblets.cache.errors import CacheRefusedError, ForeignValueError, MissingChunkError, UnreachableError
-from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.failures import is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
 from fastblets.cache.stamped import StampedStorage, find_outdated, make_token, stamp
 from fastblets.cache.state import FENCE_SECONDS
 from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, cut, fetch
 from fastblets.cache.transactions import is_pending, pending
+from fastblets.signals import tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -212,7 +213,7 @@ def add(storage: Storage, value: object) -> bool:
         try:
             is_added = storage.options.get_cache().add(key, stored, timeout=timeout)
         except Exception as e:
-            raise as_cache_error(e) from None
+            raise tell_error(e, storage.entry.name) from None
 
         if is_added:
             # Beside a chunk of an older entry, a decimal text would be taken for its count.
@@ -248,7 +249,7 @@ def mark_deleted(storages: Sequence[Storage]) -> None:
             marks[each.entry.make_fence_key()] = token
 
     if marks:
-        set_marks(storages[0].options.get_cache(), marks, FENCE_SECONDS)
+        set_marks(storages[0].options.get_cache(), marks, FENCE_SECONDS, storages[0].entry.name)
 
 
 def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[bool]:
@@ -301,13 +302,14 @@ def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[boo
     return [index in was_there for index in range(len(storages))]
 
 
-def set_marks(cache: BaseCache, marks: dict[str, str], timeout: int | None) -> None:
+def set_marks(cache: BaseCache, marks: dict[str, str], timeout: int | None, name: str) -> None:
     """Store tokens that make entries invalid, and make sure that they are stored.
 
     Args:
         cache: The cache.
         marks: The tokens by their full keys.
         timeout: For how many seconds, None for ever.
+        name: The name in the event if the cache fails.
 
     Raises:
         CacheRefusedError: The cache did not store one.
@@ -325,7 +327,7 @@ def set_marks(cache: BaseCache, marks: dict[str, str], timeout: int | None) -> N
                     # Another process may set a mark at the same time, so that a wrong one proves nothing at first.
                     refused = [key for key in part if found.get(key) != marks[key]]
             except Exception as e:
-                raise as_cache_error(e) from None
+                raise tell_error(e, name) from None
 
             if not refused:
                 break
@@ -355,7 +357,7 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
             # set_many() tells. memcached drops at once what is stored with this timeout.
             refused = cache.set_many(dict.fromkeys(part, ""), timeout=0)
         except Exception as e:
-            raise as_cache_error(e) from None
+            raise tell_error(e, storage.entry.name) from None
 
         if refused:
             raise CacheRefusedError(
@@ -626,7 +628,7 @@ def _set_many(storage: Storage, stored: dict[str, object], timeout: int | None) 
         if len(stored) == 1 or is_unreachable(e):
             log_failure(logger, e, "Error setting data in cache for keys %r: %s", sorted(stored), e)
 
-        error = as_cache_error(e)
+        error = tell_error(e, storage.entry.name)
 
     if isinstance(error, UnreachableError):
         raise error
@@ -657,7 +659,7 @@ def _fetch(storage: Storage, keys: Iterable[str]) -> dict[str, Any]:
     try:
         return fetch(storage.options.get_cache(), keys)
     except Exception as e:
-        raise as_cache_error(e) from None
+        raise tell_error(e, storage.entry.name) from None
 
 
 def _log_fetch(storage: Storage, error: Exception) -> Exception:

@@ -24,6 +24,7 @@ from fastblets.cache.failures import log_failure
 from fastblets.cache.opening import open_entries
 from fastblets.cache.options import UNSET
 from fastblets.cache.transactions import wait_for_commit
+from fastblets.signals import cache_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,7 +86,7 @@ def cache_get(
         [key], UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
     )
 
-    return batch.load_batch(storages, large=large_data).get(0, default)
+    return _load(storages, large_data).get(0, default)
 
 
 def cache_get_many(
@@ -118,7 +119,7 @@ def cache_get_many(
         wanted, UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
     )
 
-    return {wanted[index]: value for index, value in batch.load_batch(storages, large=large_data).items()}
+    return {wanted[index]: value for index, value in _load(storages, large_data).items()}
 
 
 def cache_set(
@@ -155,7 +156,7 @@ def cache_set(
         [key], expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags
     )
 
-    return batch.store_batch(storages, [value] * len(storages), large=large_data) == [True]
+    return _store(storages, [value] * len(storages), large_data) == [True]
 
 
 def cache_set_many(
@@ -197,7 +198,7 @@ def cache_set_many(
     if not storages:
         return keys
 
-    is_stored = batch.store_batch(storages, [values[key] for key in keys], large=large_data)
+    is_stored = _store(storages, [values[key] for key in keys], large_data)
 
     return [key for key, stored in zip(keys, is_stored, strict=True) if not stored]
 
@@ -236,7 +237,16 @@ def cache_add(
     """
     (storage,) = open_entries([key], expiration, False, True, use_encryption, encryption_key, seal, cache)
 
-    return batch.add(storage, value)
+    try:
+        is_added = batch.add(storage, value)
+    except Exception:
+        storage.tell("refused")
+        raise
+
+    if is_added:
+        storage.tell("stored")
+
+    return is_added
 
 
 def cache_exists(
@@ -367,7 +377,37 @@ def cache_expire(
     """
     storages = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache)
 
-    return batch.delete_batch(storages, large=large_data) == [True]
+    return _remove(storages, large_data) == [True]
+
+
+def _load(storages: list[Storage], large: bool) -> dict[int, Any]:
+    values = batch.load_batch(storages, large=large)
+
+    if cache_event.receivers:
+        for index, storage in enumerate(storages):
+            storage.tell("hit" if index in values else "miss")
+
+    return values
+
+
+def _store(storages: list[Storage], values: Sequence[object], large: bool) -> list[bool]:
+    is_stored = batch.store_batch(storages, values, large=large)
+
+    for storage, stored in zip(storages, is_stored, strict=True):
+        # A function that was given as `expiration` is still there if the value was not to be kept.
+        if stored or storage.options.get_expiration is None:
+            storage.tell("stored" if stored else "refused")
+
+    return is_stored
+
+
+def _remove(storages: list[Storage], large: bool | None) -> list[bool]:
+    was_there = batch.delete_batch(storages, large=large)
+
+    for storage in storages:
+        storage.tell("invalidated")
+
+    return was_there
 
 
 def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) -> list[bool]:
@@ -375,7 +415,7 @@ def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) 
         # First: what is computed from now on may be kept.
         batch.mark_deleted(storages)
 
-        return batch.delete_batch(storages, large=large)
+        return _remove(storages, large)
 
     if storages and on_commit:
         full_keys = [storage.entry.full_key for storage in storages]
