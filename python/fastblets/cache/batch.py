@@ -118,7 +118,7 @@ def contains(storage: Storage, *, large: bool | None) -> bool:
     return False
 
 
-def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large: bool) -> list[bool]:
+def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large: bool) -> list[bool | None]:
     """Store values, and remove those that are not to be kept.
 
     Of large entries the old count is removed first, and the new one stored last. The copies under older encryption keys
@@ -130,7 +130,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
         large: Whether they are stored in chunks.
 
     Returns:
-        Of each, whether it was stored.
+        Of each, whether it was stored, None if it was not to be kept.
 
     Raises:
         Exception: The function that was given as ``expiration`` raised it, or a task's time limit.
@@ -141,7 +141,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
     dropped = [storage for storage, keep in zip(storages, is_kept, strict=True) if not keep]
     kept = {index: storages[index] for index, keep in enumerate(is_kept) if keep}
     heads: dict[int, object] = {}
-    is_stored = [False] * len(storages)
+    is_stored = [False if keep else None for keep in is_kept]
 
     try:
         if dropped:

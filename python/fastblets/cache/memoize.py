@@ -462,15 +462,26 @@ class Memoize:
     def _find_locked(self, lock: Lock) -> Generator[Waiting, Any, Any]:
         value: Any = UNSET
 
+        def tell_wait() -> None:
+            nonlocal seen
+            now = time.monotonic()
+
+            # A lock sleeps that long before it tries again. In less time there was nothing to wait for.
+            if now - seen >= getattr(lock, "retry_secs", 0):
+                self.storage.tell("lock_wait", now - seen)
+
+            seen = now
+
         def is_needless() -> bool:
             nonlocal value
+            tell_wait()
             value = self._look_while_waiting()
 
             return value is not UNSET or self._is_cut_off
 
         # Set before acquiring: an interrupt may arrive right after it.
         self._lock_pid = os.getpid()
-        start = time.monotonic()
+        start = seen = time.monotonic()
 
         try:
             yield Wait(lock, is_needless)
@@ -491,11 +502,7 @@ class Memoize:
 
                 return value
         else:
-            secs = time.monotonic() - start
-
-            # A lock sleeps that long before it tries again. In less time there was nothing to wait for.
-            if secs >= getattr(lock, "retry_secs", 0):
-                self.storage.tell("lock_wait", secs)
+            tell_wait()
 
         if not lock.locked():
             # From here on, another call may use the object, if it was given the same one.

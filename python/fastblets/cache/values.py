@@ -390,12 +390,11 @@ def _load(storages: list[Storage], large: bool) -> dict[int, Any]:
     return values
 
 
-def _store(storages: list[Storage], values: Sequence[object], large: bool) -> list[bool]:
+def _store(storages: list[Storage], values: Sequence[object], large: bool) -> list[bool | None]:
     is_stored = batch.store_batch(storages, values, large=large)
 
     for storage, stored in zip(storages, is_stored, strict=True):
-        # A function that was given as `expiration` is still there if the value was not to be kept.
-        if stored or storage.options.get_expiration is None:
+        if stored is not None:
             storage.tell("stored" if stored else "refused")
 
     return is_stored
