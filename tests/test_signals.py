@@ -99,7 +99,8 @@ class Form:
 
     def memoize(self, produce: Callable[[], Any], key: Any = KEY, **options: Any) -> Any:
         if self.is_stream:
-            return list(cache_memoize_iter(key, lambda: iter([produce()]), **options))[0]
+            (value,) = cache_memoize_iter(key, lambda: iter([produce()]), **options)
+            return value
         return cache_memoize(key, produce, **self.options, **options)
 
 

@@ -461,6 +461,7 @@ class Memoize:
 
     def _find_locked(self, lock: Lock) -> Generator[Waiting, Any, Any]:
         value: Any = UNSET
+        start = seen = time.monotonic()
 
         def tell_wait() -> None:
             nonlocal seen
@@ -481,7 +482,6 @@ class Memoize:
 
         # Set before acquiring: an interrupt may arrive right after it.
         self._lock_pid = os.getpid()
-        start = seen = time.monotonic()
 
         try:
             yield Wait(lock, is_needless)
