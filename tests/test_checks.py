@@ -361,6 +361,7 @@ def test_settings_that_are_right_or_of_others(name: str) -> None:
         "FASTBLETS_PICKLE_CLASSES": ["reports.models.*"],
         "FASTBLETS_POLICY": {"stale_if_error": 60},
         "FASTBLETS_SEAL": False,
+        "FASTBLETS_STATS": True,
     }
     value = right.get(name, KEY if name.endswith("_KEY") else 1)
     with override_settings(**{name: value}):
@@ -408,6 +409,12 @@ def test_an_interval(interval: float) -> None:
 def test_a_number_of_threads_that_is_none(threads: object) -> None:
     with override_settings(FASTBLETS_THREADS=threads):
         assert list(found(deploy=False)) == ["fastblets.W015"]
+
+
+@pytest.mark.parametrize("value", ["True", 1, None, []], ids=repr)
+def test_statistics_that_are_neither_on_nor_off(value: object) -> None:
+    with override_settings(FASTBLETS_STATS=value):
+        assert list(found(deploy=False)) == ["fastblets.W016"]
 
 
 @pytest.mark.parametrize("threads", [None, 1, 4, 100])

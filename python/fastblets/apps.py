@@ -12,7 +12,13 @@ class FastbletsConfig(AppConfig):
     verbose_name: str = "fastblets"
 
     def ready(self) -> None:
-        """Register the checks."""
+        """Register the checks, and begin to collect statistics if that is set."""
+        from fastblets import stats
+        from fastblets.cache.shortcuts import get_settings
         from fastblets.checks import register_checks
 
         register_checks()
+
+        # A wrong value is reported by a check.
+        if getattr(get_settings(), "FASTBLETS_STATS", False) is True:
+            stats.collect()

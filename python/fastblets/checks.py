@@ -52,7 +52,7 @@ __all__ = ["IDS", "register_checks"]
 
 #: The ids of all checks.
 IDS: Final = tuple(
-    f"fastblets.{kind}{number:03}" for kind, count in (("E", 8), ("W", 15)) for number in range(1, count + 1)
+    f"fastblets.{kind}{number:03}" for kind, count in (("E", 8), ("W", 16)) for number in range(1, count + 1)
 )
 
 #: The beginning of each SECRET_KEY that `startproject` writes. It has the length of an AES key.
@@ -170,6 +170,19 @@ def check_threads() -> Findings:
             "W015",
             "FASTBLETS_THREADS is not a positive whole number: it has no effect.",
             "Set it to the most threads that may compress a large value, 1 for the calling thread alone, or remove it.",
+        )
+
+
+@_check()
+def check_stats() -> Findings:
+    """Check that FASTBLETS_STATS is True or False: W016."""
+    stats = getattr(get_settings(), "FASTBLETS_STATS", False)
+
+    if not isinstance(stats, bool):
+        yield (
+            "W016",
+            f"FASTBLETS_STATS is of type {type(stats).__name__}: no statistics are collected.",
+            "Set it to True to collect them, or remove it.",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from typing_extensions import assert_type
 
 import fastblets
+from fastblets import stats
 from fastblets.cache.backend import (
     CACHE_CHUNK_SIZE,
     DEFAULT_EXPIRATION_TIME,
@@ -47,6 +48,7 @@ from fastblets.secrets.crypto import (
     aes_encrypt_iter,
     get_default_aes_encryption_key,
 )
+from fastblets.signals import KINDS, EventKind, cache_event
 
 
 def report() -> dict[str, list[int]]:
@@ -189,6 +191,24 @@ def keys_and_locks() -> None:
     assert_type(synchronizer.is_expired(), bool)
     assert_type(synchronizer.sync_gen, int | None)
     assert_type(MissingChunkError("gone"), MissingChunkError)
+
+
+def count(kind: EventKind, name: str, seconds: float | None, **_: Any) -> None:
+    print(kind == "hit", name.upper(), seconds or 0.0)
+    print(kind == "hits")  # type: ignore[comparison-overlap]
+
+
+def events() -> None:
+    cache_event.connect(count)
+    assert_type(KINDS, tuple[EventKind, ...])
+    assert_type(cache_memoize("key", report, name="reports"), dict[str, list[int]])
+    cache_memoize("key", report, name=1)  # type: ignore[arg-type]
+
+    assert_type(stats.collect(), None)
+    assert_type(stats.snapshot(), dict[str, dict[str, stats.EventStats]])
+    assert_type(stats.snapshot()["report"]["hit"]["count"], int)
+    assert_type(stats.reset(), None)
+    assert_type(stats.stop(), None)
 
 
 def crypto() -> None:

@@ -68,6 +68,7 @@ def cache_memoize(
     cache: str | None = None,
     tags: Sequence[Tag] = (),
     policy: CachePolicy | None = None,
+    name: str | None = None,
 ) -> _T:
     """Return a value from the cache, or compute and store it.
 
@@ -98,6 +99,8 @@ def cache_memoize(
             these tags is missing.
         policy: What happens when the entry has expired, when computing it fails, and when many callers want it at once.
             Default: ``FASTBLETS_POLICY``, else nothing of that.
+        name: What the call is called in :data:`events <fastblets.signals.cache_event>` and statistics. Default: the
+            first part of a key that is a sequence of at least two strings, ``"other"`` for any other key.
 
     Raises:
         django.core.cache.InvalidCacheBackendError: ``CACHES`` has no such alias.
@@ -115,7 +118,7 @@ def cache_memoize(
         )
 
     storage = open_entry(
-        key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
+        key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy, name
     )
 
     if storage is None:
@@ -153,6 +156,7 @@ def cache_memoize_iter(
     cache: str | None = None,
     tags: Sequence[Tag] = (),
     policy: CachePolicy | None = None,
+    name: str | None = None,
 ) -> Generator[_T, None, None]:
     """Yield items from the cache, or compute and store them on the way.
 
@@ -175,7 +179,7 @@ def cache_memoize_iter(
             ``expiration`` raised, after all items.
     """
     storage = open_entry(
-        key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
+        key, expiration, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy, name
     )
 
     if storage is None:

@@ -21,12 +21,13 @@ from fastblets.cache.errors import (
     UnreachableError,
     UnstampedError,
 )
-from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.failures import is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
 from fastblets.cache.stamped import StampedStorage, find_outdated, get_milliseconds, make_token, stamp
 from fastblets.cache.state import FENCE_SECONDS, make_expired
 from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, cut, fetch
+from fastblets.signals import tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -124,7 +125,7 @@ def contains(storage: Storage, *, large: bool | None, allow_stale: bool = False)
     return False
 
 
-def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large: bool) -> list[bool]:
+def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large: bool) -> list[bool | None]:
     """Store values, and remove those that are not to be kept.
 
     Of large entries the old count is removed first, and the new one stored last. The copies under older encryption keys
@@ -136,7 +137,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
         large: Whether they are stored in chunks.
 
     Returns:
-        Of each, whether it was stored.
+        Of each, whether it was stored, None if it was not to be kept.
 
     Raises:
         Exception: The function that was given as ``expiration`` raised it, or a task's time limit.
@@ -148,7 +149,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
     stamped = {index: storage for index, storage in kept.items() if isinstance(storage, StampedStorage)}
     # By expiration, which a function may have made another one for each.
     groups: dict[int | None, dict[int, Storage]] = {}
-    is_stored = [False] * len(storages)
+    is_stored = [False if keep else None for keep in is_kept]
 
     for index, storage in kept.items():
         groups.setdefault(storage.options.get_timeout(), {})[index] = storage
@@ -212,7 +213,7 @@ def add(storage: Storage, value: object) -> bool:
         try:
             is_added = storage.options.get_cache().add(key, stored, timeout=timeout)
         except Exception as e:
-            raise as_cache_error(e) from None
+            raise tell_error(e, storage.entry.name) from None
 
         if is_added:
             # Beside a chunk of an older entry, a decimal text would be taken for its count.
@@ -252,7 +253,7 @@ def expire(storage: StampedStorage, *, large: bool | None) -> bool:
     now = get_milliseconds()
     token = make_token()
     marks = {key: make_expired(found.get(key, ""), token, now) for key in keys}
-    set_marks(cache, marks, storage.get_rest(now))
+    set_marks(cache, marks, storage.get_rest(now), storage.entry.name)
 
     return True
 
@@ -276,7 +277,7 @@ def mark_deleted(storages: Sequence[Storage]) -> None:
             marks[each.entry.make_fence_key()] = token
 
     if marks:
-        set_marks(storages[0].options.get_cache(), marks, FENCE_SECONDS)
+        set_marks(storages[0].options.get_cache(), marks, FENCE_SECONDS, storages[0].entry.name)
 
 
 def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[bool]:
@@ -329,13 +330,14 @@ def delete_batch(storages: Sequence[Storage], *, large: bool | None) -> list[boo
     return [index in was_there for index in range(len(storages))]
 
 
-def set_marks(cache: BaseCache, marks: dict[str, str], timeout: int | None) -> None:
+def set_marks(cache: BaseCache, marks: dict[str, str], timeout: int | None, name: str) -> None:
     """Store tokens that make entries invalid, and make sure that they are stored.
 
     Args:
         cache: The cache.
         marks: The tokens by their full keys.
         timeout: For how many seconds, None for ever.
+        name: The name in the event if the cache fails.
 
     Raises:
         CacheRefusedError: The cache did not store one.
@@ -353,7 +355,7 @@ def set_marks(cache: BaseCache, marks: dict[str, str], timeout: int | None) -> N
                     # Another process may set a mark at the same time, so that a wrong one proves nothing at first.
                     refused = [key for key in part if found.get(key) != marks[key]]
             except Exception as e:
-                raise as_cache_error(e) from None
+                raise tell_error(e, name) from None
 
             if not refused:
                 break
@@ -383,7 +385,7 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
             # set_many() tells. memcached drops at once what is stored with this timeout.
             refused = cache.set_many(dict.fromkeys(part, ""), timeout=0)
         except Exception as e:
-            raise as_cache_error(e) from None
+            raise tell_error(e, storage.entry.name) from None
 
         if refused:
             raise CacheRefusedError(
@@ -742,7 +744,7 @@ def _set_many(storage: Storage, stored: dict[str, object], timeout: int | None) 
         if len(stored) == 1 or is_unreachable(e):
             log_failure(logger, e, "Error setting data in cache for keys %r: %s", sorted(stored), e)
 
-        error = as_cache_error(e)
+        error = tell_error(e, storage.entry.name)
 
     if isinstance(error, UnreachableError):
         raise error
@@ -773,7 +775,7 @@ def _fetch(storage: Storage, keys: Iterable[str]) -> dict[str, Any]:
     try:
         return fetch(storage.options.get_cache(), keys)
     except Exception as e:
-        raise as_cache_error(e) from None
+        raise tell_error(e, storage.entry.name) from None
 
 
 def _log_fetch(storage: Storage, error: Exception) -> Exception:

@@ -13,6 +13,7 @@ from fastblets.cache.models import get_recipe
 from fastblets.cache.options import get_threads
 from fastblets.cache.seals import get_seal_key
 from fastblets.cache.shortcuts import get_settings
+from fastblets.signals import make_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,6 +77,11 @@ class Entry:
     def get_older(self) -> Iterator[Entry]:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
         return (Entry(self._key, self._options, key) for key in self._options.older_keys)
+
+    @property
+    def name(self) -> str:
+        """What events call the entry. Never its whole key."""
+        return self._options.name or make_name(self._key)
 
     def make_lock_key(self, max_key_bytes: int | None) -> str:
         """Return the full key of the lock for computing this entry.

@@ -16,13 +16,14 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, cast
 
 from fastblets.cache.computing import Computation, find_computing
-from fastblets.cache.failures import as_cache_error, let_pass, log_failure
+from fastblets.cache.failures import let_pass, log_failure
 from fastblets.cache.memoize import ITEMS, Memoize, get_lease_secs, is_held_by_caller, log_miss
 from fastblets.cache.options import UNSET
 from fastblets.cache.policy import as_seconds
 from fastblets.cache.sharing import Leader, Outcome, lead_or_follow
 from fastblets.cache.stamped import StampedStorage, get_milliseconds
 from fastblets.protect.locks import CacheLock
+from fastblets.signals import cache_event, tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -110,6 +111,7 @@ class FreshMemoize(Memoize):
 
     __slots__ = (
         "_age",
+        "_chosen",
         "_deadline",
         "_draws",
         "_has_computed",
@@ -149,6 +151,8 @@ class FreshMemoize(Memoize):
         self._older: StampedStorage | None = None
         #: Whether chance may choose this call to compute early.
         self._draws = bool(policy.early)
+        #: The life of the value that was found when chance chose this call.
+        self._chosen: tuple[int | None, int | None, int] | None = None
         #: What stands for this call where others of this process wait for it.
         self._leader: Leader | None = None
         #: Whether this call computes without a lock, and without anybody waiting for it.
@@ -162,9 +166,8 @@ class FreshMemoize(Memoize):
         self._value = UNSET
         self._age = Age.OVER
         self._older = None
-        value = super().look()
 
-        return value if value is UNSET else self._judge(value, self.storage)
+        return super().look()
 
     def find(self) -> Generator[Waiting, Any, Any]:
         """Return the value to serve, UNSET if it is to be computed.
@@ -199,7 +202,11 @@ class FreshMemoize(Memoize):
             value = yield from self._find_new(bool(computing))
 
         if value is UNSET:
-            log_miss(self.storage)
+            if self._age is Age.EARLY:
+                self.storage.tell("early", -self._get_late_secs())
+            else:
+                log_miss(self.storage)
+
             self._stamp()
         else:
             # The value may be a stream, which its client reads for as long as it likes.
@@ -292,6 +299,7 @@ class FreshMemoize(Memoize):
         if self._value is UNSET:
             return UNSET
 
+        self.storage.tell("backoff", time.monotonic() - self._start)
         self._back_off()
         late = self._get_late_secs()
 
@@ -335,12 +343,12 @@ class FreshMemoize(Memoize):
 
     # What was found
 
-    def _judge(self, value: Any, storage: StampedStorage) -> Any:
+    def _judge(self, value: Any, storage: Any) -> Any:
         """Return a value if it is fresh, UNSET if not. One that may be served later is kept in mind."""
         self._age = self._find_age(storage)
 
         if self._age is Age.FRESH:
-            return value
+            return super()._judge(value, storage) if cache_event.receivers else value
 
         if self._age is not Age.OVER:
             self._value = value
@@ -348,7 +356,7 @@ class FreshMemoize(Memoize):
         return UNSET
 
     def _find_age(self, storage: StampedStorage) -> Age:
-        start, end, cost = storage.find_life()
+        start, end, cost = life = storage.find_life()
 
         if end is None:
             return Age.FRESH
@@ -356,6 +364,9 @@ class FreshMemoize(Memoize):
         left = end - get_milliseconds()
 
         if left > 0:
+            if life == self._chosen:
+                return Age.EARLY
+
             # Never in the first half of its life: with a short expiration it would be computed all the time.
             is_in_second_half = start is not None and left < (end - start) / 2
 
@@ -378,13 +389,11 @@ class FreshMemoize(Memoize):
         return 0 if end is None else (get_milliseconds() - end) / 1000
 
     def _take_over(self, value: Any, older: Storage) -> Any:
-        assert isinstance(older, StampedStorage)
-        fresh = self._judge(value, older)
-
-        if fresh is not UNSET:
+        if value is not UNSET:
             return super()._take_over(value, older)
 
         if self._value is not UNSET:
+            assert isinstance(older, StampedStorage)
             self._older = older
 
         return UNSET
@@ -408,29 +417,30 @@ class FreshMemoize(Memoize):
     def _serve(self) -> Any:
         value, self._value = self._value, UNSET
 
+        if cache_event.receivers:
+            late = self._get_late_secs()
+
+            if late > 0:
+                self.storage.tell("stale", late)
+            else:
+                self.storage.tell("hit")
+
         return value
 
     # Who computes
 
     def _try_to_refresh(self) -> Any:
         """Return a value that can be served, UNSET if this call is to compute the next one."""
-        age = self._age
-        life = (self._older or self.storage).find_life()
+        if self._age is Age.EARLY:
+            self._chosen = (self._older or self.storage).find_life()
 
         if not self._try_lock():
             return self._serve()
 
         # Another call may have computed it meanwhile. Chance has chosen already.
         self._draws = False
-        value = self._look_again()
 
-        if value is UNSET or age is not Age.EARLY or self.storage.find_life() != life:
-            return value
-
-        self._value = value
-        self._age = age
-
-        return UNSET
+        return self._look_again()
 
     def _find_new(self, is_nested: bool) -> Generator[Waiting, Any, Any]:
         """Return the value that another call computes, UNSET if this one is to compute it.
@@ -486,8 +496,15 @@ class FreshMemoize(Memoize):
                 return UNSET
 
             self._leader = None
-
+            start = time.monotonic()
             outcome: Outcome | None = yield Follow(leader, self._deadline, lease / 3)
+            secs = time.monotonic() - start
+
+            if outcome is None:
+                self.storage.tell("lock_timeout", secs)
+            else:
+                self.storage.tell("lock_wait", secs)
+
             value = self._look_again()
 
             if value is not UNSET:
@@ -523,7 +540,7 @@ class FreshMemoize(Memoize):
         try:
             is_acquired = lock.acquire(blocking=False)
         except Exception as e:
-            self._note(as_cache_error(e))
+            self._note(tell_error(e, self.storage.entry.name))
             log_failure(logger, e, "Error acquiring cache lock %r: %s", lock, e)
             self._lock = None
             self._is_alone = True
@@ -555,6 +572,7 @@ class FreshMemoize(Memoize):
 
             if left <= 0:
                 self._log_timeout()
+                self.storage.tell("lock_timeout", 0.0)
                 self._lock = None
 
                 return UNSET
@@ -587,7 +605,7 @@ class FreshMemoize(Memoize):
         try:
             return method(*args)
         except Exception as e:
-            self._note(as_cache_error(e))
+            self._note(tell_error(e, self.storage.entry.name))
             log_failure(logger, e, "Error using cache lock %r: %s", self._lock, e)
 
             return None
@@ -672,6 +690,7 @@ class FreshMemoize(Memoize):
             asked = time.monotonic()
 
         self._has_computed = True
+        self.storage.tell("computed", self.storage.cost)
 
     def _extend_lock(self) -> None:
         # Not for ever, if it is this call's own.

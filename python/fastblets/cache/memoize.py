@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+import time
+from typing import TYPE_CHECKING, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from django.core.cache import DEFAULT_CACHE_ALIAS
 
@@ -23,6 +24,7 @@ from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, l
 from fastblets.cache.keys import find_max_key_bytes
 from fastblets.cache.options import UNSET
 from fastblets.cache.transactions import pending
+from fastblets.signals import cache_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from fastblets.cache.storage import Storage
 
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 logger: logging.Logger = logging.getLogger("djblets.cache.backend")
@@ -227,13 +230,15 @@ class Memoize:
         self._failure = None
 
         try:
-            return self._form.load(self.storage)
+            value = self._form.load(self.storage)
         except Exception as e:
             # It has been logged.
             let_pass(e)
             self._failure = type(e)
 
-        return UNSET
+            return UNSET
+
+        return value if value is UNSET else self._judge(value, self.storage)
 
     def find(self) -> Generator[Waiting, Any, Any]:
         """Return the value that another caller stores meanwhile, or that an older key has. UNSET if there is none.
@@ -263,6 +268,7 @@ class Memoize:
                 # The lock is held by the computation that asks for its own key.
                 self._lock = None
                 self._is_unstored = True
+                self.storage.tell("miss")
 
                 return UNSET
 
@@ -298,7 +304,8 @@ class Memoize:
         if self._computation is not None:
             self._computation.begin_item()
 
-        items: Iterator[Any] = self.keep(make_items())
+        computed = watch_items(self.storage, make_items) if cache_event.receivers else make_items()
+        items: Iterator[Any] = self.keep(computed)
 
         return items
 
@@ -309,12 +316,12 @@ class Memoize:
     def store_small(self, value: _T) -> _T:
         """Store a small value, if that is possible, and return it."""
         if not self._stores_nothing and self.settle_expiration(value):
-            try:
-                self.storage.store(value)
+            error = try_to_store(self.storage, value, self._failure)
+
+            if error is None:
                 self.is_stored = True
-            except Exception as e:
-                # It has been logged, and the caller has the value.
-                self._note(e)
+            else:
+                self._note(error)
 
         return value
 
@@ -360,22 +367,31 @@ class Memoize:
             items = counted = _Counted(items)
 
         computation = self._computation
+        watch = None
+        add, store_full_chunks, finish = write.add, write.store_full_chunks, write.finish
+
+        if cache_event.receivers:
+            watch = _Watch()
+            add, store_full_chunks, finish = watch.time(add), watch.time(store_full_chunks), watch.time(finish)
 
         try:
             for item in items:
-                has_full_chunks = write.add(item)
+                has_full_chunks = add(item)
                 yield item
 
                 if computation is not None:
                     computation.begin_item()
 
                 if has_full_chunks:
-                    write.store_full_chunks()
+                    store_full_chunks()
 
             if counted is None or write.settle_expiration(counted.count):
-                write.finish()
+                finish()
         finally:
             write.close()
+
+        if watch is not None and self.is_stored:
+            _tell_stored(self.storage, self._failure, watch.seconds, write.size, write.chunk_count)
 
     def end(self) -> None:
         """End the call: release the lock, if this call acquired it.
@@ -398,6 +414,8 @@ class Memoize:
                 logger.warning("Cache lock %r is left to end by itself, as the cache can't be reached: %s", lock, e)
             else:
                 log_failure(logger, e, "Error releasing cache lock %r: %s", lock, e)
+
+            self.storage.tell("error")
         else:
             _ask(lock, "warn_if_lost")
 
@@ -419,14 +437,21 @@ class Memoize:
         computation = self._computation
 
         if computation is None:
-            return compute(lookup_callable)
+            return compute_for(self.storage, lookup_callable)
 
         computation.begin()
 
         try:
-            return compute(lookup_callable)
+            return compute_for(self.storage, lookup_callable)
         finally:
             computation.end()
+
+    def _judge(self, value: Any, storage: Any) -> Any:
+        """Return a value that was found in an entry if it is to be served, else UNSET."""
+        if cache_event.receivers:
+            storage.tell("hit")
+
+        return value
 
     def _look_again(self) -> Any:
         """Return what another call may have stored meanwhile, UNSET if there is nothing."""
@@ -438,9 +463,21 @@ class Memoize:
 
     def _find_locked(self, lock: Lock) -> Generator[Waiting, Any, Any]:
         value: Any = UNSET
+        start = seen = time.monotonic()
+
+        def tell_wait() -> None:
+            nonlocal seen
+            now = time.monotonic()
+
+            # A lock sleeps that long before it tries again. In less time there was nothing to wait for.
+            if now - seen >= getattr(lock, "retry_secs", 0):
+                self.storage.tell("lock_wait", now - seen)
+
+            seen = now
 
         def is_needless() -> bool:
             nonlocal value
+            tell_wait()
             value = self._look_while_waiting()
 
             return value is not UNSET or self._is_cut_off
@@ -459,11 +496,15 @@ class Memoize:
 
             if isinstance(e, TimeoutError) and not self._is_cut_off:
                 logger.error("Timeout waiting on distributed cache lock %r", lock)
+                self.storage.tell("lock_timeout", time.monotonic() - start)
             else:
                 log_failure(logger, e, "Error acquiring cache lock %r: %s", lock, e)
+                self.storage.tell("error")
                 self._lock = None
 
                 return value
+        else:
+            tell_wait()
 
         if not lock.locked():
             # From here on, another call may use the object, if it was given the same one.
@@ -485,7 +526,7 @@ class Memoize:
                 break
 
             if value is not UNSET:
-                return self._take_over(value, older)
+                return self._take_over(self._judge(value, older), older)
 
         return UNSET
 
@@ -523,6 +564,7 @@ class Memoize:
 
     def _fail_to_store(self, error: Exception) -> None:
         self._note(error)
+        self.storage.tell("refused")
         logger.error(
             'Failed to store or retrieve large or iterable cache data for key "%s". Newly-generated data will be '
             "returned but not cached. Error = %s",
@@ -538,6 +580,7 @@ class Memoize:
                 lock.update_expiration()
             except Exception as e:
                 log_failure(logger, e, "Error extending cache lock %r: %s", lock, e)
+                self.storage.tell("error")
 
                 # Nothing can be stored any more.
                 if is_unreachable(e):
@@ -566,9 +609,13 @@ class _LargeWrite:
 
     Readers never see chunks of two writes mixed: the count is removed before the first chunk is overwritten, and stored
     last.
+
+    Attributes:
+        chunk_count: How many chunks were stored.
+        size: How many bytes they hold.
     """
 
-    __slots__ = ("_call", "_chunk_count", "_dirty", "_failed", "_held", "_id", "_pid", "_storage", "_writer")
+    __slots__ = ("_call", "_dirty", "_failed", "_held", "_id", "_pid", "_storage", "_writer", "chunk_count", "size")
 
     def __init__(self, call: Memoize) -> None:
         self._call = call
@@ -580,7 +627,8 @@ class _LargeWrite:
         self._held: list[bytes] = []
         #: A forked child goes on with a copy, but the entry is its parent's to store.
         self._pid = os.getpid()
-        self._chunk_count = 0
+        self.chunk_count = 0
+        self.size = 0
         #: Whether there may be a count that would be wrong if the write ended here.
         self._dirty = call._overwrite
 
@@ -629,7 +677,7 @@ class _LargeWrite:
         if not self._failed and self._storage.is_pending():
             self._failed = True
             # An old entry stays for the others, until the end of the transaction.
-            self._dirty = self._chunk_count > 0
+            self._dirty = self.chunk_count > 0
 
         return not self._failed and not self._call._is_cut_off
 
@@ -659,8 +707,9 @@ class _LargeWrite:
 
         if chunks:
             self._begin()
-            self._storage.store_chunks(self._chunk_count, chunks, self._id)
-            self._chunk_count += len(chunks)
+            self._storage.store_chunks(self.chunk_count, chunks, self._id)
+            self.chunk_count += len(chunks)
+            self.size += sum(map(len, chunks))
             self._call._extend_lock()
 
     def _finish(self) -> None:
@@ -668,16 +717,40 @@ class _LargeWrite:
         self._call.hold_back = 0
         self._store_full_chunks()
         self._begin()
-        self._chunk_count = self._storage.store_last_chunk(self._chunk_count, self._writer.last_chunk(), self._id)
+        last = self._writer.last_chunk()
+        self.chunk_count = self._storage.store_last_chunk(self.chunk_count, last, self._id)
+        self.size += len(last or b"")
         self._call._extend_lock()
-        self._storage.store(str(self._chunk_count), COUNT)
+        self._storage.store(str(self.chunk_count), COUNT)
         self._dirty = False
         self._call.is_stored = True
 
     def _begin(self) -> None:
-        if self._chunk_count == 0:
+        if self.chunk_count == 0:
             self._dirty = True
             self._storage.delete()
+
+
+class _Watch:
+    """A stopwatch for what is done bit by bit."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def time(self, function: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Return a function that does the same, while the watch runs."""
+
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            start = time.monotonic()
+
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.monotonic() - start
+
+        return call
 
 
 def _find_lock_key_limit(lock: Lock, options: Options) -> int | None:
@@ -748,7 +821,7 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite
         TypeError: As for :func:`~fastblets.cache.arguments.compute`.
         Exception: What ``lookup_callable`` raised.
     """
-    is_reachable = True
+    failure: type[Exception] | None = None
 
     if not overwrite:
         try:
@@ -757,32 +830,110 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite
             # It has been logged.
             let_pass(e)
             found = UNSET
-            is_reachable = not isinstance(e, UnreachableError)
+            failure = type(e)
 
         if found is not UNSET:
+            if cache_event.receivers:
+                storage.tell("hit")
+
             return found
 
         log_miss(storage)
 
-    value = compute(lookup_callable)
+    value = compute_for(storage, lookup_callable)
 
     if isinstance(value, str):
         warn_if_big(storage, value)
 
-    if is_reachable and not (pending and storage.is_pending()):
+    if failure is not UnreachableError and not (pending and storage.is_pending()):
         options = storage.options
 
         if options.get_expiration is not None and not options.settle_expiration(value):
             storage.discard()
             return value
 
-        try:
-            storage.store(value)
-        except Exception as e:
-            # It has been logged, and the caller has the value.
-            let_pass(e)
+        try_to_store(storage, value, failure)
 
     return value
+
+
+def try_to_store(storage: Storage, value: object, failure: type[Exception] | None) -> Exception | None:
+    """Store a small value, if that is possible.
+
+    Args:
+        storage: The entry in the cache.
+        value: The value.
+        failure: Why the entry could not be read before, None if it could, or was not there.
+
+    Returns:
+        Why it could not be stored, which has been logged. None if it was stored.
+
+    Raises:
+        Exception: A task's time limit.
+    """
+    start = time.monotonic()
+
+    try:
+        size = storage.store(value)
+    except Exception as e:
+        # It has been logged, and the caller has the value.
+        let_pass(e)
+        storage.tell("refused")
+
+        return e
+
+    if cache_event.receivers:
+        _tell_stored(storage, failure, time.monotonic() - start, size)
+
+    return None
+
+
+def _tell_stored(
+    storage: Storage,
+    failure: type[Exception] | None,
+    seconds: float,
+    size: int | None,
+    chunks: int | None = None,
+) -> None:
+    storage.tell("stored", seconds, size, chunks)
+
+    if failure is not None:
+        storage.tell("healed")
+
+
+def compute_for(storage: Storage, lookup_callable: Callable[[], _T]) -> _T:
+    """Compute the value of an entry.
+
+    Raises:
+        TypeError: As for :func:`~fastblets.cache.arguments.compute`.
+        Exception: What ``lookup_callable`` raised.
+    """
+    start = time.monotonic()
+    value = compute(lookup_callable)
+
+    if cache_event.receivers:
+        storage.tell("computed", time.monotonic() - start)
+
+    return value
+
+
+def watch_items(storage: Storage, make_items: Callable[[], Iterator[_T]]) -> Iterator[_T]:
+    """Return an iterator over computed items that tells, after the last one, how long computing them took.
+
+    Raises:
+        Exception: What ``make_items`` raised.
+    """
+    watch = _Watch()
+    items = watch.time(make_items)()
+    take = watch.time(lambda: next(items, UNSET))
+
+    def iterate() -> Iterator[_T]:
+        while (item := take()) is not UNSET:
+            yield item
+
+        storage.tell("computed", watch.seconds)
+
+    return iterate()
 
 
 def warn_if_big(storage: Storage, value: str) -> None:
@@ -796,6 +947,8 @@ def warn_if_big(storage: Storage, value: str) -> None:
 
 
 def log_miss(storage: Storage) -> None:
-    """Log that an entry is to be computed."""
+    """Log and tell that an entry is to be computed."""
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug('Cache miss for key "%s"', storage.entry.full_key)
+
+    storage.tell("miss")

@@ -38,6 +38,7 @@ def open_entry(
     cache: str | None,
     tags: Sequence[Tag] = (),
     policy: CachePolicy | None = None,
+    name: str | None = None,
 ) -> Storage | None:
     """Return the entry of one call of a memoize function; None if it is neither to be read nor stored.
 
@@ -51,7 +52,7 @@ def open_entry(
             :func:`~fastblets.cache.stamped.make_tag_keys`.
     """
     try:
-        options = Options(expiration, compress, use_encryption, encryption_key, seal, cache, policy)
+        options = Options(expiration, compress, use_encryption, encryption_key, seal, cache, policy, name)
     except SiteUnavailableError as e:
         logger.error(
             'No full cache key can be made for "%s". Newly-generated data will be returned but not cached. Error = %s',

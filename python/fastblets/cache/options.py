@@ -71,6 +71,7 @@ class Options:
         loads: Unpickles instead of ``pickle.loads``; None if that does.
         max_key_bytes: The most bytes that a full key may have in the cache, None if the cache doesn't count them.
         policy: How fresh the value has to be, None if it is fresh for as long as it is there.
+        name: What the call's events are called, None for what the key says.
         older_keys: The older default AES keys under which the entry may still be stored, the latest first.
         prefix: What full keys of this site begin with, None without a Site.
         seal: Whether the entry is sealed, as :data:`~fastblets.cache.seals.Seal` says.
@@ -86,6 +87,7 @@ class Options:
         "get_expiration",
         "loads",
         "max_key_bytes",
+        "name",
         "older_keys",
         "policy",
         "prefix",
@@ -100,6 +102,7 @@ class Options:
     get_expiration: Callable[[Any], Expiration] | None
     loads: Callable[[bytes], Any] | None
     max_key_bytes: int | None
+    name: str | None
     older_keys: Sequence[bytes]
     policy: CachePolicy | None
     prefix: str | None
@@ -114,6 +117,7 @@ class Options:
         seal: Seal | None,
         alias: str | None = None,
         policy: CachePolicy | None = None,
+        name: str | None = None,
     ) -> None:
         """Resolve the options.
 
@@ -125,7 +129,7 @@ class Options:
             ImproperlyConfigured: A setting has a value that makes no sense.
             InvalidCacheBackendError: CACHES has no such alias.
             SiteUnavailableError: The Site's domain can't be looked up, and was not seen before.
-            TypeError: ``expiration`` or ``policy`` is of a wrong type.
+            TypeError: ``expiration``, ``policy`` or ``name`` is of a wrong type.
             ValueError: ``seal`` has a wrong value.
         """
         self.get_expiration = None
@@ -144,6 +148,9 @@ class Options:
 
                 expiration = to_seconds("expiration", expiration)
 
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string, not of type {type(name).__name__}.")
+
         settings = get_settings()
         self.expiration = expiration
         # Most calls give a bool, for which bool() would take longer.
@@ -158,6 +165,7 @@ class Options:
         self.prefix = get_key_prefix(settings)
         is_plain = policy is None and getattr(settings, "FASTBLETS_POLICY", None) is None
         self.policy = None if is_plain else resolve_policy(settings, policy)
+        self.name = name
         self.alias = alias
         named = None if alias is None else check_alias(alias)
 

@@ -19,7 +19,7 @@ from django.core.cache.backends.memcached import BaseMemcachedCache
 from fastblets import _native
 from fastblets.cache.entry import COUNT, VALUE, prefix_key
 from fastblets.cache.errors import CacheRefusedError, UnstampedError
-from fastblets.cache.failures import as_cache_error, log_failure
+from fastblets.cache.failures import log_failure
 from fastblets.cache.keys import get_encryption_key_fallbacks, resolve_encryption_key
 from fastblets.cache.kinds import tells_refusals, unwrap
 from fastblets.cache.options import UNSET
@@ -27,6 +27,7 @@ from fastblets.cache.shortcuts import get_settings
 from fastblets.cache.state import FENCE_SECONDS, MOST_TAGS, Life, Record, Stamps, find_end, find_token, get_deletion
 from fastblets.cache.storage import Storage, fetch
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
+from fastblets.signals import tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -134,7 +135,7 @@ class StampedStorage(Storage):
                 found = fetch(cache, keys)
         except Exception as e:
             log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
-            raise as_cache_error(e) from None
+            raise tell_error(e, self.entry.name) from None
 
         return self.open_head(found, kind)
 
@@ -275,8 +276,11 @@ class StampedStorage(Storage):
 
         return self.entry.encode_last_chunk(chunk, index, write_id, record)
 
-    def store(self, value: object, kind: Kind = VALUE) -> None:
+    def store(self, value: object, kind: Kind = VALUE) -> int | None:
         """Store a value or count, and remove it again if the stamps have changed meanwhile.
+
+        Returns:
+            How many bytes it has, None if it is for the backend to pickle it.
 
         Raises:
             Exception: The value can't be pickled or encrypted, or the cache failed.
@@ -287,11 +291,13 @@ class StampedStorage(Storage):
         if kind is VALUE and self.may_outlive_its_record:
             self._delete_first()
 
+        size = None
+
         try:
             if kind is VALUE and self._state_key is not None:
                 self._set_surely(self.entry.full_key, value, self.options.get_timeout())
             else:
-                super().store(value, kind)
+                size = super().store(value, kind)
 
             if kind is VALUE:
                 for key, record in self.state.items():
@@ -305,6 +311,8 @@ class StampedStorage(Storage):
 
         for each in outdated:
             each.discard()
+
+        return size
 
     def discard(self) -> bool:
         """Remove the entry, and the last chunk if this call stored one. An error is logged.
@@ -357,7 +365,7 @@ class StampedStorage(Storage):
                 raise CacheRefusedError("the cache refused it. A server may be down, or the value too large.")
         except Exception as e:
             log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
-            raise as_cache_error(e) from None
+            raise tell_error(e, self.entry.name) from None
 
     def _delete_first(self) -> None:
         key = self.entry.full_key
@@ -499,7 +507,7 @@ def _fetch_stamps(storages: Sequence[StampedStorage]) -> dict[str, Any]:
 def _log(storage: StampedStorage, error: Exception) -> Exception:
     log_failure(logger, error, 'Error looking up the tags of cache key "%s": %s', storage.entry.full_key, error)
 
-    return as_cache_error(error)
+    return tell_error(error, storage.entry.name)
 
 
 def _add_tokens(cache: BaseCache, tag_keys: Sequence[Sequence[str]], found: Mapping[str, Any]) -> bool:

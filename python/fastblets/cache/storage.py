@@ -6,18 +6,19 @@ import logging
 import os
 from enum import Enum
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from django.core.cache.backends.memcached import PyMemcacheCache
 
 from fastblets import _native
 from fastblets.cache.entry import COUNT, VALUE, is_full, parse_count
 from fastblets.cache.errors import MissingChunkError
-from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, log_failure
+from fastblets.cache.failures import is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import unwrap
 from fastblets.cache.options import UNSET
 from fastblets.cache.transactions import is_pending, pending
 from fastblets.secrets.crypto import AES_BLOCK_SIZE
+from fastblets.signals import cache_event, tell, tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from fastblets.cache.entry import Entry, Kind
     from fastblets.cache.options import Options, Unset
+    from fastblets.signals import EventKind
 
 
 # Djblets' name, so that a project's logging settings go on to hold.
@@ -72,6 +74,13 @@ class Storage:
         """Return an iterator over the same entry under each older default encryption key, the latest first."""
         return (Storage(entry, self.options) for entry in self.entry.get_older())
 
+    def tell(
+        self, kind: EventKind, seconds: float | None = None, bytes: int | None = None, chunks: int | None = None
+    ) -> None:
+        """Send an event of this entry, if there are receivers, as :func:`~fastblets.signals.tell` does."""
+        if cache_event.receivers:
+            tell(kind, self.entry.name, seconds, bytes, chunks)
+
     @property
     def depends_on(self) -> list[str]:
         """The full keys whose deletion makes the entry invalid."""
@@ -104,7 +113,7 @@ class Storage:
             stored = cache.get(key, UNSET)
         except Exception as e:
             log_failure(logger, e, 'Error fetching data from cache for key "%s": %s', key, e)
-            raise as_cache_error(e) from None
+            raise tell_error(e, self.entry.name) from None
 
         if stored is UNSET or (stored is not None and entry.encryption_key is None):
             return stored
@@ -121,6 +130,7 @@ class Storage:
 
         if stored is UNREADABLE:
             # It has been logged.
+            self.tell("error")
             raise UnpicklingError("the cache's client can't unpickle it")
 
         return UNSET if stored is UNSET else self.open(stored, kind, self.options.get_cache())
@@ -184,8 +194,11 @@ class Storage:
     def stamp_as(self, older: Storage) -> None:
         """Note that a value is going to be stored that was found in another entry."""
 
-    def store(self, value: object, kind: Kind = VALUE) -> None:
+    def store(self, value: object, kind: Kind = VALUE) -> int | None:
         """Store a value or count under the full key.
+
+        Returns:
+            How many bytes it has, None if it is for the backend to pickle it.
 
         Raises:
             Exception: The value can't be pickled or encrypted, or the cache failed.
@@ -196,6 +209,8 @@ class Storage:
         # A value goes where it was looked for. An iterable may go on in another thread, which has a cache object of its
         # own.
         self._set(self.entry.full_key, value, self.options.cache if kind is VALUE else None)
+
+        return None if self.entry.encryption_key is None else len(cast("bytes", value))
 
     def close(self, value: object, kind: Kind) -> object:
         """Return what is to be stored for a value or count: the reverse of :meth:`open`.
@@ -331,7 +346,7 @@ class Storage:
                 raise OSError(f"the cache refused {len(failed)} of them")
         except Exception as e:
             log_failure(logger, e, "Unable to store cached data for keys %r: %s", sorted(values), e)
-            raise as_cache_error(e) from None
+            raise tell_error(e, self.entry.name) from None
 
     def store_last_chunk(self, index: int, chunk: bytes | None, write_id: bytes) -> int:
         """Store the last chunk, if there is one.
@@ -397,6 +412,7 @@ class Storage:
             self.options.get_cache().delete(key)
         except Exception as e:
             log_failure(logger, e, 'Error deleting cache key "%s": %s', key, e)
+            self.tell("error")
 
             return not is_unreachable(e)
 
@@ -412,7 +428,7 @@ class Storage:
             try:
                 found = self.options.get_cache().get_many(keys)
             except Exception as e:
-                raise as_cache_error(e) from None
+                raise tell_error(e, self.entry.name) from None
 
             if len(found) != len(keys):
                 missing = [key for key in keys if key not in found]
@@ -467,19 +483,19 @@ class Storage:
             cache.set(key, value, timeout=self.options.get_timeout() if timeout is UNSET else timeout)
         except Exception as e:
             log_failure(logger, e, 'Error setting data in cache for key "%s": %s', key, e)
-            raise as_cache_error(e) from None
+            raise tell_error(e, self.entry.name) from None
 
     def _contains(self, key: str) -> bool:
         try:
             return key in self.options.get_cache()
         except Exception as e:
-            raise as_cache_error(e) from None
+            raise tell_error(e, self.entry.name) from None
 
     def _delete(self, key: str) -> None:
         try:
             self.options.get_cache().delete(key)
         except Exception as e:
-            raise as_cache_error(e) from None
+            raise tell_error(e, self.entry.name) from None
 
     def log_unreadable(self, error: Exception) -> Exception:
         """Log why a large entry can't be read, and return the error."""

@@ -8,6 +8,7 @@ from fastblets.cache.batch import set_marks
 from fastblets.cache.options import UNSET, Options
 from fastblets.cache.stamped import make_tag_keys, make_token
 from fastblets.cache.transactions import wait_for_commit
+from fastblets.signals import make_name, tell
 
 if TYPE_CHECKING:
     from fastblets.cache.options import Tag
@@ -43,15 +44,21 @@ def invalidate_tags(*tags: Tag, cache: str | None = None, on_commit: bool | str 
     tag_keys = make_tag_keys(tags, options)
     full_keys = [key for keys in tag_keys for key in keys]
 
+    if not tags:
+        return
+
     def invalidate() -> None:
         marks = {}
 
         for keys in tag_keys:
             marks.update(dict.fromkeys(keys, make_token()))
 
-        set_marks(options.get_cache(), marks, None)
+        set_marks(options.get_cache(), marks, None, make_name(tags[0]))
 
-    if on_commit and tag_keys and wait_for_commit(invalidate, cache, full_keys, on_commit, "Error invalidating tags"):
+        for tag in tags:
+            tell("invalidated", make_name(tag))
+
+    if on_commit and wait_for_commit(invalidate, cache, full_keys, on_commit, "Error invalidating tags"):
         return
 
     invalidate()

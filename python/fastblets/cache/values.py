@@ -27,6 +27,7 @@ from fastblets.cache.opening import open_entries
 from fastblets.cache.options import UNSET
 from fastblets.cache.stamped import StampedStorage
 from fastblets.cache.transactions import wait_for_commit
+from fastblets.signals import cache_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,7 +93,7 @@ def cache_get(
         [key], UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
     )
 
-    return batch.load_batch(storages, large=large_data, allow_stale=allow_stale).get(0, default)
+    return _load(storages, large_data, allow_stale).get(0, default)
 
 
 def cache_get_many(
@@ -128,7 +129,7 @@ def cache_get_many(
         wanted, UNSET, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
     )
 
-    found = batch.load_batch(storages, large=large_data, allow_stale=allow_stale)
+    found = _load(storages, large_data, allow_stale)
 
     return {wanted[index]: value for index, value in found.items()}
 
@@ -168,7 +169,7 @@ def cache_set(
         [key], expiration, large_data, compress_large_data, use_encryption, encryption_key, seal, cache, tags, policy
     )
 
-    return batch.store_batch(storages, [value] * len(storages), large=large_data) == [True]
+    return _store(storages, [value] * len(storages), large_data) == [True]
 
 
 def cache_set_many(
@@ -212,7 +213,7 @@ def cache_set_many(
     if not storages:
         return keys
 
-    is_stored = batch.store_batch(storages, [values[key] for key in keys], large=large_data)
+    is_stored = _store(storages, [values[key] for key in keys], large_data)
 
     return [key for key, stored in zip(keys, is_stored, strict=True) if not stored]
 
@@ -255,7 +256,16 @@ def cache_add(
         [key], expiration, False, True, use_encryption, encryption_key, seal, cache, has_policy=False
     )
 
-    return batch.add(storage, value)
+    try:
+        is_added = batch.add(storage, value)
+    except Exception:
+        storage.tell("refused")
+        raise
+
+    if is_added:
+        storage.tell("stored")
+
+    return is_added
 
 
 def cache_exists(
@@ -392,10 +402,42 @@ def cache_expire(
     """
     (storage,) = open_entries([key], UNSET, True, True, use_encryption, encryption_key, False, cache, (), policy)
 
-    if isinstance(storage, StampedStorage) and storage.stamps.fence_key is not None:
-        return batch.expire(storage, large=large_data)
+    if not (isinstance(storage, StampedStorage) and storage.stamps.fence_key is not None):
+        return _remove([storage], large_data) == [True]
 
-    return batch.delete_batch([storage], large=large_data) == [True]
+    was_there = batch.expire(storage, large=large_data)
+    storage.tell("invalidated")
+
+    return was_there
+
+
+def _load(storages: list[Storage], large: bool, allow_stale: bool) -> dict[int, Any]:
+    values = batch.load_batch(storages, large=large, allow_stale=allow_stale)
+
+    if cache_event.receivers:
+        for index, storage in enumerate(storages):
+            storage.tell("hit" if index in values else "miss")
+
+    return values
+
+
+def _store(storages: list[Storage], values: Sequence[object], large: bool) -> list[bool | None]:
+    is_stored = batch.store_batch(storages, values, large=large)
+
+    for storage, stored in zip(storages, is_stored, strict=True):
+        if stored is not None:
+            storage.tell("stored" if stored else "refused")
+
+    return is_stored
+
+
+def _remove(storages: list[Storage], large: bool | None) -> list[bool]:
+    was_there = batch.delete_batch(storages, large=large)
+
+    for storage in storages:
+        storage.tell("invalidated")
+
+    return was_there
 
 
 def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) -> list[bool]:
@@ -403,7 +445,7 @@ def _delete(storages: list[Storage], large: bool | None, on_commit: bool | str) 
         # First: what is computed from now on may be kept.
         batch.mark_deleted(storages)
 
-        return batch.delete_batch(storages, large=large)
+        return _remove(storages, large)
 
     if storages and on_commit:
         full_keys = [storage.entry.full_key for storage in storages]
