@@ -170,10 +170,10 @@ class Gate:
 def test_a_life(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -> None:
     source = Source(form)
     assert [ask(source, form) for _ in range(3)] == [1, 1, 1]
-    clock.advance(LIFE - 1)
+    clock.advance(LIFE / 2)
     assert ask(source, form) == 1
     # Stale: this caller computes it.
-    clock.advance(2)
+    clock.advance(LIFE / 2 + 1)
     assert [ask(source, form) for _ in range(2)] == [2, 2]
     # Over.
     clock.advance(LIFE + 5000)
@@ -340,11 +340,11 @@ def test_nothing_is_kept(form: dict[str, Any], expiration: Any, locmem: BaseCach
 @few_forms
 def test_a_function_as_expiration(form: dict[str, Any], locmem: BaseCache, clock: Clock) -> None:
     source = Source(form)
-    assert ask(source, form, expiration=lambda _: timedelta(seconds=7)) == 1
-    clock.advance(6)
-    assert ask(never, form, expiration=lambda _: 7) == 1
-    clock.advance(2)
-    assert ask(source, form, expiration=lambda _: 7) == 2
+    assert ask(source, form, expiration=lambda _: timedelta(seconds=70)) == 1
+    clock.advance(30)
+    assert ask(never, form, expiration=lambda _: 70) == 1
+    clock.advance(41)
+    assert ask(source, form, expiration=lambda _: 70) == 2
 
 
 @all_forms
@@ -434,17 +434,16 @@ def test_early(form: dict[str, Any], locmem: BaseCache, clock: Clock, monkeypatc
     policy = CachePolicy(early=1, stale_if_error=5000)
     drawn = [0.5]
     monkeypatch.setattr(freshness.random, "random", lambda: drawn[0])
-    # Computing took 10 seconds, and -ln(1 - 0.5) is 0.69.
-    source = Source(
-        form, during=lambda: monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 10)
-    )
+    # Computing took 1,000 seconds, and -ln(1 - 0.5) is 0.69.
+    life = 10_000
     real = time.monotonic
-    ask(source, form, policy=policy)
+    source = Source(form, during=lambda: monkeypatch.setattr(time, "monotonic", lambda: real() + 1000))
+    ask(source, form, policy=policy, expiration=life)
     monkeypatch.setattr(time, "monotonic", real)
     source.during = lambda: None
-    clock.advance(LIFE - 8)
+    clock.advance(life - 800)
     assert ask(never, form, policy=policy) == 1
-    clock.advance(2)
+    clock.advance(200)
     # Another caller computes it already.
     locmem.set(lock_key(form), "another")
     assert ask(never, form, policy=policy) == 1
@@ -461,9 +460,9 @@ def test_early_but_not_in_the_first_half(
     monkeypatch.setattr(freshness.random, "random", lambda: 1 - 2**-53)
     source = Source(form, during=lambda: time.sleep(0.01))
     ask(source, form, policy=policy)
-    clock.advance(LIFE / 2 - 1)
+    clock.advance(LIFE / 4)
     assert ask(never, form, policy=policy) == 1
-    clock.advance(2)
+    clock.advance(LIFE / 4 + 1)
     assert ask(source, form, policy=policy) == 2
 
 
@@ -911,11 +910,11 @@ def test_an_older_encryption_key(name: str, cache_backend: BaseCache, clock: Clo
     with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD):
         ask(source, form)
     rotated = override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=NEW, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[OLD])
-    clock.advance(LIFE - 1)
+    clock.advance(LIFE / 2)
     with rotated:
         # Its life goes on.
         assert ask(never, form) == 1
-        clock.advance(2)
+        clock.advance(LIFE / 2 + 1)
         gate = Gate()
         source.during = gate
         with in_thread(lambda: ask(source, form)) as winner:
