@@ -85,11 +85,11 @@ impl Recipe {
         Walk::assert_none();
         if let (None, Some(provide)) = (RECIPE.get(py), PROVIDER.get(py)) {
             let provided = provide.bind(py).call0()?;
-            if !provided.is_none() {
-                if let Some(recipe) = Self::new(&provided)? {
-                    // Another thread may have been faster.
-                    let _ = RECIPE.set(py, recipe);
-                }
+            if !provided.is_none()
+                && let Some(recipe) = Self::new(&provided)?
+            {
+                // Another thread may have been faster.
+                let _ = RECIPE.set(py, recipe);
             }
         }
         Ok(RECIPE.get(py))
