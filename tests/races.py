@@ -29,7 +29,7 @@ from django.core.cache import caches
 from django.core.management import call_command
 from django.db import connections
 
-from fastblets.cache.backend import cache_memoize
+from fastblets.cache.backend import cache_memoize, make_cache_key
 from fastblets.cache.tags import invalidate_tags
 from fastblets.cache.values import cache_delete, cache_get
 from fastblets.protect.locks import CacheLock
@@ -149,7 +149,16 @@ def work(directory: str, number: int, seconds: float, forms: list[str]) -> Count
         shared.wait_for(f"{form} {other}" for other in range(PROCESSES))
         # What is left behind, when all have ended.
         found = cache_get(form, tags=TAGS, **FORMS[form])
-        counts[form]["stays"] += found is not None and found[0] < shared.get_promised(form)
+        promised = shared.get_promised(form)
+        if found is not None and found[0] < promised:
+            counts[form]["stays"] += 1
+            # Whoever looks into it needs to know why it is valid.
+            keys = [make_cache_key(key) for key in ("_tag_:tag", f"_fence_:{form}", f"_state_:{form}")]
+            keys.append(make_cache_key(f"_fence_:{form}", use_encryption=True))
+            print(
+                f"{form}: {found[0]} stays, {promised} was promised: {caches['default'].get_many(keys)}",
+                file=sys.stderr,
+            )
     return counts
 
 

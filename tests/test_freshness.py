@@ -1194,6 +1194,27 @@ def test_a_lock_that_was_not_had_is_not_released(locmem: BaseCache, clock: Clock
     lock.release()
 
 
+def test_a_lock_that_was_released_is_the_callers_again(locmem: BaseCache) -> None:
+    lock = CacheLock("mine")
+    real = freshness.FreshMemoize._try_lock
+
+    def try_lock(self: Any) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(freshness.FreshMemoize, "_try_lock", real)
+            ask(Source(ITEMS), ITEMS, policy=CachePolicy(share=False))
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(freshness.FreshMemoize, "_try_lock", try_lock)
+        stream = cache_memoize_iter("key", never, policy=POLICY, lock=lock)
+        assert next(stream) == 1
+    # The stream goes on without it.
+    lock.acquire()
+    stream.close()
+    assert lock.locked()
+    lock.release()
+
+
 @pytest.mark.linux("signals")
 def test_an_alarm_while_waiting(locmem: BaseCache) -> None:
     def ring(*_: Any) -> None:

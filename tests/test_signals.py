@@ -326,6 +326,19 @@ def test_a_stale_value(locmem: BaseCache, events: Events, form: Form, later: Cal
     assert events.take() == ["miss", "stale", "computed", "stored"]
 
 
+def test_a_stale_value_by_hand(locmem: BaseCache, events: Events, later: Callable[[float], None]) -> None:
+    policy = CachePolicy(stale_if_error=60)
+    cache_set(KEY, 1, expiration=10, policy=policy)
+    assert events.take() == ["stored"]
+    later(15)
+    assert cache_get(KEY, policy=policy) is None
+    assert cache_get(KEY, policy=policy, allow_stale=True) == 1
+    assert cache_get(KEY) == 1
+    assert events.take() == ["miss", "stale", "hit"]
+    assert cache_expire(KEY, policy=policy)
+    assert events.take() == ["invalidated"]
+
+
 @FORMS
 def test_a_stale_value_while_another_computes(
     locmem: BaseCache, events: Events, form: Form, later: Callable[[float], None]

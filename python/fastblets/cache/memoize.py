@@ -394,7 +394,7 @@ class Memoize:
             _tell_stored(self.storage, self._failure, watch.seconds, write.size, write.chunk_count)
 
     def end(self) -> None:
-        """End the call: release the lock, if this call acquired it.
+        """End the call: release the lock, if this call acquired it. Calling it again does no harm.
 
         An error is logged, since the lock ends by itself. A lock that had ended before it was released is logged, too.
         """
@@ -418,6 +418,9 @@ class Memoize:
             self.storage.tell("error")
         else:
             _ask(lock, "warn_if_lost")
+        finally:
+            # From here on, the caller may use the object, and this is called again.
+            self._lock_pid = 0
 
     @property
     def place(self) -> Place:

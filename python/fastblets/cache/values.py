@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastblets.cache.policy import CachePolicy
     from fastblets.cache.seals import Seal
     from fastblets.cache.storage import Storage
+    from fastblets.signals import EventKind
 
 
 __all__ = [
@@ -416,7 +417,8 @@ def _load(storages: list[Storage], large: bool, allow_stale: bool) -> dict[int, 
 
     if cache_event.receivers:
         for index, storage in enumerate(storages):
-            storage.tell("hit" if index in values else "miss")
+            found: EventKind = "hit" if storage.is_fresh() else "stale"
+            storage.tell(found if index in values else "miss")
 
     return values
 
