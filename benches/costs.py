@@ -13,6 +13,7 @@ from benches import data
 from benches.jobs import KEY, MODES, Call, Hit, Miss, Work
 from benches.libraries import Library
 from benches.timing import Effort, time_both
+from fastblets.cache.policy import CachePolicy
 from fastblets.cache.values import cache_delete, cache_get
 
 #: Sealed entries may take so much longer.
@@ -116,6 +117,16 @@ def all_jobs() -> Iterable[CostJob]:
         partial(Hit, SMALL, {**encrypted, "tags": TAGS}, items=False),
         on_servers=True,
     )
+    large: dict[str, Any] = {"large_data": True}
+    for fence, suffix in ((True, ""), (False, " without a fence")):
+        policy = {"policy": CachePolicy(stale_while_revalidate=60, fence=fence)}
+        for name, value, options in (
+            ("small hit", SMALL, {}),
+            ("small encrypted hit", SMALL, encrypted),
+            ("10,000 records, hit", list(data.record_list(10_000)), large),
+        ):
+            works = [partial(Hit, value, {**options, **more}, items=False) for more in ({}, policy)]
+            yield CostJob("Policies", f"a policy{suffix}, {name}", None, *works, on_servers=True)
     yield CostJob(
         "By hand", "`cache_get()`, beside `cache_memoize()`", None, plain, partial(Get, SMALL, {}, items=False), True
     )
