@@ -18,10 +18,10 @@ import pytest
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.db import connections
+from django.db import connections, transaction
 from django.test import override_settings
 
-from fastblets.cache import freshness, stamped
+from fastblets.cache import batch, freshness, stamped
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.policy import CachePolicy
 from fastblets.cache.tags import invalidate_tags
@@ -36,6 +36,7 @@ from fastblets.cache.values import (
     cache_set_many,
 )
 from fastblets.protect.locks import CacheLock
+from fastblets.signals import cache_event
 from tests.backends import stored_bytes, use_cache
 from tests.faults import replaced
 from tests.test_values import BIG, FORMS, NEW, OLD, SECRET, address, counted
@@ -78,7 +79,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (stamped, freshness):
+    for module in (stamped, batch, freshness):
         monkeypatch.setattr(module, "get_milliseconds", clock)
     return clock
 
@@ -1446,3 +1447,151 @@ def test_adding_with_a_policy_by_setting(form: dict[str, Any], locmem: BaseCache
         assert cache_add("key", [2], **address(form)) is False
         assert cache_get("key", **address(form)) == [1]
         assert cache_delete("key", **address(form)) is True
+
+
+# Receivers of events, and other code that runs while a call leads
+
+
+@few_forms
+@pytest.mark.parametrize("how", ["policy", "lock"])
+def test_a_receiver_asks_for_the_same_key(form: dict[str, Any], how: str, locmem: BaseCache) -> None:
+    seen: list[str] = []
+
+    def options() -> dict[str, Any]:
+        return {"policy": POLICY} if how == "policy" else {"policy": None, "lock": CacheLock()}
+
+    def receive(kind: str, **_: Any) -> None:
+        if kind in ("miss", "computed", "stored"):
+            seen.append(kind)
+            ask(Source(form), form, **options())
+
+    cache_event.connect(receive)
+    try:
+        start = time.monotonic()
+        assert ask(Source(form), form, **options()) == 1
+    finally:
+        cache_event.disconnect(receive)
+    # Not the thirty seconds of the lock, or of the policy.
+    assert time.monotonic() - start < 20
+    assert "miss" in seen
+
+
+@pytest.mark.parametrize("how", ["policy", "lock"])
+def test_an_expiration_function_asks_for_the_same_key(how: str, locmem: BaseCache) -> None:
+    def options() -> dict[str, Any]:
+        return {"policy": POLICY} if how == "policy" else {"policy": None, "lock": CacheLock()}
+
+    def expire(_: Any) -> int:
+        ask(Source(), {}, **options())
+        return 60
+
+    start = time.monotonic()
+    assert ask(Source(), {}, expiration=expire, **options()) == 1
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("form", [{}, SECRET], ids=["small", "encrypted"])
+def test_a_flag_by_hand_with_a_policy_by_setting(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -> None:
+    with override_settings(FASTBLETS_POLICY=CachePolicy(stale_if_error=1000)):
+        cache_set("key", 5, **form)
+        assert cache_delete("key", **form) is True
+        assert cache_add("key", 1, expiration=60, **form) is True
+        assert cache_exists("key", **form)
+        assert cache_get("key", **form) == 1
+        assert cache_add("key", 2, **form) is False
+        # It goes when it expires: it is never served as stale.
+        clock.advance(61)
+        assert cache_get("key", **form) == 1
+
+
+def test_a_flag_goes_when_it_expires(locmem: LocMemCache) -> None:
+    with override_settings(FASTBLETS_POLICY=CachePolicy(stale_if_error=1000)):
+        cache_add("key", 1, expiration=60)
+    end = vars(locmem)["_expire_info"][":1:" + make_cache_key("key")]
+    assert 50 < end - time.time() <= 60
+
+
+def test_expired_in_a_transaction_that_deletes(locmem: BaseCache, clock: Clock) -> None:
+    ask(Source(), {})
+
+    class RollbackError(Exception):
+        pass
+
+    with pytest.raises(RollbackError), transaction.atomic():
+        cache_delete("key", on_commit=True)
+        assert cache_expire("key", policy=POLICY) is True
+        raise RollbackError
+    clock.advance(0.1)
+    source = Source()
+    source.fails = True
+    # It is expired all the same.
+    assert ask(source, {}) == 1
+    assert source.calls == 1
+
+
+def test_a_wrong_setting_does_not_leave_a_leader_behind(locmem: BaseCache) -> None:
+    with override_settings(CACHE_EXPIRATION_TIME="a day"):
+        for _ in range(2):
+            start = time.monotonic()
+            assert cache_memoize("key", lambda: 1, policy=POLICY) == 1
+            assert time.monotonic() - start < 20
+    assert freshness.lead_or_follow.__globals__["_leaders"] == {}
+
+
+def test_a_stream_whose_leader_waits_itself_is_waited_for(locmem: BaseCache) -> None:
+    make_cache_key("key")
+    policy = CachePolicy(lock_secs=1, wait=20)
+    locmem.set(lock_key({}), "another process", 30)
+    with ThreadPoolExecutor(3) as executor:
+        answers = [
+            executor.submit(lambda: list(cache_memoize_iter("key", lambda: iter("ab"), policy=policy)))
+            for _ in range(3)
+        ]
+        time.sleep(1.5)
+        assert not any(answer.done() for answer in answers)
+        locmem.delete(lock_key({}))
+        assert [answer.result(30) for answer in answers] == [["a", "b"]] * 3
+    assert list(cache_memoize_iter("key", never, policy=policy)) == ["a", "b"]
+
+
+def test_a_lock_that_was_backed_off_is_the_callers_again(locmem: BaseCache, clock: Clock) -> None:
+    ask(Source(ITEMS), ITEMS)
+    clock.advance(LIFE + 1)
+    source = Source(ITEMS)
+    source.fails = True
+    lock = CacheLock("mine")
+    stream = cache_memoize_iter("key", source, expiration=LIFE, policy=POLICY, lock=lock)
+    assert next(stream) == 1
+    locmem.delete(lock.full_cache_key)
+    lock.acquire()
+    stream.close()
+    assert lock.locked()
+    lock.release()
+
+
+@pytest.mark.parametrize("name", ["encrypted", "large encrypted", "items encrypted"])
+def test_what_is_not_to_be_kept_goes_under_older_keys_too(name: str, locmem: BaseCache, clock: Clock) -> None:
+    form = ALL_FORMS[name]
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD):
+        ask(Source(form), form)
+    clock.advance(LIFE + 1)
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=NEW, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[OLD]):
+        ask(Source(form), form, expiration=lambda _: 0)
+        assert not cache_exists("key", use_encryption=True)
+
+
+def test_an_interrupt_while_an_older_entry_is_removed(locmem: BaseCache, clock: Clock) -> None:
+    form = ALL_FORMS["encrypted"]
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=OLD):
+        ask(Source(form), form)
+    clock.advance(LIFE + 1)
+
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with override_settings(DJBLETS_CACHE_DEFAULT_ENCRYPTION_KEY=NEW, FASTBLETS_ENCRYPTION_KEY_FALLBACKS=[OLD]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(freshness.FreshMemoize, "drop_older", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                ask(Source(form), form)
+        assert locmem.get(lock_key(form)) is None

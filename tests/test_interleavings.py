@@ -268,7 +268,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal offset
         offset += secs
 
-    for module in (stamped, freshness):
+    for module in (stamped, batch, freshness):
         monkeypatch.setattr(module, "get_milliseconds", lambda: int((begin + offset) * 1000))
     monkeypatch.setattr(freshness, "time", SimpleNamespace(monotonic=lambda: 0.0))
     return advance

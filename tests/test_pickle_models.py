@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import django
 import pytest
@@ -43,6 +45,19 @@ from tests.test_pickle_instances import Plain, check_stream
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
 VERSION = f"V{django.__version__}\n".encode()
+
+
+class Wrapper:
+    """Shows the attributes of a function, as decorators of some packages do."""
+
+    def __init__(self, function: Any) -> None:
+        self.__wrapped__ = function
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.__wrapped__(*args)
 
 
 def order(number: int = 1, **attributes: Any) -> Order:
@@ -467,6 +482,7 @@ def test_no_recipe_for_a_django_that_is_not_known() -> None:
         lambda: patch.object(base.Model, "__reduce__", lambda self: (str, ())),
         lambda: patch.object(base.ModelState, "__copy__", lambda self: self, create=True),
         lambda: patch.object(base, "model_unpickle", len),
+        lambda: patch.object(base.Model, "__reduce__", Wrapper(base.Model.__reduce__)),
     ],
 )
 def test_no_recipe_for_code_of_somebody_else(change: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -480,6 +496,19 @@ def test_no_recipe_before_models_are_imported() -> None:
 
         del sys.modules["django.db.models.base"]
         assert get_recipe() is None
+        # Another thread has just begun to import it.
+        sys.modules["django.db.models.base"] = ModuleType("django.db.models.base")
+        assert get_recipe() is None
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Tokyo"])
+def test_a_zone_before_a_model(zone: str) -> None:
+    """Both are new to the walk. To have learned of the zone doesn't settle what the model is."""
+    zoned = datetime(2026, 1, 2, tzinfo=ZoneInfo(zone))
+    for value in ([zoned, with_related()], [with_related(), zoned], [zoned, Plain(), with_related(), zoned]):
+        check_written(value)
+        assert _native.pickle_dumps(value) is not None
+    assert _native.pickle_dumps_all([[zoned], with_related(), [zoned]]) is not None
 
 
 # What changes meanwhile

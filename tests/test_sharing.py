@@ -42,12 +42,14 @@ def test_one_leads() -> None:
 def test_a_stream_that_nobody_reads() -> None:
     stream = lead(is_stream=True)
     assert lead_or_follow(Leader(PLACE, False), 30) is stream
-    stream.progress -= 31
+    # While it waits itself, it is waited for.
+    assert Follow(stream, time.monotonic() + 0.05, 0).get_timeout() > 0
+    stream.progress = time.monotonic() - 31
     other = lead()
     stream.end(Outcome.STORED)
     assert lead_or_follow(Leader(PLACE, False), 30) is other
     # A function computes for as long as it takes.
-    other.progress -= 1000
+    other.progress = time.monotonic() - 1000
     assert lead_or_follow(Leader(PLACE, False), 30) is other
     other.end(Outcome.STORED)
 
@@ -93,6 +95,7 @@ def test_waiting_has_an_end() -> None:
 
 def test_a_stream_is_waited_for_while_it_goes_on() -> None:
     leader = lead(is_stream=True)
+    leader.progress = time.monotonic()
     stopped = threading.Event()
 
     def produce() -> None:

@@ -100,6 +100,11 @@ def tell(
             let_pass(response)
 
 
+def is_telling() -> bool:
+    """Return whether this is a call of a receiver. It must not wait for a computation: that may be waiting for it."""
+    return _is_telling.get()
+
+
 def tell_error(error: Exception, name: str) -> Exception:
     """Tell that a call of the cache has failed. Return the exception to raise for it.
 

@@ -43,7 +43,7 @@ class EventStats(TypedDict):
 
 
 _stats: dict[str, dict[str, EventStats]] = {}
-_mutex = threading.Lock()
+_mutex = threading.RLock()
 
 
 def collect() -> None:
@@ -64,7 +64,10 @@ def snapshot() -> dict[str, dict[str, EventStats]]:
         missing.
     """
     with _mutex:
-        return {name: {kind: stats.copy() for kind, stats in kinds.items()} for name, kinds in _stats.items()}
+        # Lists, since a signal handler may send an event meanwhile.
+        return {
+            name: {kind: stats.copy() for kind, stats in list(kinds.items())} for name, kinds in list(_stats.items())
+        }
 
 
 def reset() -> None:
@@ -98,7 +101,7 @@ def _start_anew() -> None:
     # The counts are the parent's, and one of its threads may have held the mutex.
     global _stats, _mutex
     _stats = {}
-    _mutex = threading.Lock()
+    _mutex = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

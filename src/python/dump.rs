@@ -52,9 +52,10 @@ impl Dumper {
                 return Ok(true);
             }
             out.truncate(before);
+            // What the types were, does not say what stopped the walk: a model may have.
             let again = match self.checks.learn(item.py())? {
-                Some(again) => again,
-                None => self.learn_models(item.py())?.unwrap_or(done),
+                Some(false) => false,
+                learned => self.learn_models(item.py())?.unwrap_or(done || learned.is_some()),
             };
             if !(again && self.classes.learn(item.py())?) {
                 return Ok(false);

@@ -81,18 +81,19 @@ def load_batch(storages: Sequence[Storage], *, large: bool, allow_stale: bool = 
     return values
 
 
-def contains(storage: Storage, *, large: bool | None, allow_stale: bool = False) -> bool:
+def contains(storage: Storage, *, large: bool | None, allow_stale: bool = False, allow_pending: bool = False) -> bool:
     """Return whether there is an entry, without reading the chunks of a large one.
 
     Args:
         storage: The entry.
         large: Whether it is to be a large one, None for either.
         allow_stale: Whether it counts if it has expired by its policy.
+        allow_pending: Whether it counts if this transaction is going to delete it.
 
     Raises:
         Exception: The cache failed.
     """
-    if storage.is_pending():
+    if not allow_pending and storage.is_pending():
         return False
 
     for each in (storage, *storage.get_older()):
@@ -206,6 +207,9 @@ def add(storage: Storage, value: object) -> bool:
     if older and _fetch(storage, older):
         return False
 
+    if isinstance(storage, StampedStorage):
+        stamp([storage])
+
     stored = storage.close(value, VALUE)
 
     # An entry may expire between the two questions. Then it can be added.
@@ -219,6 +223,9 @@ def add(storage: Storage, value: object) -> bool:
             # Beside a chunk of an older entry, a decimal text would be taken for its count.
             if _find_counts({0: (storage, value)}):
                 delete_keys(storage, storage.entry.chunk_keys(0, 1))
+
+            if isinstance(storage, StampedStorage):
+                storage.store_state()
 
             return True
 
@@ -244,7 +251,7 @@ def expire(storage: StampedStorage, *, large: bool | None) -> bool:
         CacheRefusedError: The cache did not store the mark.
         Exception: The cache failed.
     """
-    if not contains(storage, large=large, allow_stale=True):
+    if not contains(storage, large=large, allow_stale=True, allow_pending=True):
         return False
 
     cache = storage.options.get_cache()

@@ -33,7 +33,7 @@ _ALWAYS_ALLOWED: Final[dict[tuple[str, str], Any]] = {
     ("_codecs", "encode"): _encode,
     **{
         ("builtins", plain.__name__): plain
-        for plain in (bytearray, bytes, complex, dict, float, frozenset, int, list, object, set, str, tuple)
+        for plain in (bool, bytearray, bytes, complex, dict, float, frozenset, int, list, object, set, str, tuple)
     },
     ("copyreg", "__newobj__"): copyreg.__newobj__,  # type: ignore[attr-defined]
     ("copyreg", "__newobj_ex__"): copyreg.__newobj_ex__,  # type: ignore[attr-defined]

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, cast
 
 from fastblets.cache.computing import Computation, find_computing
 from fastblets.cache.failures import let_pass, log_failure
-from fastblets.cache.memoize import ITEMS, Memoize, get_lease_secs, is_held_by_caller, log_miss
+from fastblets.cache.memoize import ITEMS, Memoize, compute_for, get_lease_secs, is_held_by_caller, log_miss
 from fastblets.cache.options import UNSET
 from fastblets.cache.policy import as_seconds
 from fastblets.cache.sharing import Leader, Outcome, lead_or_follow
 from fastblets.cache.stamped import StampedStorage, get_milliseconds
 from fastblets.protect.locks import CacheLock
-from fastblets.signals import cache_event, tell_error
+from fastblets.signals import cache_event, is_telling, tell_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -199,7 +199,7 @@ class FreshMemoize(Memoize):
         elif is_servable:
             value = self._try_to_refresh()
         else:
-            value = yield from self._find_new(bool(computing))
+            value = yield from self._find_new(bool(computing) or is_telling())
 
         if value is UNSET:
             if self._age is Age.EARLY:
@@ -223,10 +223,11 @@ class FreshMemoize(Memoize):
         if self._is_for_runner:
             return self._hand_over(lambda call: call.run(lookup_callable))
 
-        self.begin()
+        computation = self.begin()
+        computation.begin()
 
         try:
-            value = self._compute(lookup_callable)
+            value = compute_for(self.storage, lookup_callable)
         except Exception as e:
             old = self.recover(e)
 
@@ -234,8 +235,11 @@ class FreshMemoize(Memoize):
                 raise
 
             return old
-
-        return self.keep(value)
+        else:
+            # Storing may run a function given as ``expiration``, and code of the value that pickles it.
+            return self.keep(value)
+        finally:
+            computation.end()
 
     def run_items(self, make_items: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         """Return an iterator over computed items, or over the old ones if the first can't be computed.
@@ -272,6 +276,9 @@ class FreshMemoize(Memoize):
     def begin(self) -> Computation:
         """Note that computing begins, and return what stands for it."""
         self._start = time.monotonic()
+
+        if self._leader is not None:
+            self._leader.progress = self._start
 
         if self._value is not UNSET:
             self.hold_back = _MOST_HELD_BACK
@@ -319,25 +326,32 @@ class FreshMemoize(Memoize):
     def end(self) -> None:
         """End the call: release the lock, and let those go on that wait for this call."""
         try:
-            older, self._older = self._older, None
-
             # Otherwise it would be found again once the new one has expired.
-            if older is not None and self.is_stored:
-                self._discard(older)
-
-            super().end()
+            if self.is_stored:
+                self.drop_older()
         finally:
-            leader, self._leader = self._leader, None
+            try:
+                super().end()
+            finally:
+                leader, self._leader = self._leader, None
 
-            if leader is not None:
-                leader.end(self._get_outcome())
+                if leader is not None:
+                    leader.end(self._get_outcome())
+
+    def drop_older(self) -> None:
+        """Remove the entry under an older key, if the value was found there and is computed anew."""
+        older, self._older = self._older, None
+
+        if older is not None:
+            self._discard(older)
 
     def _get_outcome(self) -> Outcome:
-        timeout = self.storage.options.get_timeout()
+        if self.is_stored:
+            timeout = self.storage.options.get_timeout()
 
-        # A cache takes it without keeping it if it has expired at once.
-        if self.is_stored and (timeout is None or timeout > 0):
-            return Outcome.STORED
+            # A cache takes it without keeping it if it has expired at once.
+            if timeout is None or timeout > 0:
+                return Outcome.STORED
 
         return Outcome.NOT_STORED if self._has_computed else Outcome.FAILED
 
@@ -384,9 +398,7 @@ class FreshMemoize(Memoize):
         return Age.EXPIRED if late < as_seconds(self._policy.stale_if_error) else Age.OVER
 
     def _get_late_secs(self) -> float:
-        _, end, _ = (self._older or self.storage).find_life()
-
-        return 0 if end is None else (get_milliseconds() - end) / 1000
+        return (self._older or self.storage).get_late_secs()
 
     def _take_over(self, value: Any, older: Storage) -> Any:
         if value is not UNSET:
@@ -446,8 +458,8 @@ class FreshMemoize(Memoize):
         """Return the value that another call computes, UNSET if this one is to compute it.
 
         Args:
-            is_nested: Whether this call is made by the computation of another key. Then it waits for nobody: the one
-                that it would wait for may be waiting for that other key.
+            is_nested: Whether this call is made by the computation of another key, or by a receiver of an event. Then
+                it waits for nobody: the one that it would wait for may be waiting for this one.
         """
         if self._is_cut_off:
             return UNSET
@@ -595,6 +607,10 @@ class FreshMemoize(Memoize):
         if lock is not None and secs > 0 and self._lock_pid == os.getpid() and lock.locked():
             self._ask_lock("back_off", secs)
 
+            if not lock.locked():
+                # From here on, the caller may use the object.
+                self._lock_pid = 0
+
     def _ask_lock(self, name: str, *args: object) -> Any:
         # Djblets' own class has none of these methods.
         method = getattr(self._lock, name, None)
@@ -634,8 +650,9 @@ class FreshMemoize(Memoize):
         """Let the policy's runner compute, and return the old value."""
         lock = cast("CacheLock", self._lock)
         call = copy(self)
-        # A stream is read once, by the caller.
+        # A stream is read once, by the caller. So is a leader ended once.
         call._value = ()
+        call._leader = None
         self._lock = None
         # A cache object belongs to its thread.
         self.storage.options.cache = None

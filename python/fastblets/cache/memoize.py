@@ -24,7 +24,7 @@ from fastblets.cache.failures import as_cache_error, is_unreachable, let_pass, l
 from fastblets.cache.keys import find_max_key_bytes
 from fastblets.cache.options import UNSET
 from fastblets.cache.transactions import pending
-from fastblets.signals import cache_event
+from fastblets.signals import cache_event, is_telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -263,6 +263,8 @@ class Memoize:
             lock is not None
             and not is_held_by_caller(lock)
             and self._failure not in (ForeignValueError, UnreachableError)
+            # The call whose event it is may hold the lock.
+            and not is_telling()
         ):
             if self.place in find_computing():
                 # The lock is held by the computation that asks for its own key.
@@ -293,7 +295,18 @@ class Memoize:
             TypeError: As for :func:`~fastblets.cache.arguments.compute`.
             Exception: What ``lookup_callable`` raised, or the function that was given as ``expiration``.
         """
-        return self.keep(self._compute(lookup_callable))
+        computation = self._computation
+
+        if computation is None:
+            return self.keep(compute_for(self.storage, lookup_callable))
+
+        computation.begin()
+
+        try:
+            # Storing may run a function given as ``expiration``, and code of the value that pickles it.
+            return self.keep(compute_for(self.storage, lookup_callable))
+        finally:
+            computation.end()
 
     def run_items(self, make_items: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         """Return an iterator over computed items, which stores them on the way. To be called after a miss.
@@ -320,8 +333,8 @@ class Memoize:
 
             if error is None:
                 self.is_stored = True
-            else:
-                self._note(error)
+            elif error is UnreachableError:
+                self._failure = error
 
         return value
 
@@ -338,8 +351,12 @@ class Memoize:
 
         if not is_kept:
             self._discard(self.storage)
+            self.drop_older()
 
         return is_kept
+
+    def drop_older(self) -> None:
+        """Remove the entry under an older key, if the value was found there and is computed anew."""
 
     def store_items(self, items: Iterable[_T]) -> Iterator[_T]:
         """Yield the items, each before the next one is asked for, and store them on the way.
@@ -435,19 +452,6 @@ class Memoize:
     def _stores_nothing(self) -> bool:
         # Whoever computed the value, or takes its items, may have deleted the entry in its own transaction.
         return self._is_cut_off or self._is_unstored or self.storage.is_pending()
-
-    def _compute(self, lookup_callable: Callable[[], _T]) -> _T:
-        computation = self._computation
-
-        if computation is None:
-            return compute_for(self.storage, lookup_callable)
-
-        computation.begin()
-
-        try:
-            return compute_for(self.storage, lookup_callable)
-        finally:
-            computation.end()
 
     def _judge(self, value: Any, storage: Any) -> Any:
         """Return a value that was found in an entry if it is to be served, else UNSET."""
@@ -664,7 +668,12 @@ class _LargeWrite:
         # Even if no chunk was stored yet: the entry must not be kept if this raises.
         self._dirty = True
 
-        return self._storage.options.settle_expiration(count, limited=True)
+        is_kept = self._storage.options.settle_expiration(count, limited=True)
+
+        if not is_kept:
+            self._call.drop_older()
+
+        return is_kept
 
     def finish(self) -> None:
         """Store the remaining chunks, then the count."""
@@ -860,7 +869,7 @@ def memoize_small(storage: Storage, lookup_callable: Callable[[], _T], overwrite
     return value
 
 
-def try_to_store(storage: Storage, value: object, failure: type[Exception] | None) -> Exception | None:
+def try_to_store(storage: Storage, value: object, failure: type[Exception] | None) -> type[Exception] | None:
     """Store a small value, if that is possible.
 
     Args:
@@ -869,7 +878,8 @@ def try_to_store(storage: Storage, value: object, failure: type[Exception] | Non
         failure: Why the entry could not be read before, None if it could, or was not there.
 
     Returns:
-        Why it could not be stored, which has been logged. None if it was stored.
+        Why it could not be stored, which has been logged. None if it was stored. Not the exception itself: its
+        traceback would hold the caller's frame, and that the exception.
 
     Raises:
         Exception: A task's time limit.
@@ -883,7 +893,7 @@ def try_to_store(storage: Storage, value: object, failure: type[Exception] | Non
         let_pass(e)
         storage.tell("refused")
 
-        return e
+        return type(e)
 
     if cache_event.receivers:
         _tell_stored(storage, failure, time.monotonic() - start, size)

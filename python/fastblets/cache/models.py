@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
 import django
@@ -78,6 +79,10 @@ def get_recipe() -> Recipe | None:
     if base is None or not _VERSIONS[0] <= django.VERSION[:2] <= _VERSIONS[1]:
         return None
 
+    # The last name that the module defines: another thread may be importing it.
+    if "model_unpickle" not in vars(base):
+        return None
+
     model, state, namespace = base.Model, base.ModelState, vars(base)
     functions = [
         *(function for name in _HOOKS if (function := vars(model).get(name))),
@@ -85,9 +90,11 @@ def get_recipe() -> Recipe | None:
         base.model_unpickle,
     ]
 
-    if any(getattr(function, "__globals__", None) is not namespace for function in functions):
+    # A wrapper may show the attributes of the function in it.
+    if any(type(function) is not FunctionType or function.__globals__ is not namespace for function in functions):
         return None
 
+    related = vars(state)["fields_cache"]
     constants = tuple(_get_constants(namespace))
 
     return Recipe(
@@ -114,7 +121,10 @@ def get_recipe() -> Recipe | None:
             *((vars(sys.modules[module]), name, constant) for constant, module, name in constants),
             *_get_hooks(model),
             *_get_hooks(state),
-            (state, "fields_cache", vars(state)["fields_cache"]),
+            (state, "fields_cache", related),
+            (type(related), "__get__", vars(type(related))["__get__"]),
+            (state, "__setattr__"),
+            (state, "__module__", vars(state)["__module__"]),
         ),
         describe=_describe,
         find=_find,

@@ -6,6 +6,7 @@ copy of its own. If the leader fails or is cancelled, one of the others leads.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -37,10 +38,10 @@ class Leader:
         done: Completed with the outcome.
         is_stream: Whether it computes items one by one, at the pace of whoever asks for them.
         place: Where the result is stored.
-        progress: When it computed its last item, on the monotonic clock.
+        progress: When it computed its last item, on the monotonic clock; infinite while it waits itself.
     """
 
-    __slots__ = ("done", "is_stream", "place", "progress")
+    __slots__ = ("_pid", "done", "is_stream", "place", "progress")
 
     done: Future[Outcome]
     is_stream: bool
@@ -51,11 +52,16 @@ class Leader:
         """Take the parts. It does not lead yet."""
         self.place = place
         self.is_stream = is_stream
-        self.progress = time.monotonic()
+        self.progress = math.inf
+        self._pid = os.getpid()
         self.done = Future()
 
     def end(self, outcome: Outcome) -> None:
         """Let the others go on. Calling it again does no harm."""
+        if self._pid != os.getpid():
+            # A forked child's copy, whose lock a thread of the parent may have held.
+            return
+
         with _mutex:
             if _leaders.get(self.place) is self:
                 del _leaders[self.place]
@@ -80,7 +86,7 @@ def lead_or_follow(leader: Leader, lease_secs: float) -> Leader:
     with _mutex:
         current = _leaders.get(leader.place)
 
-        if current is not None and not (current.is_stream and leader.progress - current.progress > lease_secs):
+        if current is not None and not (current.is_stream and time.monotonic() - current.progress > lease_secs):
             return current
 
         _leaders[leader.place] = leader

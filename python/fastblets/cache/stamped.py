@@ -202,9 +202,13 @@ class StampedStorage(Storage):
 
     def is_fresh(self) -> bool:
         """Return whether the entry that was found has not expired by its policy. Without one it never has."""
+        return self.options.policy is None or self.get_late_secs() < 0
+
+    def get_late_secs(self) -> float:
+        """Return how many seconds ago the entry that was found has expired. Negative: it has not."""
         _, end, _ = self.find_life()
 
-        return self.options.policy is None or end is None or get_milliseconds() < end
+        return -math.inf if end is None else (get_milliseconds() - end) / 1000
 
     def see(self, found: Mapping[str, Any]) -> None:
         """Take the stamps out of what was fetched."""
@@ -300,8 +304,7 @@ class StampedStorage(Storage):
                 size = super().store(value, kind)
 
             if kind is VALUE:
-                for key, record in self.state.items():
-                    self._set_surely(key, record, self.get_state_timeout())
+                self.store_state()
 
             outdated = find_outdated([self])
         except BaseException:
@@ -313,6 +316,15 @@ class StampedStorage(Storage):
             each.discard()
 
         return size
+
+    def store_state(self) -> None:
+        """Store the record of a small value that was stored, unless it lies within.
+
+        Raises:
+            Exception: The cache failed, or refused it.
+        """
+        for key, record in self.state.items():
+            self._set_surely(key, record, self.get_state_timeout())
 
     def discard(self) -> bool:
         """Remove the entry, and the last chunk if this call stored one. An error is logged.

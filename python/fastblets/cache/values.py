@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from fastblets.cache.policy import CachePolicy
     from fastblets.cache.seals import Seal
     from fastblets.cache.storage import Storage
-    from fastblets.signals import EventKind
 
 
 __all__ = [
@@ -253,9 +252,9 @@ def cache_add(
         TypeError: An argument is of a wrong type.
         Exception: The cache failed, the value can't be pickled, or the function given as ``expiration`` raised it.
     """
-    (storage,) = open_entries(
-        [key], expiration, False, True, use_encryption, encryption_key, seal, cache, has_policy=False
-    )
+    (storage,) = open_entries([key], expiration, False, True, use_encryption, encryption_key, seal, cache)
+    # With FASTBLETS_POLICY it has a record, for those who look for one. But it goes when it expires.
+    storage.options.policy = None
 
     try:
         is_added = batch.add(storage, value)
@@ -417,8 +416,12 @@ def _load(storages: list[Storage], large: bool, allow_stale: bool) -> dict[int, 
 
     if cache_event.receivers:
         for index, storage in enumerate(storages):
-            found: EventKind = "hit" if storage.is_fresh() else "stale"
-            storage.tell(found if index in values else "miss")
+            if index not in values:
+                storage.tell("miss")
+            elif isinstance(storage, StampedStorage) and not storage.is_fresh():
+                storage.tell("stale", storage.get_late_secs())
+            else:
+                storage.tell("hit")
 
     return values
 

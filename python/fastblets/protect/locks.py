@@ -483,10 +483,11 @@ class CacheLock:
             renewal.begin(self, self.max_lock_secs)
 
     def _let_go(self) -> None:
-        self.acquired = False
-
+        # First: a renewal would find that the lock is not held.
         if self.max_lock_secs is not None:
             renewal.end(self)
+
+        self.acquired = False
 
     def _sleep(self) -> float:
         """Wait for the next attempt, and return the seconds."""

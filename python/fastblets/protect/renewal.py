@@ -62,8 +62,11 @@ class _Lease:
 
     def stop(self) -> None:
         """Wait for the end of a renewal, and let there be no other one."""
-        with self._mutex:
-            self._is_over = True
+        self._is_over = True
+
+        # Not for ever: at the interpreter's end, the thread may stand still in the middle of it.
+        if self._mutex.acquire(timeout=self.interval):
+            self._mutex.release()
 
     def renew(self) -> bool:
         """Renew the lock. Return whether it is to be renewed again."""

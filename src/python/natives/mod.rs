@@ -27,7 +27,7 @@ mod zones;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDelta, PyString, PyTuple, PyType};
+use pyo3::types::{PyDelta, PyFunction, PyString, PyTuple, PyType};
 
 pub(super) use self::zones::{FoundZones, ReducedZones};
 use super::classes::Rules;
@@ -289,9 +289,12 @@ impl Uuid {
             let value = namespace.get_item(&name)?;
             let own = match (index, &value) {
                 // Functions of that module.
-                (0 | 1, Some(hook)) => hook
-                    .getattr_opt("__globals__")?
-                    .is_some_and(|home| home.is(module.dict())),
+                (0 | 1, Some(hook)) => {
+                    hook.cast_exact::<PyFunction>().is_ok()
+                        && hook
+                            .getattr_opt("__globals__")?
+                            .is_some_and(|home| home.is(module.dict()))
+                }
                 (2..6, Some(_)) | (6.., None) => true,
                 _ => false,
             };
