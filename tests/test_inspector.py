@@ -7,6 +7,7 @@ import decimal
 import json
 import os
 import pickle
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
@@ -23,9 +24,12 @@ from django.test import override_settings
 
 from fastblets import _native
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
+from fastblets.cache.policy import CachePolicy
+from fastblets.cache.values import cache_delete, cache_expire, cache_set
 from fastblets.diagnostics.forget import forget_entry
 from fastblets.diagnostics.inspector import inspect_entry
 from fastblets.diagnostics.report import EntryReport
+from fastblets.diagnostics.text import describe_entry
 from fastblets.secrets.crypto import aes_encrypt
 from tests import values
 from tests.backends import use_cache
@@ -390,6 +394,31 @@ def test_pickles_of_all_protocols(locmem: BaseCache, protocol: int) -> None:
     assert found.items[0][1] == repr(value).replace('"é€😀\\n\'"', "'é€😀\\n\\''").replace(
         repr(b"\0\xff'"), "b'\\x00\\xff\\''"
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"use_encryption": True}, {"large_data": True}], ids=str)
+def test_an_entry_with_a_policy(locmem: BaseCache, options: Options) -> None:
+    policy = CachePolicy(stale_if_error=1000)
+    where = {name: value for name, value in options.items() if name == "use_encryption"}
+    assert cache_set("key", [1], policy=policy, expiration=100, **options)
+    report = inspect_entry("key", **where)
+    assert report.state == "whole"
+    assert report.fresh_until is not None
+    left = datetime.datetime.fromisoformat(report.fresh_until) - datetime.datetime.now(datetime.timezone.utc)
+    assert 50 < left.total_seconds() <= 100
+    assert any(re.match(r"fresh    until .* UTC, in 0:01:[34]", line) for line in describe_entry(report))
+    # It is there, and may be served.
+    assert cache_expire("key", policy=policy, **where)
+    report = inspect_entry("key", **where)
+    assert report.state == "whole"
+    assert any(re.match(r"fresh    until .* UTC, (in 0:00:00|.* ago)$", line) for line in describe_entry(report))
+    # It is not there for calls with a policy.
+    stored = locmem.get_many([make_cache_key(key, **where) for key in ("key", "_state_:key", "key-0")])
+    cache_delete("key", **where)
+    locmem.set_many(stored)
+    report = inspect_entry("key", **where)
+    assert report.state == "invalid"
+    assert "or a policy" in report.problems[0]
 
 
 def test_a_huge_item_is_shown_short(locmem: BaseCache) -> None:

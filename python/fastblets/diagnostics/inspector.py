@@ -10,6 +10,7 @@ import re
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from reprlib import Repr
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from fastblets.cache.options import UNSET, Options
 from fastblets.cache.seals import get_seal_key, resolve_seal
 from fastblets.cache.shortcuts import get_settings
 from fastblets.cache.stamped import make_tag_keys
-from fastblets.cache.state import Record, Stamps
+from fastblets.cache.state import Record, Stamps, find_end, get_deletion
 from fastblets.cache.storage import FETCH_SIZE
 from fastblets.diagnostics.expiry import get_expiry
 from fastblets.diagnostics.fetch import UNPICKLING_ERRORS, fetch, get_chunk
@@ -208,12 +209,15 @@ class _Inspector:
                 "it was stored with other tags or invalidated since, so that calls with these tags don't take it",
                 state="invalid",
             )
-        elif now.fence not in ("", record.fence):
+        elif get_deletion(now.fence) not in ("", get_deletion(record.fence)):
             self._add_problem(
-                "it was computed before it was deleted last, so that calls with tags don't take it", state="invalid"
+                "it was computed before it was deleted last, so that calls with tags or a policy don't take it",
+                state="invalid",
             )
         else:
-            self._set(unknown_tags=len(record.tokens) - len(now.tokens))
+            end = find_end(record, now)
+            fresh_until = None if end is None else datetime.fromtimestamp(end / 1000, timezone.utc).isoformat()
+            self._set(unknown_tags=len(record.tokens) - len(now.tokens), fresh_until=fresh_until)
 
     def _open(self, stored: object) -> _Main:
         """Decrypt what is stored under the full key, and look at it as a small value."""

@@ -36,7 +36,7 @@ class EntryReport:
     Attributes:
         full_key: The full cache key.
         state: Whether the entry is ``whole``, ``damaged`` or ``missing``; ``invalid`` if it is whole, but calls with
-            tags don't take it.
+            tags, or a policy, don't take it.
         encrypted: Whether it was looked for as an encrypted entry.
         older_key: Which of the older default encryption keys it was found under: 1 for the latest of them. None if it
             is the current one.
@@ -48,8 +48,10 @@ class EntryReport:
         sealed_chunks: How many of these chunks are stored with a second element, a seal.
         seal: Whether all that can have a seal has one that is ``valid``, or there is one that is ``not valid``; whether
             only a part has seals, or nothing. None where that can't be told.
-        record: What the entry depends on, if it was stored with tags: the version, two empty fields, the fence, and the
-            tokens of the tags.
+        record: What the entry depends on, if it was stored with tags or a policy: the version, the time for which it is
+            fresh, the milliseconds that computing took, the fence, and the tokens of the tags.
+        fresh_until: Until when calls with a policy take it as fresh: a time of UTC in ISO 8601. None for as long as it
+            is there.
         unknown_tags: How many tags it was stored with that were not given. By these it may have been invalidated.
         stored_bytes: The bytes of all that is stored: chunks, or a small encrypted value.
         pickled_bytes: The bytes of the pickles in there, as far as they could be read.
@@ -76,6 +78,7 @@ class EntryReport:
     sealed_chunks: int = 0
     seal: SealState | None = None
     record: str | None = None
+    fresh_until: str | None = None
     unknown_tags: int = 0
     stored_bytes: int | None = None
     pickled_bytes: int | None = None

@@ -40,6 +40,9 @@ def describe_entry(report: EntryReport) -> Iterator[str]:
     if report.record is not None:
         yield f"record   {report.record}"
 
+    if report.fresh_until is not None:
+        yield f"fresh    until {_time(report.fresh_until)}"
+
     if report.chunk_count is not None:
         yield f"chunks   {_chunks(report)}"
 
@@ -98,10 +101,15 @@ def _expires(expires: str) -> str:
     if expires == "never":
         return expires
 
-    time = datetime.fromisoformat(expires)
-    left = time - datetime.now(time.tzinfo)
+    return _time(expires)
 
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC, in {timedelta(seconds=round(left.total_seconds()))}"
+
+def _time(text: str) -> str:
+    time = datetime.fromisoformat(text)
+    left = round((time - datetime.now(time.tzinfo)).total_seconds())
+    distance = f"in {timedelta(seconds=left)}" if left >= 0 else f"{timedelta(seconds=-left)} ago"
+
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC, {distance}"
 
 
 def _form(report: EntryReport) -> str:
