@@ -125,7 +125,10 @@ class StampedStorage(Storage):
         try:
             # The record of a large entry is beside its last chunk.
             keys = self.depends_on if kind is COUNT else self.head_keys
-            cache = self.options.get_cache()
+            cache = self.options.cache
+
+            if cache is None:
+                cache = self.options.get_cache()
 
             # Most caches answer that sooner.
             if len(keys) == 1:

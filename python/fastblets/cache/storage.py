@@ -133,7 +133,10 @@ class Storage:
             self.tell("error")
             raise UnpicklingError("the cache's client can't unpickle it")
 
-        return UNSET if stored is UNSET else self.open(stored, kind, self.options.get_cache())
+        if stored is UNSET or (stored is not None and self.entry.encryption_key is None):
+            return stored
+
+        return self.open(stored, kind, self.options.get_cache())
 
     def open(self, stored: object, kind: Kind, cache: BaseCache) -> Any:
         """Return the value or count in what was fetched from the full key, UNSET if it can't be told.
