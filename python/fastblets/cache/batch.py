@@ -23,7 +23,7 @@ from fastblets.cache.errors import (
 )
 from fastblets.cache.failures import is_unreachable, let_pass, log_failure
 from fastblets.cache.kinds import tells_refusals, unwrap
-from fastblets.cache.options import UNSET
+from fastblets.cache.options import UNSET, is_over
 from fastblets.cache.stamped import StampedStorage, find_outdated, get_milliseconds, make_token, stamp
 from fastblets.cache.state import FENCE_SECONDS, make_expired
 from fastblets.cache.storage import FETCH_SIZE, UNREADABLE, cut, fetch
@@ -177,7 +177,7 @@ def store_batch(storages: Sequence[Storage], values: Sequence[object], *, large:
     try:
         for timeout, group in groups.items():
             for index in _store_group(group, values, timeout, large):
-                is_stored[index] = not _is_over(timeout)
+                is_stored[index] = not is_over(timeout)
 
         for index in _confirm({index: storage for index, storage in stamped.items() if is_stored[index]}, large):
             is_stored[index] = False
@@ -198,7 +198,7 @@ def add(storage: Storage, value: object) -> bool:
         CacheRefusedError: The cache neither stored it nor has anything else.
         Exception: The cache failed, or the value can't be pickled or encrypted.
     """
-    if not storage.options.settle_expiration(value) or _is_over(timeout := storage.options.get_timeout()):
+    if not storage.options.settle_expiration(value) or is_over(timeout := storage.options.get_timeout()):
         return False
 
     key = storage.entry.full_key
@@ -399,11 +399,6 @@ def delete_keys(storage: Storage, keys: Iterable[str]) -> None:
                 f"The cache did not delete {len(refused)} of {len(part)} keys, such as {refused[0]!r}. Is one of its "
                 f"servers down? Delete them again once it is back: old entries may be in it."
             )
-
-
-def _is_over(timeout: int | None) -> bool:
-    """Return whether a cache keeps nothing that is stored with this timeout."""
-    return timeout is not None and not timeout > 0
 
 
 def get_main_keys(storage: Storage, large: bool | None = None) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from fastblets.cache.computing import Computation, find_computing
 from fastblets.cache.failures import let_pass, log_failure
 from fastblets.cache.memoize import ITEMS, Memoize, compute_for, get_lease_secs, is_held_by_caller, log_miss
-from fastblets.cache.options import UNSET
+from fastblets.cache.options import UNSET, is_over
 from fastblets.cache.policy import as_seconds
 from fastblets.cache.sharing import Leader, Outcome, lead_or_follow
 from fastblets.cache.stamped import StampedStorage, get_milliseconds
@@ -346,12 +346,9 @@ class FreshMemoize(Memoize):
             self._discard(older)
 
     def _get_outcome(self) -> Outcome:
-        if self.is_stored:
-            timeout = self.storage.options.get_timeout()
-
-            # A cache takes it without keeping it if it has expired at once.
-            if timeout is None or timeout > 0:
-                return Outcome.STORED
+        # A cache takes it without keeping it if it has expired at once.
+        if self.is_stored and not is_over(self.storage.options.get_timeout()):
+            return Outcome.STORED
 
         return Outcome.NOT_STORED if self._has_computed else Outcome.FAILED
 

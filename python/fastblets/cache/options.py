@@ -204,8 +204,7 @@ class Options:
         # Not asked again with something else: a large value is stored as the only item of an iterable.
         self.get_expiration = None
 
-        # Written as `not seconds > 0` so that NaN is rejected too.
-        if seconds is not None and not seconds > 0:
+        if is_over(seconds):
             return False
 
         limit = get_expiration_time(get_settings()) if limited else None
@@ -241,6 +240,12 @@ class Options:
             self._shortening = random.uniform(0, policy.jitter) if policy.jitter else 0.0
 
         return float(seconds) * (1 - self._shortening)
+
+
+def is_over(seconds: float | None) -> bool:
+    """Return whether a cache keeps nothing that is stored for so many seconds. None: for ever."""
+    # Written as `not seconds > 0` so that NaN is rejected too.
+    return seconds is not None and not seconds > 0
 
 
 def get_expiration_time(settings: Any) -> int | None:
