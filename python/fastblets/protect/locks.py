@@ -329,10 +329,7 @@ class CacheLock:
         Raises:
             RuntimeError: This instance does not hold the lock.
         """
-        if not self.acquired:
-            raise RuntimeError("Cannot release a lock that was not acquired.")
-
-        self._let_go()
+        self._let_go("release")
         now = time.monotonic()
         expired = now > self._lock_expires_time
         removed = False
@@ -371,10 +368,7 @@ class CacheLock:
         Raises:
             RuntimeError: This instance does not hold the lock.
         """
-        if not self.acquired:
-            raise RuntimeError("Cannot release a lock that was not acquired.")
-
-        self._let_go()
+        self._let_go("release")
         self._lost_after = None
         key = self.full_cache_key
 
@@ -397,10 +391,7 @@ class CacheLock:
         Raises:
             RuntimeError: This instance does not hold the lock.
         """
-        if not self.acquired:
-            raise RuntimeError("Cannot hand over a lock that was not acquired.")
-
-        self._let_go()
+        self._let_go("hand over")
 
     def take_over(self) -> bool:
         """Hold the lock that another thread of this process has handed over. Return whether it is still there."""
@@ -482,7 +473,10 @@ class CacheLock:
         if self.max_lock_secs is not None:
             renewal.begin(self, self.max_lock_secs)
 
-    def _let_go(self) -> None:
+    def _let_go(self, action: str) -> None:
+        if not self.acquired:
+            raise RuntimeError(f"Cannot {action} a lock that was not acquired.")
+
         # First: a renewal would find that the lock is not held.
         if self.max_lock_secs is not None:
             renewal.end(self)
