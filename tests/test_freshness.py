@@ -22,7 +22,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.db import connections, transaction
 from django.test import override_settings
 
-from fastblets.cache import batch, freshness, stamped
+from fastblets.cache import batch, freshness, sharing, stamped
 from fastblets.cache.backend import CACHE_CHUNK_SIZE, cache_memoize, cache_memoize_iter, make_cache_key
 from fastblets.cache.policy import CachePolicy
 from fastblets.cache.tags import invalidate_tags
@@ -129,12 +129,8 @@ def never() -> Any:
     pytest.fail("computed")
 
 
-def place(form: dict[str, Any]) -> dict[str, Any]:
-    return address(form)
-
-
 def lock_key(form: dict[str, Any]) -> str:
-    return make_cache_key("_lock_:key", **place(form))
+    return make_cache_key("_lock_:key", **address(form))
 
 
 def need_threads() -> None:
@@ -221,7 +217,7 @@ def test_computing_fails(
             assert ask(source, form) == 1
             (record,) = caplog.records
             assert record.levelname == "WARNING"
-            assert "expired" in record.message and make_cache_key("key", **place(form)) in record.message
+            assert "expired" in record.message and make_cache_key("key", **address(form)) in record.message
             assert record.exc_info
             # Nobody tries again, and nobody waits.
             calls = source.calls
@@ -291,7 +287,7 @@ def test_a_backoff_does_not_keep_a_miss_out(form: dict[str, Any], cache_backend:
     clock.advance(LIFE + 1)
     source.fails = True
     ask(source, form)
-    cache_delete("key", **place(form))
+    cache_delete("key", **address(form))
     source.fails = False
     start = time.monotonic()
     assert ask(source, form) == 3
@@ -495,7 +491,7 @@ def test_deleted_is_not_stale(form: dict[str, Any], cache_backend: BaseCache, cl
     source = Source(form)
     ask(source, form)
     clock.advance(LIFE + 1)
-    cache_delete("key", **place(form))
+    cache_delete("key", **address(form))
     source.fails = True
     with pytest.raises(SourceError):
         ask(source, form)
@@ -503,7 +499,7 @@ def test_deleted_is_not_stale(form: dict[str, Any], cache_backend: BaseCache, cl
 
 @all_forms
 def test_a_deletion_while_it_is_computed(form: dict[str, Any], cache_backend: BaseCache) -> None:
-    source = Source(form, during=lambda: cache_delete("key", **place(form)))
+    source = Source(form, during=lambda: cache_delete("key", **address(form)))
     assert ask(source, form) == 1
     source.during = lambda: None
     assert [ask(source, form) for _ in range(2)] == [2, 2]
@@ -512,7 +508,7 @@ def test_a_deletion_while_it_is_computed(form: dict[str, Any], cache_backend: Ba
 @few_forms
 def test_without_a_fence(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -> None:
     policy = CachePolicy(fence=False, stale_while_revalidate=1000)
-    source = Source(form, during=lambda: cache_delete("key", **place(form)))
+    source = Source(form, during=lambda: cache_delete("key", **address(form)))
     assert ask(source, form, policy=policy) == 1
     source.during = lambda: None
     # As without a policy.
@@ -1129,7 +1125,7 @@ def test_tags_don_t_matter_to_who_gives_none(form: dict[str, Any], locmem: BaseC
     source = Source(form)
     ask(source, form, tags=["tag"])
     assert ask(never, form) == 1
-    assert cache_expire("key", policy=POLICY, **place(form)) is True
+    assert cache_expire("key", policy=POLICY, **address(form)) is True
     clock.advance(0.1)
     assert ask(source, form, tags=["tag"]) == 2
 
@@ -1154,7 +1150,7 @@ def test_a_value_that_another_has_stored_is_not_held(form: dict[str, Any], locme
         else:
             assert ask(never, form) == 1
     assert locmem.get(lock_key(form)) is None
-    assert freshness.lead_or_follow.__globals__["_leaders"] == {}
+    assert sharing._leaders == {}
 
 
 def test_a_stream_that_hangs_does_not_keep_others_from_storing(locmem: BaseCache) -> None:
@@ -1367,16 +1363,16 @@ def test_by_hand(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -
     assert cache_set_many({"second": [1], "third": [1]}, expiration=LIFE, policy=policy, **form) == []
     keys = ["key", "second", "third"]
     assert cache_get_many(keys, policy=policy, **form) == {key: [1] for key in keys}
-    assert cache_exists("key", policy=policy, **place(form))
+    assert cache_exists("key", policy=policy, **address(form))
     clock.advance(LIFE + 1)
     assert cache_get("key", "missing", policy=policy, **form) == "missing"
     assert cache_get_many(keys, policy=policy, **form) == {}
-    assert not cache_exists("key", policy=policy, **place(form))
+    assert not cache_exists("key", policy=policy, **address(form))
     assert cache_get("key", policy=policy, allow_stale=True, **form) == [1]
     assert cache_get_many(keys, policy=policy, allow_stale=True, **form) == {key: [1] for key in keys}
     # Without a policy, what is there is found.
     assert cache_get("key", **form) == [1]
-    assert cache_exists("key", **place(form))
+    assert cache_exists("key", **address(form))
     # A call with the policy serves it, while another computes.
     cache_backend.set(lock_key(form), "another")
     assert cache_memoize("key", never, policy=policy, **form) == [1]
@@ -1385,9 +1381,9 @@ def test_by_hand(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -
 @all_forms
 def test_expired_by_hand(form: dict[str, Any], cache_backend: BaseCache, clock: Clock) -> None:
     source = Source(form)
-    assert cache_expire("key", policy=POLICY, **place(form)) is False
+    assert cache_expire("key", policy=POLICY, **address(form)) is False
     ask(source, form)
-    assert cache_expire("key", policy=POLICY, **place(form)) is True
+    assert cache_expire("key", policy=POLICY, **address(form)) is True
     clock.advance(0.1)
     # The old value is served if computing fails, for as long after that as the policy says.
     source.fails = True
@@ -1400,8 +1396,8 @@ def test_expired_by_hand(form: dict[str, Any], cache_backend: BaseCache, clock: 
     number = ask(source, form)
     assert ask(never, form) == number
     # Deleting is for good.
-    assert cache_expire("key", policy=POLICY, **place(form)) is True
-    cache_delete("key", **place(form))
+    assert cache_expire("key", policy=POLICY, **address(form)) is True
+    cache_delete("key", **address(form))
     source.fails = True
     with pytest.raises(SourceError):
         ask(source, form)
@@ -1412,7 +1408,7 @@ def test_expired_while_it_is_computed(form: dict[str, Any], locmem: BaseCache, c
     source = Source(form)
     ask(source, form)
     clock.advance(LIFE + 1)
-    source.during = lambda: cache_expire("key", policy=POLICY, **place(form))
+    source.during = lambda: cache_expire("key", policy=POLICY, **address(form))
     assert ask(source, form) == 2
     clock.advance(0.1)
     # It is kept, but as expired.
@@ -1428,9 +1424,9 @@ def test_expired_and_deleted_while_it_is_computed(form: dict[str, Any], locmem: 
     clock.advance(LIFE + 1)
 
     def during() -> None:
-        cache_delete("key", **place(form))
+        cache_delete("key", **address(form))
         ask(Source(form), form, force_overwrite=True)
-        cache_expire("key", policy=POLICY, **place(form))
+        cache_expire("key", policy=POLICY, **address(form))
 
     source.during = during
     assert ask(source, form) == 2
@@ -1445,7 +1441,7 @@ def test_expired_and_deleted_while_it_is_computed(form: dict[str, Any], locmem: 
 @pytest.mark.parametrize("policy", [None, CachePolicy(fence=False)])
 def test_expired_without_a_fence(form: dict[str, Any], policy: CachePolicy | None, locmem: BaseCache) -> None:
     cache_set("key", [1], policy=policy, **form)
-    assert cache_expire("key", policy=policy, **place(form)) is True
+    assert cache_expire("key", policy=policy, **address(form)) is True
     assert cache_get("key", **form) is None
 
 
@@ -1544,7 +1540,7 @@ def test_a_wrong_setting_does_not_leave_a_leader_behind(locmem: BaseCache) -> No
             start = time.monotonic()
             assert cache_memoize("key", lambda: 1, policy=POLICY) == 1
             assert time.monotonic() - start < 20
-    assert freshness.lead_or_follow.__globals__["_leaders"] == {}
+    assert sharing._leaders == {}
 
 
 def test_a_stream_whose_leader_waits_itself_is_waited_for(locmem: BaseCache) -> None:
